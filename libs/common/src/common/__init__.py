@@ -1,0 +1,1 @@
+"""Mechanisms shared by the Waybill services. Never a domain noun, never an import of a service."""

@@ -1,0 +1,116 @@
+"""RabbitMQ: connections, and the topology that each service declares for itself.
+
+Plain connections, not aio-pika's robust ones: a role that loses its connection starts its session anew from one loop,
+so that nothing is resumed half (a robust connection redeclares on its own, and one mismatch loops all its channels).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Final
+
+import aio_pika
+import aiormq
+import structlog
+from aio_pika import ExchangeType
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import AbstractChannel as WireChannel
+
+from common.events import exchange_of
+
+log = structlog.get_logger(__name__)
+
+BROKER_ERRORS: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, asyncio.InvalidStateError)
+"""What a broken connection, channel or broker raises."""
+
+RETRY_TIERS: Final = ("5s", "1m", "10m")
+"""Labels of the retry queues; the delays themselves are a setting."""
+
+_CONNECT_TIMEOUT: Final = 10.0
+_LONGEST_PAUSE: Final = 5.0
+
+
+@contextlib.asynccontextmanager
+async def connect(url: str, name: str) -> AsyncIterator[AbstractConnection]:
+    """A connection for the length of the block. The time-out covers everything, not only the socket."""
+    async with asyncio.timeout(_CONNECT_TIMEOUT):
+        connection = await aio_pika.connect(url, client_properties={"connection_name": name}, heartbeat=20)
+    try:
+        yield connection
+    finally:
+        with contextlib.suppress(*BROKER_ERRORS):
+            async with asyncio.timeout(5):
+                await connection.close()
+
+
+async def wire(connection: AbstractConnection, *, confirms: bool) -> WireChannel:
+    """A channel of the driver underneath: futures and multiple acknowledgements without a layer in between."""
+    channel = await connection.channel(publisher_confirms=confirms, on_return_raises=True)
+    return await channel.get_underlay_channel()
+
+
+async def keep(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, what: str) -> None:
+    """Runs `session` again and again until it returns, or `stop` is set, pausing a little longer after each failure."""
+    pause = 0.2
+    loop = asyncio.get_running_loop()
+    while not stop.is_set():
+        started = loop.time()
+        try:
+            await session()
+        except BROKER_ERRORS as error:
+            if loop.time() - started > 30:
+                pause = 0.2
+            log.warning(
+                "broker session ended, will try again", what=what, error=type(error).__name__, pause=pause
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        else:
+            return
+
+
+async def declare_producer(channel: AbstractChannel, service: str) -> None:
+    """The service's exchange, and where its events go that nobody is bound to: unroutable is never silent."""
+    unrouted = await channel.declare_exchange(f"{service}.events.unrouted", ExchangeType.FANOUT, durable=True)
+    queue = await channel.declare_queue(
+        f"{service}.unrouted", durable=True, arguments={"x-queue-type": "quorum"}
+    )
+    await queue.bind(unrouted)
+    await channel.declare_exchange(
+        exchange_of(service),
+        ExchangeType.TOPIC,
+        durable=True,
+        arguments={"alternate-exchange": f"{service}.events.unrouted"},
+    )
+
+
+async def declare_consumer(
+    channel: AbstractChannel, service: str, bindings: Iterable[tuple[str, str]]
+) -> None:
+    """The service's inbound, retry and parked queues, and the bindings (exchange, routing key) of the first.
+
+    Arguments hold only what makes the queue what it is: type, where dead letters go, and that none is dropped on the
+    way. Limits live in policies. Parking comes first: a dead letter without a target would be lost.
+    """
+    inbound, parked = f"{service}.inbound", f"{service}.inbound.parked"
+    await channel.declare_queue(parked, durable=True, arguments={"x-queue-type": "quorum"})
+    await channel.declare_queue(inbound, durable=True, arguments=_dead_letters_to(parked))
+    for tier in RETRY_TIERS:
+        # Back to this consumer's own queue by the default exchange, so that no other subscriber sees the event again.
+        await channel.declare_queue(
+            f"{inbound}.retry.{tier}", durable=True, arguments=_dead_letters_to(inbound)
+        )
+    queue = await channel.declare_queue(inbound, passive=True)
+    for exchange, routing_key in bindings:
+        await queue.bind(exchange, routing_key)
+
+
+def _dead_letters_to(queue: str) -> dict[str, object]:
+    return {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": queue,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }

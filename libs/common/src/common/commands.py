@@ -1,0 +1,150 @@
+"""`python -m SERVICE COMMAND`: the roles of a service's one image, and its operators' commands.
+
+Roles name their code by import string, so that a relay never loads FastAPI, nor `--help` anything at all.
+"""
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from common.health import Health
+from common.logs import configure_logging
+from common.settings import ServiceSettings
+
+RELAY = "common.relay:relay"
+
+_DESCRIPTIONS = {
+    "api": "Serve HTTP.",
+    "relay": "Publish recorded events; a second one stands by.",
+    "consume": "Take the effects of events in this service's queue.",
+    "deliver": "Send what is due.",
+}
+
+
+def command_line(
+    service: str,
+    *,
+    settings: str,
+    roles: Mapping[str, str],
+    commands: Sequence[click.Command] = (),
+) -> click.Group:
+    """The command line of one service.
+
+    `settings` and the roles' values are import strings: `api` names `create_app(settings, health)`, `consume` its
+    `Handlers`, every other role an `async def (settings, health, stop)`.
+    """
+    group = click.Group(service, help=f"Roles and operators' commands of {service}.")
+    load = _loader(settings)
+    for role, target in roles.items():
+        group.add_command(_api(load, target) if role == "api" else _worker(role, load, target))
+    group.add_command(_migrate(service, load))
+    for command in commands:
+        group.add_command(command)
+    group.context_settings = {"obj": load, "help_option_names": ["-h", "--help"]}
+    return group
+
+
+def resolve(target: str) -> Any:
+    """The object that an import string (`package.module:name`) names."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _loader(target: str) -> Any:
+    def load(role: str) -> ServiceSettings:
+        try:
+            settings: ServiceSettings = resolve(target).load()
+        except (ValidationError, SettingsError) as error:
+            problems = (
+                error.errors(include_input=False)
+                if isinstance(error, ValidationError)
+                else [{"msg": str(error)}]
+            )
+            lines = [f"  {'.'.join(map(str, p.get('loc', ()))) or 'settings'}: {p['msg']}" for p in problems]
+            raise click.ClickException("settings are missing or wrong:\n" + "\n".join(lines)) from None
+        configure_logging(settings.service, role, settings.log_level)
+        return settings
+
+    return load
+
+
+_HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+_PORT = click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on."
+)
+
+
+def _api(load: Any, target: str) -> click.Command:
+    @click.command("api", help=_DESCRIPTIONS["api"])
+    @_HOST
+    @_PORT
+    @click.option(
+        "--internal-port", type=click.IntRange(1, 65535), help="Port of the endpoints for other services."
+    )
+    def api(host: str, port: int, internal_port: int | None) -> None:
+        settings = load("api")
+        server = import_module("common.server")
+        health = Health()
+        app = resolve(target)(settings, health, internal_port=internal_port)
+        sockets = [_listen(server, host, number) for number in (port, internal_port) if number is not None]
+        server.serve_api(app, health, sockets, drain_seconds=settings.drain_seconds)
+
+    return api
+
+
+def _worker(role: str, load: Any, target: str) -> click.Command:
+    @click.command(role, help=_DESCRIPTIONS.get(role))
+    @_HOST
+    @_PORT
+    def worker(host: str, port: int) -> None:
+        settings = load(role)
+        server = import_module("common.server")
+        work = resolve("common.consumer:consume" if role == "consume" else target)
+        extra = (resolve(target),) if role == "consume" else ()
+        health = Health()
+        app = resolve("common.web.health:worker_app")(health)
+        sockets = [_listen(server, host, port)]
+        if not server.serve_worker(app, health, sockets, lambda stop: work(settings, health, stop, *extra)):
+            sys.exit(1)
+
+    return worker
+
+
+def _listen(server: Any, host: str, port: int) -> Any:
+    try:
+        return server.listen(host, port)
+    except OSError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _migrate(service: str, load: Any) -> click.Command:
+    @click.command("migrate", help="Bring the database to the newest migration; safe to repeat.")
+    def migrate() -> None:
+        settings = load("migrate")
+        folder = migrations_folder(service)
+        upgrade = resolve("common.migrations:upgrade")
+        done = upgrade(folder, settings.database_url.get_secret_value())
+        click.echo("migrated" if done else "already at the newest migration")
+
+    return migrate
+
+
+def migrations_folder(service: str) -> Path:
+    """`migrations/` beside the service's `src/`; the same in a checkout and in an image."""
+    package = import_module(service)
+    return Path(next(iter(package.__path__))).parents[1] / "migrations"
+
+
+def run(coroutine: Any) -> Any:
+    """Runs an operator's command; an unreachable server is a sentence and exit code 1, not a traceback."""
+    try:
+        return asyncio.run(coroutine)
+    except (OSError, TimeoutError) as error:
+        raise click.ClickException(f"cannot reach the server: {error}") from None

@@ -1,0 +1,282 @@
+"""The consumer: messages in, effects in PostgreSQL, acknowledged after the commit.
+
+A batch of deliveries is one transaction: inbox rows and handlers' effects stand or fall together. Should it fail, its
+messages are tried one by one, so that a poisonous one harms only itself: it goes through the retry tiers and is then
+parked. An outage of the database is nobody's fault: the batch waits and is tried again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Generic, TypeVar
+from uuid import UUID
+
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel as WireChannel
+from aiormq.abc import DeliveredMessage
+from prometheus_client import Counter
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common import broker, parked
+from common.database import Database
+from common.events import Envelope, Undecodable, decode, exchange_of, producer_of
+from common.health import Health
+from common.inbox import first_deliveries
+from common.settings import ServiceSettings
+
+log = structlog.get_logger(__name__)
+
+HANDLED: Final = Counter("waybill_consumer_messages_total", "Deliveries by what became of them.", ["outcome"])
+
+PREFETCH: Final = 300
+BATCH: Final = 100
+ATTEMPT_HEADER: Final = "x-waybill-attempt"
+CAUSE_HEADER: Final = "x-waybill-cause"
+_OUTAGE_PAUSE: Final = 1.0
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[T]):
+    """An event as a handler gets it: the envelope's attributes, and the data as the reader's own model."""
+
+    id: UUID
+    type: str
+    subject: str
+    version: int
+    time: datetime
+    data: T
+
+
+Handler = Callable[[AsyncSession, Received[T]], Awaitable[None]]
+
+
+class Handlers:
+    """Which function takes the effect of which event type. Handlers share the transaction and never commit."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[str, tuple[type[BaseModel], Handler[BaseModel]]] = {}
+
+    def on(self, event_type: str, model: type[T]) -> Callable[[Handler[T]], Handler[T]]:
+        def register(handler: Handler[T]) -> Handler[T]:
+            self._by_type[event_type] = (model, handler)  # type: ignore[assignment]
+            return handler
+
+        return register
+
+    @property
+    def bindings(self) -> list[tuple[str, str]]:
+        return [(exchange_of(producer_of(event_type)), event_type) for event_type in self._by_type]
+
+    def read(self, event: Envelope) -> Received[BaseModel] | None:
+        """The event in the reader's model, `None` for a type nobody handles. Raises `Undecodable`."""
+        if event.type not in self._by_type:
+            return None
+        try:
+            data = self._by_type[event.type][0].model_validate_json(event.data)
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, part["loc"])) for part in error.errors(include_input=False))
+            raise Undecodable(f"data does not fit {event.type}: {fields}") from None
+        return Received(event.id, event.type, event.subject, event.version, event.time, data)
+
+    async def handle(self, session: AsyncSession, event: Received[BaseModel]) -> None:
+        await self._by_type[event.type][1](session, event)
+
+
+async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event, handlers: Handlers) -> None:
+    """The `consume` role: runs until `stop`, through any outage of either side."""
+    database = Database.open(settings, role="consume")
+    try:
+        await Consumer(settings, database, handlers, health).run(stop)
+    finally:
+        await database.close()
+
+
+class Consumer:
+    def __init__(
+        self, settings: ServiceSettings, database: Database, handlers: Handlers, health: Health
+    ) -> None:
+        self._service = settings.service
+        self._queue = f"{settings.service}.inbound"
+        self._amqp_url = settings.amqp_url.get_secret_value()
+        self._delays = settings.retry_delays
+        self._database = database
+        self._handlers = handlers
+        self._attached = False
+        health.add("broker", self._check)
+        health.add("postgres", database.ping)
+
+    async def _check(self) -> None:
+        if not self._attached:
+            raise ConnectionError("not attached to its queue")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        await broker.keep(lambda: self._session(stop), stop, what=self._queue)
+
+    async def _session(self, stop: asyncio.Event) -> None:
+        async with (
+            broker.connect(self._amqp_url, f"{self._service}-consume") as amqp,
+            broker.connect(self._amqp_url, f"{self._service}-consume-publish") as out,
+        ):
+            await self._declare(amqp)
+            channel, publisher = (
+                await broker.wire(amqp, confirms=False),
+                await broker.wire(out, confirms=True),
+            )
+            deliveries: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+            await channel.basic_qos(prefetch_count=PREFETCH)
+            lost = asyncio.Event()
+            channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())
+            for closing in (channel.closing, publisher.closing):
+                closing.add_done_callback(lambda _: lost.set())
+            tags = []
+            for queue in (self._queue, f"{self._queue}.parked"):
+                tags.append((await channel.basic_consume(queue, deliveries.put)).consumer_tag)
+            self._attached = True
+            log.info("consumer attached", queue=self._queue)
+            try:
+                while not stop.is_set() and not lost.is_set():
+                    if batch := await _next_batch(deliveries, stop, lost):
+                        await self._settle(batch, channel, publisher, stop, lost)
+            finally:
+                self._attached = False
+            if lost.is_set():
+                raise ConnectionError("the broker cancelled the consumer or closed the channel")
+            # Hand back, by nack, what was delivered but not begun: a reject would count as a failure.
+            for tag in tags:
+                await channel.basic_cancel(tag)
+            while not deliveries.empty():
+                await channel.basic_nack(deliveries.get_nowait().delivery_tag, requeue=True)
+
+    async def _declare(self, amqp: AbstractConnection) -> None:
+        channel = await amqp.channel()
+        await broker.declare_consumer(channel, self._service, self._handlers.bindings)
+        await channel.close()
+
+    async def _settle(
+        self,
+        batch: Sequence[DeliveredMessage],
+        channel: WireChannel,
+        publisher: WireChannel,
+        stop: asyncio.Event,
+        lost: asyncio.Event,
+    ) -> None:
+        """Takes the batch's effects and acknowledges it; returns without an ack when stopped in an outage."""
+        while not lost.is_set():
+            try:
+                try:
+                    await self._take(batch)
+                except Exception as error:
+                    if _is_outage(error):
+                        raise
+                    for message in batch:
+                        await self._take_alone(message, publisher)
+                await channel.basic_ack(batch[-1].delivery_tag, multiple=True)
+            except Exception as error:
+                if not _is_outage(error):
+                    raise
+                log.warning("database away, holding the batch", error=type(error).__name__, held=len(batch))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _OUTAGE_PAUSE)
+                if stop.is_set():
+                    return
+            else:
+                return
+
+    async def _take(self, batch: Sequence[DeliveredMessage]) -> None:
+        """The batch in one transaction: inbox, effects, and what must be parked at once."""
+        events: list[Received[BaseModel]] = []
+        unreadable: list[tuple[DeliveredMessage, str]] = []
+        for message in batch:
+            if message.delivery.consumer_tag and message.routing_key == f"{self._queue}.parked":  # type: ignore[union-attr]
+                unreadable.append((message, parked.DELIVERY_LIMIT))
+                continue
+            try:
+                event = self._handlers.read(decode(message.body, message.header.properties))
+            except Undecodable as error:
+                unreadable.append((message, str(error)))
+            else:
+                if event is not None:
+                    events.append(event)
+        async with self._database.transaction() as session:
+            new = await first_deliveries(session, self._queue, [event.id for event in events])
+            for event in events:
+                if event.id in new:
+                    new.discard(event.id)
+                    await self._handlers.handle(session, event)
+                    HANDLED.labels("taken").inc()
+                else:
+                    HANDLED.labels("duplicate").inc()
+            for message, cause in unreadable:
+                await parked.park(session, self._queue, message, cause, attempts=_attempt(message))
+                HANDLED.labels("parked").inc()
+                log.error("message parked", queue=self._queue, cause=cause)
+
+    async def _take_alone(self, message: DeliveredMessage, publisher: WireChannel) -> None:
+        try:
+            await self._take([message])
+        except Exception as error:
+            if _is_outage(error):
+                raise
+            await self._retry_or_park(message, error, publisher)
+
+    async def _retry_or_park(
+        self, message: DeliveredMessage, error: Exception, publisher: WireChannel
+    ) -> None:
+        attempt, cause = _attempt(message), f"{type(error).__name__}: {error}"[:500]
+        if attempt >= len(broker.RETRY_TIERS):
+            log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
+            async with self._database.transaction() as session:
+                await parked.park(session, self._queue, message, cause, attempts=attempt + 1)
+            HANDLED.labels("parked").inc()
+            return
+        log.warning("handler failed, will retry", queue=self._queue, attempt=attempt + 1, exc_info=error)
+        properties = message.header.properties
+        properties.headers = {**(properties.headers or {}), ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}
+        properties.expiration = str(int(self._delays[attempt] * 1000))
+        await publisher.basic_publish(
+            message.body,
+            routing_key=f"{self._queue}.retry.{broker.RETRY_TIERS[attempt]}",
+            properties=properties,
+            mandatory=True,
+            timeout=30,
+        )
+        HANDLED.labels("retried").inc()
+
+
+async def _next_batch(
+    deliveries: asyncio.Queue[DeliveredMessage], *until: asyncio.Event
+) -> list[DeliveredMessage]:
+    """At least one delivery and whatever else is there, up to `BATCH`; nothing once an event of `until` is set."""
+    first = asyncio.ensure_future(deliveries.get())
+    waits = [first, *(asyncio.ensure_future(event.wait()) for event in until)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits[1:]:
+            wait.cancel()
+    if not first.done():
+        first.cancel()
+        return []
+    batch = [first.result()]
+    while len(batch) < BATCH and not deliveries.empty():
+        batch.append(deliveries.get_nowait())
+    return batch
+
+
+def _attempt(message: DeliveredMessage) -> int:
+    value = (message.header.properties.headers or {}).get(ATTEMPT_HEADER, 0)
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the database, not the message, is at fault."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return isinstance(error, OSError | TimeoutError)

@@ -1,0 +1,80 @@
+"""The common tables as migrations create them. Frozen: a change of a table is a new function here and a new migration."""
+
+from typing import Final, Protocol
+
+_OUTBOX: Final = (
+    """CREATE TABLE outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_outbox PRIMARY KEY,
+    event_id uuid NOT NULL,
+    type text NOT NULL,
+    subject text NOT NULL,
+    version integer NOT NULL,
+    occurred_at timestamptz NOT NULL,
+    data jsonb NOT NULL,
+    traceparent text
+) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0)""",
+    """CREATE TABLE event_log (
+    published_at timestamptz NOT NULL DEFAULT now(),
+    position bigint GENERATED ALWAYS AS IDENTITY,
+    event_id uuid NOT NULL,
+    type text NOT NULL,
+    subject text NOT NULL,
+    version integer NOT NULL,
+    occurred_at timestamptz NOT NULL,
+    data jsonb NOT NULL,
+    traceparent text,
+    CONSTRAINT pk_event_log PRIMARY KEY (published_at, position)
+) PARTITION BY RANGE (published_at)""",
+    "CREATE INDEX ix_event_log_subject ON event_log (subject)",
+    # Takes what no daily partition takes, so that a relay that could not make one in time still moves its rows.
+    "CREATE TABLE event_log_default PARTITION OF event_log DEFAULT",
+)
+
+_INBOX: Final = (
+    """CREATE TABLE inbox (
+    consumer text NOT NULL,
+    event_id uuid NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_inbox PRIMARY KEY (consumer, event_id)
+)""",
+    "CREATE INDEX ix_inbox_received_at ON inbox (received_at)",
+    """CREATE TABLE parked_messages (
+    id uuid CONSTRAINT pk_parked_messages PRIMARY KEY,
+    consumer text NOT NULL,
+    event_id text,
+    type text,
+    cause text NOT NULL,
+    attempts integer NOT NULL,
+    body bytea NOT NULL,
+    properties jsonb NOT NULL,
+    parked_at timestamptz NOT NULL DEFAULT now(),
+    resolved_at timestamptz,
+    resolution text,
+    reason text,
+    CONSTRAINT ck_parked_messages_resolved CHECK ((resolved_at IS NULL) = (resolution IS NULL)),
+    CONSTRAINT ck_parked_messages_resolution CHECK (resolution IN ('replayed', 'discarded'))
+)""",
+    "CREATE INDEX ix_parked_messages_open ON parked_messages (parked_at) WHERE resolved_at IS NULL",
+)
+
+
+class Operations(Protocol):
+    def execute(self, sqltext: str, /) -> None: ...
+
+
+def create_outbox(op: Operations) -> None:
+    for statement in _OUTBOX:
+        op.execute(statement)
+
+
+def drop_outbox(op: Operations) -> None:
+    op.execute("DROP TABLE event_log, outbox")
+
+
+def create_inbox(op: Operations) -> None:
+    for statement in _INBOX:
+        op.execute(statement)
+
+
+def drop_inbox(op: Operations) -> None:
+    op.execute("DROP TABLE parked_messages, inbox")

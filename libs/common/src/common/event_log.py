@@ -1,0 +1,54 @@
+"""Upkeep of the event log: a partition a day, made ahead and dropped when past retention. Nothing is ever deleted row by row."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_AHEAD: Final = 3
+_PREFIX: Final = "event_log_p"
+_PARTITIONS: Final = """
+    SELECT child.relname FROM pg_inherits
+    JOIN pg_class child ON child.oid = inhrelid JOIN pg_class parent ON parent.oid = inhparent
+    WHERE parent.relname = 'event_log'"""
+# Attaching a ready table takes a lock that lets readers and the relay's inserts pass; CREATE ... PARTITION OF does not.
+_CREATE: Final = """
+    CREATE TABLE {name} (LIKE event_log INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
+    ALTER TABLE event_log ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{end}')"""
+
+
+async def maintain(connection: Any, retention_days: int) -> None:
+    """Makes the partitions of today and the next days and drops those older than `retention_days`.
+
+    `connection` is asyncpg's. One relay at a time does this; another finds nothing to do.
+    """
+    today = datetime.now(UTC).date()
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('event-log-upkeep'))")
+        present = {row["relname"] for row in await connection.fetch(_PARTITIONS)}
+        for day in (today + timedelta(days=n) for n in range(_AHEAD)):
+            if _name(day) not in present and not await _holds(connection, day):
+                end = day + timedelta(days=1)
+                statement = _CREATE.format(name=_name(day), start=f"{day} 00:00+00", end=f"{end} 00:00+00")
+                await connection.execute(statement)
+        oldest = _name(today - timedelta(days=retention_days))
+        for name in sorted(present):
+            if name.startswith(_PREFIX) and name < oldest:
+                await connection.execute(f"DROP TABLE {name}")
+                log.info("event log partition dropped", partition=name)
+
+
+def _name(day: date) -> str:
+    return f"{_PREFIX}{day:%Y%m%d}"
+
+
+async def _holds(connection: Any, day: date) -> bool:
+    """Whether the default partition took rows of that day: then its partition can't be made any more."""
+    taken: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM event_log_default WHERE published_at >= $1 AND published_at < $2)",
+        datetime(day.year, day.month, day.day, tzinfo=UTC),
+        datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1),
+    )
+    return taken

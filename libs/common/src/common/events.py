@@ -1,0 +1,143 @@
+"""Events and their form on the wire: CloudEvents 1.0 over AMQP 0-9-1.
+
+Binary mode: the body is the data, attributes are `cloudEvents_*` headers (CloudEvents AMQP Protocol Binding §3.1).
+Structured mode (`application/cloudevents+json`, §3.2) is read as well.
+"""
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+from aiormq.spec import Basic
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_PREFIX: Final = "https://waybill.invalid/contracts/events/"
+STRUCTURED: Final = "application/cloudevents+json"
+_HEADER: Final = "cloudEvents_"
+
+
+class Event(BaseModel):
+    """Base of the events a service publishes. Its fields are the `data`; consumers declare their own reader models."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: ClassVar[str]
+    """`{service}.{noun}.{past participle}.v{n}`; also the routing key."""
+
+
+class Undecodable(Exception):
+    """The message is no CloudEvent, or does not fit the reader's model: a retry cannot help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One event with its attributes. `version` is the aggregate's, from 1 without a gap; `subject` the aggregate's id."""
+
+    id: uuid.UUID
+    type: str
+    subject: str
+    version: int
+    time: datetime
+    data: str
+    """JSON text."""
+    traceparent: str | None = None
+
+    @property
+    def service(self) -> str:
+        return producer_of(self.type)
+
+
+def producer_of(event_type: str) -> str:
+    return event_type.partition(".")[0]
+
+
+def exchange_of(service: str) -> str:
+    return f"{service}.events"
+
+
+def encode(event: Envelope) -> tuple[bytes, Basic.Properties]:
+    """Body and properties of the message; the routing key is the type."""
+    event_id = str(event.id)
+    headers: dict[str, Any] = {
+        f"{_HEADER}specversion": "1.0",
+        f"{_HEADER}id": event_id,
+        f"{_HEADER}source": f"/{event.service}",
+        f"{_HEADER}type": event.type,
+        f"{_HEADER}subject": event.subject,
+        f"{_HEADER}time": rfc3339(event.time),
+        f"{_HEADER}dataschema": f"{SCHEMA_PREFIX}{event.type}.schema.json",
+        f"{_HEADER}aggregateversion": event.version,
+        f"{_HEADER}partitionkey": event.subject,
+    }
+    if event.traceparent:
+        headers["traceparent"] = event.traceparent
+    properties = Basic.Properties(
+        content_type="application/json",
+        delivery_mode=2,
+        message_id=event_id,
+        message_type=event.type,
+        app_id=event.service,
+        timestamp=event.time.replace(microsecond=0),
+        headers=headers,
+    )
+    return event.data.encode(), properties
+
+
+def decode(body: bytes, properties: Basic.Properties) -> Envelope:
+    """The envelope of a message in either mode. Raises `Undecodable` with the attribute at fault."""
+    headers = properties.headers or {}
+    if (properties.content_type or "").partition(";")[0].strip().lower() == STRUCTURED:
+        attributes = _object(body)
+        data = json.dumps(attributes.pop("data", None))
+    else:
+        attributes = {
+            key[len(_HEADER) :]: value
+            for key, value in headers.items()
+            if key.lower().startswith("cloudevents_")
+        }
+        _object(body)
+        data = body.decode()
+    try:
+        traceparent = attributes.get("traceparent") or headers.get("traceparent")
+        version = attributes["aggregateversion"]
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+            raise Undecodable("aggregateversion is not a positive integer")
+        if attributes["specversion"] != "1.0":
+            raise Undecodable("specversion is not 1.0")
+        time = datetime.fromisoformat(attributes["time"])
+        return Envelope(
+            id=uuid.UUID(attributes["id"]),
+            type=_text(attributes, "type"),
+            subject=_text(attributes, "subject"),
+            version=version,
+            time=time if time.tzinfo else time.replace(tzinfo=UTC),
+            data=data,
+            traceparent=traceparent if isinstance(traceparent, str) else None,
+        )
+    except KeyError as missing:
+        raise Undecodable(f"attribute {missing.args[0]} is missing") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Undecodable(f"malformed attribute: {error}") from None
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Undecodable(f"body is not JSON: {type(error).__name__}") from None
+    if not isinstance(value, dict):
+        raise Undecodable("body is not a JSON object")
+    return value
+
+
+def _text(attributes: dict[str, Any], name: str) -> str:
+    value = attributes[name]
+    if not isinstance(value, str) or not value:
+        raise Undecodable(f"attribute {name} is not a text")
+    return value

@@ -1,0 +1,199 @@
+"""The relay: takes recorded events from the outbox to the broker, in order per aggregate, and on into the event log.
+
+One relay of a service is active, by an advisory lock held for one batch's transaction; others stand by. Losing the
+transaction loses the lock, so two can never both remove rows. A batch: read the oldest rows, publish them with
+confirms (one unconfirmed message per aggregate, aggregates side by side), move the confirmed ones to the log, commit.
+A crash anywhere leaves the rows; they are published again with the same ids.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel as WireChannel
+from prometheus_client import Counter, Gauge
+
+from common import broker, event_log
+from common.database import OUTBOX_CHANNEL, driver_dsn
+from common.events import Envelope, encode, exchange_of
+from common.health import Health
+from common.settings import ServiceSettings
+
+log = structlog.get_logger(__name__)
+
+PUBLISHED: Final = Counter(
+    "waybill_relay_published_total", "Events confirmed by the broker and moved to the log."
+)
+PENDING: Final = Gauge("waybill_outbox_oldest_age_seconds", "Age of the oldest event not yet confirmed.")
+
+BATCH: Final = 500
+_POLL: Final = 1.0
+_CONFIRM_TIMEOUT: Final = 30.0
+_LEADER: Final = "SELECT pg_try_advisory_xact_lock(hashtext('outbox-relay'))"
+_OLDEST: Final = """
+    SELECT id, event_id, type, subject, version, occurred_at, data, traceparent,
+           extract(epoch FROM now() - occurred_at)::float8 AS age
+    FROM outbox ORDER BY id LIMIT $1"""
+# Plain lists of ids: presence in the queue is what "pending" means. A cursor would skip rows that commit late.
+_MOVE: Final = """
+    WITH sent AS (DELETE FROM outbox WHERE id = ANY($1::bigint[]) RETURNING *)
+    INSERT INTO event_log (event_id, type, subject, version, occurred_at, data, traceparent)
+    SELECT event_id, type, subject, version, occurred_at, data, traceparent FROM sent ORDER BY id"""
+
+
+async def relay(settings: ServiceSettings, health: Health, stop: asyncio.Event) -> None:
+    """The `relay` role: runs until `stop`, through any outage of either side."""
+    await Relay(settings, health).run(stop)
+
+
+class Relay:
+    def __init__(self, settings: ServiceSettings, health: Health) -> None:
+        self._service = settings.service
+        self._dsn = driver_dsn(settings.database_url.get_secret_value())
+        self._amqp_url = settings.amqp_url.get_secret_value()
+        self._retention_days = settings.outbox_retention_days
+        self._attached = False
+        health.add("broker", self._check)
+
+    async def _check(self) -> None:
+        if not self._attached:
+            raise ConnectionError("not attached to the broker and the database")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        await broker.keep(lambda: self._session(stop), stop, what=f"{self._service} relay")
+
+    async def _session(self, stop: asyncio.Event) -> None:
+        name = f"{self._service}-relay"
+        try:
+            async with (
+                broker.connect(self._amqp_url, name) as amqp,
+                self._database(name) as (database, hearing),
+            ):
+                await self._declare(amqp)
+                channel = await broker.wire(amqp, confirms=True)
+                await event_log.maintain(database, self._retention_days)
+                self._attached = True
+                log.info("relay attached", service=self._service)
+                await self._work(database, hearing, channel, stop)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ConnectionError(f"database: {type(error).__name__}") from error
+        finally:
+            self._attached = False
+
+    async def _work(self, database: Any, hearing: Any, channel: WireChannel, stop: asyncio.Event) -> None:
+        bell = asyncio.Event()
+        await hearing.add_listener(OUTBOX_CHANNEL, lambda *_: bell.set())
+        loop = asyncio.get_running_loop()
+        maintained = loop.time()
+        while not stop.is_set():
+            bell.clear()
+            if await self._batch(database, channel) == BATCH:
+                continue
+            if loop.time() - maintained > 3600:
+                await event_log.maintain(database, self._retention_days)
+                maintained = loop.time()
+            await _first(bell, stop, within=_POLL)
+            if channel.is_closed or hearing.is_closed():
+                raise ConnectionError("connection lost")
+
+    async def _batch(self, database: Any, channel: WireChannel) -> int:
+        """Publishes and moves up to `BATCH` rows; returns how many there were, 0 when another relay leads."""
+        async with database.transaction():
+            if not await database.fetchval(_LEADER):
+                return 0
+            rows = await database.fetch(_OLDEST, BATCH)
+            PENDING.set(rows[0]["age"] if rows else 0)
+            if not rows:
+                return 0
+            confirmed, failure = await self._publish(channel, rows)
+            if confirmed:
+                await database.execute(_MOVE, confirmed)
+        PUBLISHED.inc(len(confirmed))
+        if failure is not None:
+            raise failure
+        return len(rows)
+
+    async def _publish(self, channel: WireChannel, rows: list[Any]) -> tuple[list[int], Exception | None]:
+        """The ids the broker confirmed, and the first failure.
+
+        What failed or timed out is unknown, not unsent: it stays in the outbox and goes again, with the same id, on a
+        new channel. Later events of that aggregate are held back with it.
+        """
+        by_aggregate: dict[str, list[Any]] = {}
+        for row in rows:
+            by_aggregate.setdefault(row["subject"], []).append(row)
+        confirmed: list[int] = []
+
+        async def in_order(aggregate: list[Any]) -> None:
+            for row in aggregate:
+                body, properties = encode(_envelope(row))
+                await channel.basic_publish(
+                    body,
+                    exchange=exchange_of(self._service),
+                    routing_key=row["type"],
+                    properties=properties,
+                    mandatory=True,
+                    wait=False,
+                )
+                confirmed.append(row["id"])
+
+        tasks = [asyncio.create_task(in_order(aggregate)) for aggregate in by_aggregate.values()]
+        try:
+            _, late = await asyncio.wait(tasks, timeout=_CONFIRM_TIMEOUT)
+        finally:
+            for task in tasks:
+                task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        if late:
+            return confirmed, TimeoutError("the broker did not confirm in time")
+        return confirmed, next((error for error in outcomes if isinstance(error, Exception)), None)
+
+    async def _declare(self, amqp: AbstractConnection) -> None:
+        channel = await amqp.channel()
+        await broker.declare_producer(channel, self._service)
+        await channel.close()
+
+    @contextlib.asynccontextmanager
+    async def _database(self, name: str) -> AsyncIterator[tuple[Any, Any]]:
+        """A connection for batches, and one that hears the bell."""
+        async with contextlib.AsyncExitStack() as stack:
+            connections = []
+            for suffix in ("", "-bell"):
+                connection = await asyncpg.connect(
+                    self._dsn,
+                    timeout=10,
+                    command_timeout=30,
+                    server_settings={
+                        "application_name": name + suffix,
+                        "idle_in_transaction_session_timeout": "120000",
+                    },
+                )
+                stack.callback(connection.terminate)
+                connections.append(connection)
+            yield connections[0], connections[1]
+
+
+def _envelope(row: Any) -> Envelope:
+    return Envelope(
+        id=row["event_id"],
+        type=row["type"],
+        subject=row["subject"],
+        version=row["version"],
+        time=row["occurred_at"],
+        data=row["data"],
+        traceparent=row["traceparent"],
+    )
+
+
+async def _first(*events: asyncio.Event, within: float) -> None:
+    """Returns when any of the events is set, or after `within` seconds."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -1,0 +1,69 @@
+"""Settings common to every service, read once at the edge and passed down.
+
+Plain values come from the environment (`WAYBILL_*`). Secrets have no default and come from files in the folder
+named by `WAYBILL_SECRETS_DIR` (`/run/secrets` unless said otherwise), each file named as its variable in lower case.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+RESOURCE_PREFIX = "https://waybill.invalid/"
+
+
+def resource(service: str) -> str:
+    """The absolute URI that names a service in a token's `aud` (RFC 8707 §2)."""
+    return RESOURCE_PREFIX + service
+
+
+class ServiceSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="WAYBILL_", frozen=True, extra="ignore")
+
+    service: ClassVar[str]
+
+    database_url: SecretStr
+    amqp_url: SecretStr
+    public_url: str
+    """What clients see: the gateway's URL, and the `iss` of every token."""
+    auth_url: str
+    """Auth's internal address: signing keys, service tokens, revocations."""
+    cors_origins: list[str] = []
+    log_level: str = "info"
+    database_pool_size: int = Field(default=5, ge=1, le=100)
+    database_pool_overflow: int = Field(default=0, ge=0, le=100)
+    database_timeout: float = Field(default=10.0, gt=0, le=60)
+    """Seconds to wait for a connection or an answer of the database before a request fails with 503."""
+    drain_seconds: float = Field(default=2.0, ge=0, le=30)
+    """How long a stopping process goes on serving, not ready, so that balancers notice first."""
+    outbox_retention_days: int = Field(default=30, ge=1, le=3650)
+    retry_delays: Annotated[tuple[float, ...], NoDecode] = (5.0, 60.0, 600.0)
+    """Seconds a failed message waits before its next tries. The queues' names are labels and stay."""
+
+    @field_validator("retry_delays", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        return tuple(float(part) for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("retry_delays")
+    @classmethod
+    def _three_tiers(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) != 3 or not all(0 < delay <= 86400 for delay in value):
+            raise ValueError("three delays in seconds, each above 0 and at most a day, as in 5,60,600")
+        return value
+
+    @field_validator("public_url", "auth_url", "users_url", mode="after", check_fields=False)
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @property
+    def audience(self) -> str:
+        return resource(self.service)
+
+    @classmethod
+    def load(cls) -> Self:
+        folder = Path(os.environ.get("WAYBILL_SECRETS_DIR", "/run/secrets"))
+        return cls(_secrets_dir=folder if folder.is_dir() else None)  # type: ignore[call-arg]

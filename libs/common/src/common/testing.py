@@ -1,0 +1,121 @@
+"""Pytest plugin: the real PostgreSQL and RabbitMQ, a database and a virtual host per test.
+
+Needs `WAYBILL_TEST_POSTGRES_URL` (a superuser's), `WAYBILL_TEST_AMQP_URL` and `WAYBILL_TEST_MANAGEMENT_URL` (an
+administrator's), as `./dev test` sets them.
+"""
+
+import asyncio
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+import httpx
+import pytest
+
+from common.database import driver_dsn
+from common.migrations import upgrade
+
+T = TypeVar("T")
+
+MakeDatabase = Callable[[Path], Awaitable[str]]
+
+
+async def eventually(check: Callable[[], Awaitable[T]], *, within: float = 10.0) -> T:
+    """The first true answer of `check`. Raises `TimeoutError` with the last answer or error when there is none in time."""
+    deadline = time.monotonic() + within
+    last: object = None
+    while time.monotonic() < deadline:
+        try:
+            answer = await check()
+        except (AssertionError, LookupError, httpx.TransportError) as error:
+            last = error
+        else:
+            if answer:
+                return answer
+            last = answer
+        await asyncio.sleep(0.02)
+    raise TimeoutError(f"not within {within} s; last answer: {last!r}")
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise pytest.UsageError(f"{name} is not set; run the tests by ./dev test")
+    return value
+
+
+def _on(server: str, database: str) -> str:
+    return urlunsplit(urlsplit(server)._replace(path=f"/{database}"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> str:
+    return driver_dsn(_required("WAYBILL_TEST_POSTGRES_URL"))
+
+
+@pytest.fixture
+async def make_database(postgres_server: str) -> AsyncIterator[MakeDatabase]:
+    """Makes a database from a service's migrations folder (by a template, migrated once per content) and returns its URL."""
+    admin = await asyncpg.connect(postgres_server)
+    made: list[str] = []
+
+    async def make(migrations: Path) -> str:
+        template = await _template(admin, postgres_server, migrations)
+        name = f"t_{uuid.uuid4().hex}"
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        made.append(name)
+        return _on(postgres_server, name)
+
+    try:
+        yield make
+    finally:
+        for name in made:
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+
+async def _template(admin: asyncpg.Connection, server: str, migrations: Path) -> str:
+    """The template's name. Parallel workers wait for the first to make it."""
+    digest = hashlib.sha256(str(migrations).encode())
+    common = Path(__file__).with_name("ddl.py")
+    for path in [*sorted(migrations.rglob("*.py")), common]:
+        digest.update(path.read_bytes())
+    name = f"template_{digest.hexdigest()[:24]}"
+    await admin.execute("SELECT pg_advisory_lock(hashtext($1))", name)
+    try:
+        if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
+            await admin.execute(f"CREATE DATABASE {name}_new")
+            await asyncio.to_thread(upgrade, migrations, _on(server, f"{name}_new"))
+            await admin.execute(f"ALTER DATABASE {name}_new RENAME TO {name}")
+    finally:
+        await admin.execute("SELECT pg_advisory_unlock(hashtext($1))", name)
+    return name
+
+
+@pytest.fixture
+async def amqp_url() -> AsyncIterator[str]:
+    """An administrator's URL of a virtual host that only this test uses."""
+    broker = urlsplit(_required("WAYBILL_TEST_AMQP_URL"))
+    name = f"t-{uuid.uuid4().hex}"
+    user = broker.username or "guest"
+    async with management() as api:
+        (await api.put(f"/api/vhosts/{name}")).raise_for_status()
+        grant = {"configure": ".*", "write": ".*", "read": ".*"}
+        (await api.put(f"/api/permissions/{name}/{quote(user)}", json=grant)).raise_for_status()
+        try:
+            yield urlunsplit(broker._replace(path=f"/{name}"))
+        finally:
+            await api.delete(f"/api/vhosts/{name}")
+
+
+def management() -> httpx.AsyncClient:
+    """RabbitMQ's management API as an administrator."""
+    address = urlsplit(_required("WAYBILL_TEST_MANAGEMENT_URL"))
+    base = f"{address.scheme}://{address.hostname}:{address.port}"
+    return httpx.AsyncClient(base_url=base, auth=(address.username or "", address.password or ""), timeout=20)
