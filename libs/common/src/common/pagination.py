@@ -1,0 +1,94 @@
+"""Keyset pagination: a page continues after the last row seen, so it costs the same however deep it is."""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from uuid import UUID
+
+from fastapi import Depends, Query
+from pydantic import BaseModel
+
+from common.errors import BadRequest
+
+MAX_LIMIT: Final = 100
+MAX_CURSOR: Final = 512
+"""Characters. Ours hold two short values; more is not ours."""
+
+T = TypeVar("T")
+Row = TypeVar("Row")
+
+
+class InvalidCursor(BadRequest):
+    code, title = "invalid_cursor", "Invalid cursor"
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list. `next_cursor` is opaque, and null on the last page."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class PageParams:
+    """`?limit=` and `?cursor=` of a list. Use as `page: PageDep`."""
+
+    statuses: ClassVar = (400,)
+
+    def __init__(
+        self,
+        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items to return.")] = 20,
+        cursor: Annotated[
+            str | None, Query(max_length=MAX_CURSOR, description="`next_cursor` of the page before.")
+        ] = None,
+    ) -> None:
+        self.limit = limit
+        self.cursor = cursor
+
+    def after(self, *types: Callable[[str], Any]) -> tuple[Any, ...] | None:
+        """The keyset to continue after, one value for each type, or None for the first page. Raises InvalidCursor."""
+        return decode_cursor(self.cursor, *types) if self.cursor is not None else None
+
+    def page(self, rows: Sequence[Row], *, key: Callable[[Row], Sequence[Any]], item: Callable[[Row], T]) -> Page[T]:
+        """The page out of up to `limit + 1` rows: the query asks for one more, whose presence says there is a next."""
+        shown = rows[: self.limit]
+        cursor = encode_cursor(key(shown[-1])) if len(rows) > self.limit else None
+        return Page(items=[item(row) for row in shown], next_cursor=cursor)
+
+
+PageDep = Annotated[PageParams, Depends()]
+
+
+def encode_cursor(values: Sequence[Any]) -> str:
+    """A URL-safe token of keyset values, each written as text (times in ISO 8601)."""
+    parts = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
+    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str, *types: Callable[[str], Any]) -> tuple[Any, ...]:
+    """The values of a cursor, read by `types` (such as `instant, UUID`). Raises InvalidCursor on anything else."""
+    try:
+        if len(cursor) > MAX_CURSOR:
+            raise ValueError
+        parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise TypeError
+        values = tuple(read(part) for read, part in zip(types, parts, strict=True))
+        if encode_cursor(values) != cursor:
+            raise ValueError
+    except (ValueError, TypeError, RecursionError, binascii.Error):
+        raise InvalidCursor("Take `next_cursor` as it came, or leave it out.") from None
+    return values
+
+
+def instant(text: str) -> datetime:
+    """Reads a time with its zone; raises ValueError for one without."""
+    value = datetime.fromisoformat(text)
+    if value.tzinfo is None:
+        raise ValueError("a time needs a zone")
+    return value
+
+
+__all__ = ["UUID", "InvalidCursor", "Page", "PageDep", "PageParams", "decode_cursor", "encode_cursor", "instant"]

@@ -1,0 +1,107 @@
+"""JSON as strict as the contract: what two parsers could read differently, or PostgreSQL could not hold, is refused."""
+
+import json
+import math
+from typing import Any, Final, NoReturn
+
+from fastapi.exceptions import RequestValidationError
+
+from common.errors import BadRequest
+from common.web.models import storable_text
+
+MAX_DEPTH: Final = 32
+MAX_DIGITS: Final = 40
+"""No number of ours needs more; Python's own limit of 4300 still costs quadratic time."""
+
+
+class MalformedJson(BadRequest):
+    code, title = "malformed_json", "Malformed JSON"
+
+
+def parse_json(body: bytes) -> Any:
+    """Parses a body (RFC 8259, I-JSON RFC 7493 §2).
+
+    Raises MalformedJson (400) for what is not JSON in UTF-8, NaN and infinities, duplicate keys (the last would win here,
+    the first elsewhere), numbers past 40 digits and nesting past 32. Raises RequestValidationError (422) for strings
+    with NUL or unpaired surrogates.
+    """
+    try:
+        value = _DECODER.decode(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise MalformedJson("The body is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise MalformedJson(f"{error.msg} at line {error.lineno}, column {error.colno}.") from None
+    except RecursionError:
+        raise MalformedJson(f"Nested deeper than {MAX_DEPTH} levels.") from None
+    _check_depth(value, MAX_DEPTH)
+    if b"\\u" in body:  # neither character can be written without an escape: raw, they are not JSON or not UTF-8
+        _check_text(value, ("body",))
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise MalformedJson("An object has the same key twice.")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise MalformedJson(f"A number has more than {MAX_DIGITS} digits.")
+    return int(digits)
+
+
+def _fraction(digits: str) -> float:
+    value = float(digits) if len(digits) <= 2 * MAX_DIGITS else math.inf
+    if math.isinf(value):
+        raise MalformedJson("A number is out of range.")
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise MalformedJson(f"{name} is not JSON.")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_fraction, parse_constant=_constant
+)
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return
+    if left == 0:
+        raise MalformedJson(f"Nested deeper than {MAX_DEPTH} levels.")
+    for item in value:
+        if isinstance(item, dict | list):
+            _check_depth(item, left - 1)
+
+
+def _check_text(value: Any, loc: tuple[str | int, ...]) -> None:
+    if isinstance(value, str):
+        if not storable_text(value):
+            raise unstorable_text(loc)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not storable_text(key):
+                raise unstorable_text(loc)
+            _check_text(item, (*loc, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_text(item, (*loc, index))
+
+
+def unstorable_text(loc: tuple[str | int, ...]) -> RequestValidationError:
+    return RequestValidationError(
+        [
+            {
+                "type": "unstorable_text",
+                "loc": loc,
+                "msg": "Text must not contain NUL or unpaired surrogates",
+                "input": None,
+            }
+        ]
+    )

@@ -1,0 +1,103 @@
+"""What happens around every request: ids, timing, one log line, one measurement. Plain ASGI, for speed."""
+
+import json
+import re
+from time import perf_counter
+from typing import Any, Final
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common.health import Health
+from common.logs import Trace, enter_trace, leave_trace, new_trace
+from common.telemetry import observe_request
+
+log = structlog.get_logger("common.web")
+
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_UNMATCHED: Final = "(no route)"
+_UNLOGGED: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+
+
+class RequestMiddleware:
+    """Gives each request its ids and each answer `X-Request-ID`, `X-Process-Time` and `Server-Timing`.
+
+    The outermost layer: nothing answers without passing here. While the process drains, answers carry
+    `Connection: close` (RFC 9112 §9.6), so that clients and balancers leave by themselves.
+    """
+
+    def __init__(self, app: ASGIApp, *, health: Health) -> None:
+        self._app = app
+        self._health = health
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        trace = _trace(dict(scope["headers"]))
+        token = enter_trace(trace)
+        status = 0
+
+        async def send_timed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                seconds = perf_counter() - started
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", trace.request_id.encode()),
+                    (b"x-process-time", b"%.3fs" % seconds),
+                    (b"server-timing", b"app;dur=%.1f" % (seconds * 1000)),
+                ]
+                if self._health.draining:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_timed)
+        except Exception:
+            log.exception("unexpected error outside of a route")
+            if not status:
+                await _send_bare_500(trace, send_timed)
+        finally:
+            _account(scope, status, perf_counter() - started)
+            leave_trace(token)
+
+
+def _trace(headers: dict[bytes, bytes]) -> Trace:
+    request_id = headers.get(b"x-request-id")
+    traceparent = headers.get(b"traceparent")
+    return new_trace(
+        request_id.decode() if request_id is not None and _REQUEST_ID.fullmatch(request_id) else None,
+        traceparent.decode("latin-1") if traceparent is not None else None,
+    )
+
+
+def _account(scope: Scope, status: int, seconds: float) -> None:
+    """Measures and logs. `status` 0 means that nobody received an answer."""
+    method: str = scope["method"]
+    route = getattr(scope.get("route"), "path", _UNMATCHED)
+    observe_request(method, route, status, seconds)
+    fields: dict[str, Any] = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 1)}
+    if route is _UNMATCHED:
+        fields["path"] = scope["path"][:200]
+    principal = scope.get("state", {}).get("principal")
+    if principal is not None:
+        fields["subject"] = principal.subject
+        fields["client_id"] = principal.client_id
+    if route in _UNLOGGED:
+        log.debug("request", **fields)
+    elif status >= 500:
+        log.warning("request", **fields)
+    else:
+        log.info("request", **fields)
+
+
+async def _send_bare_500(trace: Trace, send: Send) -> None:
+    """The last resort where even the error's rendering failed."""
+    body = {"type": "about:blank", "title": "Internal error", "status": 500, "code": "internal_error"}
+    content = json.dumps(body | {"request_id": trace.request_id}).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

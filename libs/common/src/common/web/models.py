@@ -1,0 +1,54 @@
+"""Bases of what goes in and out as JSON."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Model(BaseModel):
+    """Base of answers. Built from attributes (an ORM object) or from a mapping."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class StrictModel(BaseModel):
+    """Base of request bodies: unknown fields, NUL and lone surrogates are refused; nothing is stripped or changed.
+
+    PostgreSQL's `text` can hold neither NUL nor a surrogate, so either would otherwise surface as a 500 at the insert.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="after")
+    def _storable_text(self) -> Self:
+        for value in self.__dict__.values():
+            if not _storable(value):
+                raise PydanticCustomError("unstorable_text", "Text must not contain NUL or unpaired surrogates")
+        return self
+
+
+def storable_text(text: str) -> bool:
+    """Whether PostgreSQL can hold the text: no NUL, and encodable as UTF-8 (no unpaired surrogate, RFC 3629 §3)."""
+    if "\x00" in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _storable(value: Any) -> bool:
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, SecretStr):
+        return storable_text(value.get_secret_value())
+    if isinstance(value, Mapping):
+        return all(_storable(key) and _storable(item) for key, item in value.items())
+    if isinstance(value, Iterable) and not isinstance(value, BaseModel | bytes):
+        return all(_storable(item) for item in value)
+    return True

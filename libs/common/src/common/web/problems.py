@@ -1,0 +1,152 @@
+"""Every error as RFC 9457 `application/problem+json`, rendered here and nowhere else."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
+from starlette.types import ExceptionHandler
+
+from common.errors import AppError
+from common.logs import current_request_id
+from common.web.outages import is_outage
+
+log = structlog.get_logger(__name__)
+
+PROBLEM_TYPE: Final = "application/problem+json"
+_TYPE_BASE: Final = "https://waybill.invalid/problems/"
+_CODES: Final = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    429: "too_many_requests",
+    500: "internal_error",
+    503: "service_unavailable",
+}
+_RETRY_AFTER: Final = {"Retry-After": "2"}
+
+
+class Fault(BaseModel):
+    """One part of a request at fault: where it is, what is wrong with it, and a code to branch on."""
+
+    loc: list[str | int]
+    msg: str
+    code: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details. `code` is stable; `title` and `detail` are for people and may change."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str | None = None
+    errors: list[Fault] | None = None
+
+
+class ProblemResponse(JSONResponse):
+    media_type = PROBLEM_TYPE
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[Mapping[str, Any]] | None = None,
+) -> ProblemResponse:
+    """An answer that tells of an error. `instance` is the path without its query, which may hold a secret."""
+    body: dict[str, Any] = {
+        "type": _TYPE_BASE + code,
+        "title": title,
+        "status": status,
+        "detail": detail or title,
+        "instance": quote(request.scope["path"]),
+        "code": code,
+        "request_id": current_request_id(),
+    }
+    if errors is not None:
+        body["errors"] = list(errors)
+    return ProblemResponse(body, status_code=status, headers=headers)
+
+
+async def _app_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AppError)  # noqa: S101 - Starlette dispatches by type; this tells the type checker
+    headers = error.headers
+    if error.status in (429, 503):
+        headers = _RETRY_AFTER | headers
+    return problem(request, error.status, error.code, error.title, error.detail, headers=headers, errors=error.errors)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
+    code = _CODES.get(status, status.name.lower())
+    return problem(request, status, code, status.phrase, None, headers=headers)
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """What the path allows over all routes (RFC 9110 §15.5.6); the framework names only the first route's methods."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] != Match.NONE:
+            methods |= route.methods
+    return methods
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    return problem(
+        request,
+        422,
+        "validation_error",
+        "Invalid request",
+        "The request does not have the form this operation takes; see `errors`.",
+        errors=[_fault(part) for part in error.errors()],
+    )
+
+
+def _fault(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Drops the input and the context, which may be a password; the message names expectations only."""
+    return {"loc": list(part["loc"]), "msg": part["msg"], "code": part["type"]}
+
+
+async def _disconnected(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody receives it; the request's log line and metric tell what happened
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    if is_outage(error):
+        log.warning("a backing service is away", error=type(error).__name__, cause=str(error)[:300])
+        return problem(
+            request, 503, "service_unavailable", "Temporarily unavailable", "Try again soon.", headers=_RETRY_AFTER
+        )
+    log.error("unexpected error", exc_info=error)
+    return problem(request, 500, "internal_error", "Internal error", "It was recorded under this request id.")
+
+
+HANDLERS: Final[dict[type[Exception], ExceptionHandler]] = {
+    AppError: _app_error,
+    HTTPException: _http_exception,
+    RequestValidationError: _validation_error,
+    ClientDisconnect: _disconnected,
+    Exception: _unexpected,
+}

@@ -1,0 +1,128 @@
+"""The route class of every API: who may call comes first, then the form of the body, then the handler."""
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response, params
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from common.errors import UnsupportedMediaType
+from common.web.json_body import parse_json, unstorable_text
+from common.web.openapi import responses, security
+
+MAX_BODY: Final = 1024 * 1024
+"""Bytes of the largest body that is read (CONTRACT §2)."""
+
+
+class ApiRequest(Request):
+    """A request whose body is bounded, however it is read, and whose JSON is parsed strictly."""
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        size = 0
+        async for chunk in super().stream():
+            size += len(chunk)
+            if size > MAX_BODY:
+                raise HTTPException(413)
+            yield chunk
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            self._json = parse_json(await self.body())
+        return self._json
+
+
+class ApiRoute(APIRoute):
+    """Runs the route's guards before it reads the body, and refuses what is not JSON where JSON is declared.
+
+    A guard is a dependency whose callable has `is_guard = True` and `async __call__(request)`; it raises to refuse and
+    keeps its answer in `request.state` for when FastAPI calls it again. Any dependency's callable may name the error
+    `statuses` it answers, and a guard the `scopes` it asks for; both go into the OpenAPI document.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        options["generate_unique_id_function"] = _function_name
+        super().__init__(path, endpoint, **options)
+        self.responses = responses(*sorted(self._statuses())) | self.responses
+        guards = self._guards()
+        if guards:
+            scopes = sorted({scope for guard in guards for scope in getattr(guard, "scopes", ())})
+            self.openapi_extra = security(scopes) | (self.openapi_extra or {})
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        guards = self._guards()
+        takes_json = self.body_field is not None and not isinstance(self.body_field.field_info, params.Form)
+        takes_body = not self.methods <= {"GET", "HEAD"}
+        has_parameters = _has_parameters(self.dependant)
+
+        async def guarded(plain: Request) -> Response:
+            request = ApiRequest(plain.scope, plain.receive)
+            if takes_body and _declared_length(request) > MAX_BODY:
+                raise HTTPException(413)
+            if has_parameters:
+                _check_address(request)
+            for guard in guards:
+                await guard(request)
+            if takes_json and await request.body():
+                if not _is_json(request.headers.get("content-type", "")):
+                    raise UnsupportedMediaType("The body must be application/json.")
+                await request.json()
+            return await handle(request)
+
+        return guarded
+
+    def _guards(self) -> list[Callable[[Request], Coroutine[Any, Any, Any]]]:
+        return [call for call in _calls(self.dependant) if getattr(call, "is_guard", False)]
+
+    def _statuses(self) -> Iterator[int]:
+        yield from (500, 503)
+        if not self.methods <= {"GET", "HEAD"}:
+            yield 413
+        if self.body_field is not None:
+            yield from (400, 415)
+        if self.body_field is not None or _has_parameters(self.dependant):
+            yield 422
+        for call in _calls(self.dependant):
+            yield from getattr(call, "statuses", (401, 403) if getattr(call, "is_guard", False) else ())
+
+
+class ApiRouter(APIRouter):
+    """A service's routes. Flat: `create_api` takes several routers, and routers include no others."""
+
+    def __init__(self, *, prefix: str = "", tags: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(prefix=prefix, tags=list(tags), route_class=ApiRoute, **options)
+
+
+def _function_name(route: APIRoute) -> str:
+    return route.name
+
+
+def _calls(dependant: Dependant) -> Iterator[Any]:
+    for dependency in dependant.dependencies:
+        yield dependency.call
+        yield from _calls(dependency)
+
+
+def _has_parameters(dependant: Dependant) -> bool:
+    own = dependant.path_params or dependant.query_params or dependant.header_params or dependant.cookie_params
+    return bool(own) or any(_has_parameters(dependency) for dependency in dependant.dependencies)
+
+
+def _declared_length(request: Request) -> int:
+    length = request.headers.get("content-length", "0")
+    return int(length) if length.isdecimal() else 0
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+def _check_address(request: Request) -> None:
+    """Refuses NUL in the path and the query, which no text of ours holds and PostgreSQL could not take."""
+    if "\x00" in request.scope["path"]:
+        raise unstorable_text(("path",))
+    if b"%00" in request.scope["query_string"]:
+        raise unstorable_text(("query",))
