@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
-from uuid import UUID
 
 from fastapi import Depends, Query
 from pydantic import BaseModel
@@ -89,6 +88,3 @@ def instant(text: str) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs a zone")
     return value
-
-
-__all__ = ["UUID", "InvalidCursor", "Page", "PageDep", "PageParams", "decode_cursor", "encode_cursor", "instant"]

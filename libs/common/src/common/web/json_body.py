@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 from fastapi.exceptions import RequestValidationError
 
 from common.errors import BadRequest
-from common.web.models import storable_text
+from common.web.models import UNSTORABLE, UNSTORABLE_MESSAGE, storable_text
 
 MAX_DEPTH: Final = 32
 MAX_DIGITS: Final = 40
@@ -21,9 +21,9 @@ class MalformedJson(BadRequest):
 def parse_json(body: bytes) -> Any:
     """Parses a body (RFC 8259, I-JSON RFC 7493 §2).
 
-    Raises MalformedJson (400) for what is not JSON in UTF-8, NaN and infinities, duplicate keys (the last would win here,
-    the first elsewhere), numbers past 40 digits and nesting past 32. Raises RequestValidationError (422) for strings
-    with NUL or unpaired surrogates.
+    Raises MalformedJson (400) for what is not JSON in UTF-8, NaN and infinities, duplicate keys (the last would win
+    here, the first elsewhere), numbers past 40 digits and nesting past 32. Raises RequestValidationError (422) for
+    strings with NUL or unpaired surrogates.
     """
     try:
         value = _DECODER.decode(body.decode("utf-8"))
@@ -95,13 +95,5 @@ def _check_text(value: Any, loc: tuple[str | int, ...]) -> None:
 
 
 def unstorable_text(loc: tuple[str | int, ...]) -> RequestValidationError:
-    return RequestValidationError(
-        [
-            {
-                "type": "unstorable_text",
-                "loc": loc,
-                "msg": "Text must not contain NUL or unpaired surrogates",
-                "input": None,
-            }
-        ]
-    )
+    """The refusal of a text that PostgreSQL could not hold."""
+    return RequestValidationError([{"type": UNSTORABLE, "loc": loc, "msg": UNSTORABLE_MESSAGE}])

@@ -16,7 +16,8 @@ log = structlog.get_logger("common.web")
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _UNMATCHED: Final = "(no route)"
-_UNLOGGED: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+_UNTEMPLATED: Final = {path: path for path in ("/health", "/health/live", "/health/ready", "/metrics")}
+"""Probed every few seconds, so measured but logged at debug level only."""
 
 
 class RequestMiddleware:
@@ -77,7 +78,7 @@ def _trace(headers: dict[bytes, bytes]) -> Trace:
 def _account(scope: Scope, status: int, seconds: float) -> None:
     """Measures and logs. `status` 0 means that nobody received an answer."""
     method: str = scope["method"]
-    route = getattr(scope.get("route"), "path", _UNMATCHED)
+    route = getattr(scope.get("route"), "path", None) or _UNTEMPLATED.get(scope["path"], _UNMATCHED)
     observe_request(method, route, status, seconds)
     fields: dict[str, Any] = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 1)}
     if route is _UNMATCHED:
@@ -86,7 +87,7 @@ def _account(scope: Scope, status: int, seconds: float) -> None:
     if principal is not None:
         fields["subject"] = principal.subject
         fields["client_id"] = principal.client_id
-    if route in _UNLOGGED:
+    if route in _UNTEMPLATED:
         log.debug("request", **fields)
     elif status >= 500:
         log.warning("request", **fields)

@@ -1,10 +1,13 @@
 """Bases of what goes in and out as JSON."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
+
+UNSTORABLE: Final = "unstorable_text"
+UNSTORABLE_MESSAGE: Final = "Text must not contain NUL or unpaired surrogates"
 
 
 class Model(BaseModel):
@@ -25,7 +28,7 @@ class StrictModel(BaseModel):
     def _storable_text(self) -> Self:
         for value in self.__dict__.values():
             if not _storable(value):
-                raise PydanticCustomError("unstorable_text", "Text must not contain NUL or unpaired surrogates")
+                raise PydanticCustomError(UNSTORABLE, UNSTORABLE_MESSAGE)
         return self
 
 

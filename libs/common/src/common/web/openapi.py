@@ -1,32 +1,26 @@
 """The published description of an API: every status an operation answers, and how to sign in."""
 
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from common.web.problems import PROBLEM_TYPE, Problem
+from common.web.problems import PROBLEM_TYPE, TITLES, Problem
 
 SECURITY_SCHEME: Final = "password"
-_SCHEME: Final = {
-    "type": "oauth2",
-    "description": "Sign in with e-mail address (as username) and password; leave the client fields empty.",
-    "flows": {"password": {"tokenUrl": "/token", "scopes": {}}},
-}
 _REF: Final = "#/components/schemas/"
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Declares errors an operation answers: `@router.get("/orders/{id}", responses=responses(404))`.
 
-    What the route class knows by itself needs no mention: 400, 413, 415 and 422 of a body, 422 of parameters, what guards
-    and other dependencies say in their `statuses`, 500 and 503.
+    What the route class knows by itself needs no mention: 400, 413, 415 and 422 of a body, 422 of parameters, what
+    guards and other dependencies say in their `statuses`, 500 and 503.
     """
     return {
         status: {
-            "description": HTTPStatus(status).phrase,
+            "description": TITLES[status][1],
             "content": {PROBLEM_TYPE: {"schema": {"$ref": _REF + "Problem"}}},
         }
         for status in statuses
@@ -49,11 +43,22 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas.update(definition.pop("$defs"))
     schemas["Problem"] = definition
     components["schemas"] = dict(sorted(schemas.items()))
-    operations = [operation for path in schema["paths"].values() for operation in path.values()]
-    scopes = {
-        scope for operation in operations for need in operation.get("security", ()) for scope in need[SECURITY_SCHEME]
-    }
-    if any("security" in operation for operation in operations):
-        flow = _SCHEME["flows"]["password"] | {"scopes": dict.fromkeys(sorted(scopes), "")}
-        components["securitySchemes"] = {SECURITY_SCHEME: _SCHEME | {"flows": {"password": flow}}}
+    needs = [
+        need
+        for path in schema["paths"].values()
+        for operation in path.values()
+        for need in operation.get("security", ())
+    ]
+    if needs:
+        scopes = {scope for need in needs for scope in need[SECURITY_SCHEME]}
+        components["securitySchemes"] = {SECURITY_SCHEME: _scheme(sorted(scopes))}
     return schema
+
+
+def _scheme(scopes: Sequence[str]) -> dict[str, Any]:
+    """RFC 6749 §4.3, so that the page's Authorize button can sign in; `/token` is relative to where the page is."""
+    return {
+        "type": "oauth2",
+        "description": "Sign in with e-mail address (as username) and password; the client fields may stay empty.",
+        "flows": {"password": {"tokenUrl": "/token", "scopes": dict.fromkeys(scopes, "")}},
+    }

@@ -1,7 +1,6 @@
 """Every error as RFC 9457 `application/problem+json`, rendered here and nowhere else."""
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -21,17 +20,24 @@ from common.web.outages import is_outage
 log = structlog.get_logger(__name__)
 
 PROBLEM_TYPE: Final = "application/problem+json"
+MAX_FAULTS: Final = 100
 _TYPE_BASE: Final = "https://waybill.invalid/problems/"
-_CODES: Final = {
-    400: "bad_request",
-    401: "unauthorized",
-    403: "forbidden",
-    413: "payload_too_large",
-    415: "unsupported_media_type",
-    429: "too_many_requests",
-    500: "internal_error",
-    503: "service_unavailable",
+TITLES: Final = {
+    400: ("bad_request", "Bad request"),
+    401: ("unauthorized", "Authentication required"),
+    403: ("forbidden", "Not allowed"),
+    404: ("not_found", "Not found"),
+    405: ("method_not_allowed", "Method not allowed"),
+    409: ("conflict", "Conflict with the current state"),
+    412: ("precondition_failed", "Precondition failed"),
+    413: ("payload_too_large", "Body too large"),
+    415: ("unsupported_media_type", "Unsupported media type"),
+    422: ("validation_error", "Invalid request"),
+    429: ("too_many_requests", "Too many requests"),
+    500: ("internal_error", "Internal error"),
+    503: ("service_unavailable", "Temporarily unavailable"),
 }
+"""Code and title by status; our own, since Python renames the standard phrases between versions."""
 _RETRY_AFTER: Final = {"Retry-After": "2"}
 
 
@@ -95,12 +101,11 @@ async def _app_error(request: Request, error: Exception) -> Response:
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    status = HTTPStatus(error.status_code)
     headers = dict(error.headers or {})
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+    if error.status_code == 405:
         headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
-    code = _CODES.get(status, status.name.lower())
-    return problem(request, status, code, status.phrase, None, headers=headers)
+    code, title = TITLES.get(error.status_code, ("error", "Error"))
+    return problem(request, error.status_code, code, title, headers=headers)
 
 
 def _allowed_methods(request: Request) -> set[str]:
@@ -120,7 +125,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         "validation_error",
         "Invalid request",
         "The request does not have the form this operation takes; see `errors`.",
-        errors=[_fault(part) for part in error.errors()],
+        errors=[_fault(part) for part in error.errors()[:MAX_FAULTS]],
     )
 
 
@@ -129,7 +134,7 @@ def _fault(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"loc": list(part["loc"]), "msg": part["msg"], "code": part["type"]}
 
 
-async def _disconnected(request: Request, error: Exception) -> Response:
+async def _disconnected(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)  # nobody receives it; the request's log line and metric tell what happened
 
 

@@ -12,6 +12,7 @@ from common.errors import UnsupportedMediaType
 from common.web.json_body import parse_json, unstorable_text
 from common.web.openapi import responses, security
 
+_BODILESS: Final = {"GET", "HEAD"}
 MAX_BODY: Final = 1024 * 1024
 """Bytes of the largest body that is read (CONTRACT §2)."""
 
@@ -54,7 +55,7 @@ class ApiRoute(APIRoute):
         handle = super().get_route_handler()
         guards = self._guards()
         takes_json = self.body_field is not None and not isinstance(self.body_field.field_info, params.Form)
-        takes_body = not self.methods <= {"GET", "HEAD"}
+        takes_body = bool((self.methods or set()) - _BODILESS)
         has_parameters = _has_parameters(self.dependant)
 
         async def guarded(plain: Request) -> Response:
@@ -78,7 +79,7 @@ class ApiRoute(APIRoute):
 
     def _statuses(self) -> Iterator[int]:
         yield from (500, 503)
-        if not self.methods <= {"GET", "HEAD"}:
+        if bool((self.methods or set()) - _BODILESS):
             yield 413
         if self.body_field is not None:
             yield from (400, 415)
