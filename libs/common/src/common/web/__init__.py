@@ -1,7 +1,7 @@
 """HTTP as every service speaks it."""
 
+from common.probes import worker_app
 from common.web.app import Api, by_port, create_api
-from common.web.health import worker_app
 from common.web.models import Model, StrictModel
 from common.web.openapi import responses
 from common.web.problems import Problem, ProblemResponse, problem

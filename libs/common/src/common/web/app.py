@@ -10,8 +10,8 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Scope, Send
 
 from common.health import Health
+from common.probes import health_routes
 from common.settings import ServiceSettings
-from common.web.health import health_routes
 from common.web.middleware import RequestMiddleware
 from common.web.openapi import document
 from common.web.problems import HANDLERS
