@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Scope,
 from common.health import Health
 from common.probes import health_routes
 from common.settings import ServiceSettings
+from common.web.docs import docs_routes
 from common.web.middleware import RequestMiddleware
 from common.web.openapi import document
 from common.web.problems import HANDLERS
@@ -69,7 +70,7 @@ def create_api(
     for route in routes:
         if not isinstance(route, ApiRoute):
             raise TypeError(f"{route!r} is not an ApiRoute: make routes with an ApiRouter, and include none in another")
-    return Api(
+    api = Api(
         health=health,
         cors_origins=settings.cors_origins,
         title=title,
@@ -81,8 +82,11 @@ def create_api(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        openapi_url=None,
         telemetry=_NO_TELEMETRY,
     )
+    api.router.routes += docs_routes(settings.service, title, api.openapi)
+    return api
 
 
 def by_port(public: ASGIApp, internal: ASGIApp, port: int | None) -> ASGIApp:

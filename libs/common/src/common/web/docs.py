@@ -1,0 +1,91 @@
+"""`/docs`, `/redoc` and `/openapi.json`, with no internet: Swagger UI and ReDoc come from a package."""
+
+import importlib.resources
+import json
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
+
+GATEWAY_HEADER: Final = "x-waybill-gateway"
+"""Set by the gateway alone, which serves the pages of all services side by side and so under other paths."""
+
+_LIBRARY: Final = importlib.resources.files("fastapi_standalone_docs") / "static"
+_OWN: Final = importlib.resources.files("common.web") / "assets"
+_ASSETS: Final = {
+    "swagger-ui.css": _LIBRARY / "swagger" / "swagger-ui.css",
+    "swagger-ui-bundle.js": _LIBRARY / "swagger" / "swagger-ui-bundle.js",
+    "swagger-init.js": _OWN / "swagger-init.js",
+    "redoc.standalone.js": _LIBRARY / "redoc" / "redoc.standalone.js",
+    "favicon.png": _LIBRARY / "fastapi" / "favicon.png",
+}
+_HEADERS: Final = {
+    # Both pages style themselves from scripts; ReDoc indexes for its search in a worker made from a blob.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Vary": "X-Waybill-Gateway",
+}
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="{assets}favicon.png">
+{head}</head>
+<body>
+{body}
+</body>
+</html>
+"""
+_SWAGGER_HEAD: Final = '<link rel="stylesheet" href="{assets}swagger-ui.css">\n'
+_SWAGGER: Final = """<div id="swagger-ui" data-openapi="{openapi}" data-client="web"></div>
+<script src="{assets}swagger-ui-bundle.js"></script>
+<script src="{assets}swagger-init.js"></script>"""
+_REDOC: Final = """<redoc spec-url="{openapi}"></redoc>
+<script src="{assets}redoc.standalone.js"></script>"""
+
+
+def docs_routes(service: str, title: str, openapi: Callable[[], dict[str, Any]]) -> list[Route]:
+    """The pages of one API. `openapi` is asked once, at the first use."""
+    document: list[bytes] = []
+
+    def page(request: Request, head: str, body: str) -> Response:
+        by_gateway = request.headers.get(GATEWAY_HEADER) == "1"
+        links = {
+            "assets": f"/docs/{service}/assets/" if by_gateway else "/docs/assets/",
+            "openapi": f"/openapi/{service}.json" if by_gateway else "/openapi.json",
+        }
+        html = _PAGE.format(title=escape(title), head=head.format(**links), body=body.format(**links), **links)
+        return HTMLResponse(html, headers=_HEADERS)
+
+    async def docs(request: Request) -> Response:
+        return page(request, _SWAGGER_HEAD, _SWAGGER)
+
+    async def redoc(request: Request) -> Response:
+        return page(request, "", _REDOC)
+
+    async def asset(request: Request) -> Response:
+        path = _ASSETS.get(request.path_params["name"])
+        if path is None:
+            raise HTTPException(404)
+        return FileResponse(Path(str(path)), headers={"Cache-Control": "public, max-age=86400"})
+
+    async def description(_request: Request) -> Response:
+        if not document:
+            document.append(json.dumps(openapi(), ensure_ascii=False).encode())
+        return Response(document[0], media_type="application/json")
+
+    return [
+        Route("/docs", docs, include_in_schema=False),
+        Route("/docs/assets/{name}", asset, include_in_schema=False),
+        Route("/redoc", redoc, include_in_schema=False),
+        Route("/openapi.json", description, include_in_schema=False),
+    ]
