@@ -14,7 +14,7 @@ import aiormq
 import structlog
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq.abc import AbstractChannel as WireChannel
+from pamqp.common import FieldTable
 
 from common.events import exchange_of
 
@@ -43,10 +43,12 @@ async def connect(url: str, name: str) -> AsyncIterator[AbstractConnection]:
                 await connection.close()
 
 
-async def wire(connection: AbstractConnection, *, confirms: bool) -> WireChannel:
+async def wire(connection: AbstractConnection, *, confirms: bool) -> aiormq.Channel:
     """A channel of the driver underneath: futures and multiple acknowledgements without a layer in between."""
-    channel = await connection.channel(publisher_confirms=confirms, on_return_raises=True)
-    return await channel.get_underlay_channel()
+    channel = await connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+    underlay = await channel.get_underlay_channel()
+    assert isinstance(underlay, aiormq.Channel)  # noqa: S101 - tells the type checker
+    return underlay
 
 
 async def keep(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, what: str) -> None:
@@ -60,9 +62,7 @@ async def keep(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, w
         except BROKER_ERRORS as error:
             if loop.time() - started > 30:
                 pause = 0.2
-            log.warning(
-                "broker session ended, will try again", what=what, error=type(error).__name__, pause=pause
-            )
+            log.warning("broker session ended, will try again", what=what, error=type(error).__name__, pause=pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -73,9 +73,7 @@ async def keep(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, w
 async def declare_producer(channel: AbstractChannel, service: str) -> None:
     """The service's exchange, and where its events go that nobody is bound to: unroutable is never silent."""
     unrouted = await channel.declare_exchange(f"{service}.events.unrouted", ExchangeType.FANOUT, durable=True)
-    queue = await channel.declare_queue(
-        f"{service}.unrouted", durable=True, arguments={"x-queue-type": "quorum"}
-    )
+    queue = await channel.declare_queue(f"{service}.unrouted", durable=True, arguments={"x-queue-type": "quorum"})
     await queue.bind(unrouted)
     await channel.declare_exchange(
         exchange_of(service),
@@ -85,9 +83,7 @@ async def declare_producer(channel: AbstractChannel, service: str) -> None:
     )
 
 
-async def declare_consumer(
-    channel: AbstractChannel, service: str, bindings: Iterable[tuple[str, str]]
-) -> None:
+async def declare_consumer(channel: AbstractChannel, service: str, bindings: Iterable[tuple[str, str]]) -> None:
     """The service's inbound, retry and parked queues, and the bindings (exchange, routing key) of the first.
 
     Arguments hold only what makes the queue what it is: type, where dead letters go, and that none is dropped on the
@@ -98,15 +94,13 @@ async def declare_consumer(
     await channel.declare_queue(inbound, durable=True, arguments=_dead_letters_to(parked))
     for tier in RETRY_TIERS:
         # Back to this consumer's own queue by the default exchange, so that no other subscriber sees the event again.
-        await channel.declare_queue(
-            f"{inbound}.retry.{tier}", durable=True, arguments=_dead_letters_to(inbound)
-        )
+        await channel.declare_queue(f"{inbound}.retry.{tier}", durable=True, arguments=_dead_letters_to(inbound))
     queue = await channel.declare_queue(inbound, passive=True)
     for exchange, routing_key in bindings:
         await queue.bind(exchange, routing_key)
 
 
-def _dead_letters_to(queue: str) -> dict[str, object]:
+def _dead_letters_to(queue: str) -> FieldTable:
     return {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": "",

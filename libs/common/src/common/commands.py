@@ -63,9 +63,7 @@ def _loader(target: str) -> Any:
             settings: ServiceSettings = resolve(target).load()
         except (ValidationError, SettingsError) as error:
             problems = (
-                error.errors(include_input=False)
-                if isinstance(error, ValidationError)
-                else [{"msg": str(error)}]
+                error.errors(include_input=False) if isinstance(error, ValidationError) else [{"msg": str(error)}]
             )
             lines = [f"  {'.'.join(map(str, p.get('loc', ()))) or 'settings'}: {p['msg']}" for p in problems]
             raise click.ClickException("settings are missing or wrong:\n" + "\n".join(lines)) from None
@@ -85,9 +83,7 @@ def _api(load: Any, target: str) -> click.Command:
     @click.command("api", help=_DESCRIPTIONS["api"])
     @_HOST
     @_PORT
-    @click.option(
-        "--internal-port", type=click.IntRange(1, 65535), help="Port of the endpoints for other services."
-    )
+    @click.option("--internal-port", type=click.IntRange(1, 65535), help="Port of the endpoints for other services.")
     def api(host: str, port: int, internal_port: int | None) -> None:
         settings = load("api")
         server = import_module("common.server")
@@ -109,7 +105,7 @@ def _worker(role: str, load: Any, target: str) -> click.Command:
         work = resolve("common.consumer:consume" if role == "consume" else target)
         extra = (resolve(target),) if role == "consume" else ()
         health = Health()
-        app = resolve("common.web.health:worker_app")(health)
+        app = resolve("common.probes:worker_app")(health)
         sockets = [_listen(server, host, port)]
         if not server.serve_worker(app, health, sockets, lambda stop: work(settings, health, stop, *extra)):
             sys.exit(1)

@@ -10,12 +10,12 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 import structlog
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel as WireChannel
+from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from prometheus_client import Counter
 from pydantic import BaseModel, ValidationError
@@ -99,9 +99,7 @@ async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event
 
 
 class Consumer:
-    def __init__(
-        self, settings: ServiceSettings, database: Database, handlers: Handlers, health: Health
-    ) -> None:
+    def __init__(self, settings: ServiceSettings, database: Database, handlers: Handlers, health: Health) -> None:
         self._service = settings.service
         self._queue = f"{settings.service}.inbound"
         self._amqp_url = settings.amqp_url.get_secret_value()
@@ -135,9 +133,9 @@ class Consumer:
             channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())
             for closing in (channel.closing, publisher.closing):
                 closing.add_done_callback(lambda _: lost.set())
-            tags = []
-            for queue in (self._queue, f"{self._queue}.parked"):
-                tags.append((await channel.basic_consume(queue, deliveries.put)).consumer_tag)
+            tags = (self._queue, f"{self._queue}.parked")
+            for queue in tags:
+                await channel.basic_consume(queue, deliveries.put, consumer_tag=queue)
             self._attached = True
             log.info("consumer attached", queue=self._queue)
             try:
@@ -152,7 +150,7 @@ class Consumer:
             for tag in tags:
                 await channel.basic_cancel(tag)
             while not deliveries.empty():
-                await channel.basic_nack(deliveries.get_nowait().delivery_tag, requeue=True)
+                await channel.basic_nack(_tag(deliveries.get_nowait()), requeue=True)
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         channel = await amqp.channel()
@@ -162,8 +160,8 @@ class Consumer:
     async def _settle(
         self,
         batch: Sequence[DeliveredMessage],
-        channel: WireChannel,
-        publisher: WireChannel,
+        channel: Channel,
+        publisher: Channel,
         stop: asyncio.Event,
         lost: asyncio.Event,
     ) -> None:
@@ -177,7 +175,7 @@ class Consumer:
                         raise
                     for message in batch:
                         await self._take_alone(message, publisher)
-                await channel.basic_ack(batch[-1].delivery_tag, multiple=True)
+                await channel.basic_ack(_tag(batch[-1]), multiple=True)
             except Exception as error:
                 if not _is_outage(error):
                     raise
@@ -194,7 +192,7 @@ class Consumer:
         events: list[Received[BaseModel]] = []
         unreadable: list[tuple[DeliveredMessage, str]] = []
         for message in batch:
-            if message.delivery.consumer_tag and message.routing_key == f"{self._queue}.parked":  # type: ignore[union-attr]
+            if message.routing_key == f"{self._queue}.parked":
                 unreadable.append((message, parked.DELIVERY_LIMIT))
                 continue
             try:
@@ -218,7 +216,7 @@ class Consumer:
                 HANDLED.labels("parked").inc()
                 log.error("message parked", queue=self._queue, cause=cause)
 
-    async def _take_alone(self, message: DeliveredMessage, publisher: WireChannel) -> None:
+    async def _take_alone(self, message: DeliveredMessage, publisher: Channel) -> None:
         try:
             await self._take([message])
         except Exception as error:
@@ -226,9 +224,7 @@ class Consumer:
                 raise
             await self._retry_or_park(message, error, publisher)
 
-    async def _retry_or_park(
-        self, message: DeliveredMessage, error: Exception, publisher: WireChannel
-    ) -> None:
+    async def _retry_or_park(self, message: DeliveredMessage, error: Exception, publisher: Channel) -> None:
         attempt, cause = _attempt(message), f"{type(error).__name__}: {error}"[:500]
         if attempt >= len(broker.RETRY_TIERS):
             log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
@@ -238,7 +234,8 @@ class Consumer:
             return
         log.warning("handler failed, will retry", queue=self._queue, attempt=attempt + 1, exc_info=error)
         properties = message.header.properties
-        properties.headers = {**(properties.headers or {}), ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}
+        headers = sendable(properties.headers or {})
+        properties.headers = {**headers, ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}
         properties.expiration = str(int(self._delays[attempt] * 1000))
         await publisher.basic_publish(
             message.body,
@@ -250,9 +247,7 @@ class Consumer:
         HANDLED.labels("retried").inc()
 
 
-async def _next_batch(
-    deliveries: asyncio.Queue[DeliveredMessage], *until: asyncio.Event
-) -> list[DeliveredMessage]:
+async def _next_batch(deliveries: asyncio.Queue[DeliveredMessage], *until: asyncio.Event) -> list[DeliveredMessage]:
     """At least one delivery and whatever else is there, up to `BATCH`; nothing once an event of `until` is set."""
     first = asyncio.ensure_future(deliveries.get())
     waits = [first, *(asyncio.ensure_future(event.wait()) for event in until)]
@@ -268,6 +263,23 @@ async def _next_batch(
     while len(batch) < BATCH and not deliveries.empty():
         batch.append(deliveries.get_nowait())
     return batch
+
+
+def _tag(message: DeliveredMessage) -> int:
+    return message.delivery_tag or 0
+
+
+def sendable(value: Any) -> Any:
+    """A received header as it can be sent again: the driver reads odd text as bytes, which it refuses to write."""
+    match value:
+        case dict():
+            return {key: sendable(item) for key, item in value.items()}
+        case list():
+            return [sendable(item) for item in value]
+        case bytes():
+            return bytearray(value)
+        case _:
+            return value
 
 
 def _attempt(message: DeliveredMessage) -> int:

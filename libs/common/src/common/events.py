@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
-from aiormq.spec import Basic
+from pamqp.commands import Basic
 from pydantic import BaseModel, ConfigDict
 
 SCHEMA_PREFIX: Final = "https://waybill.invalid/contracts/events/"
@@ -33,7 +33,7 @@ class Undecodable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One event with its attributes. `version` is the aggregate's, from 1 without a gap; `subject` the aggregate's id."""
+    """One event. `subject` is the aggregate's id, `version` the aggregate's version, from 1 without a gap."""
 
     id: uuid.UUID
     type: str
@@ -93,9 +93,7 @@ def decode(body: bytes, properties: Basic.Properties) -> Envelope:
         data = json.dumps(attributes.pop("data", None))
     else:
         attributes = {
-            key[len(_HEADER) :]: value
-            for key, value in headers.items()
-            if key.lower().startswith("cloudevents_")
+            key[len(_HEADER) :]: value for key, value in headers.items() if key.lower().startswith("cloudevents_")
         }
         _object(body)
         data = body.decode()

@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     Index,
     Integer,
@@ -47,19 +48,27 @@ parked_messages: Final = Table(
     Column("attempts", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("properties", JSONB, nullable=False),
+    Column("digest", LargeBinary, Computed("sha256(body)", persisted=True), nullable=False),
     Column("parked_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("resolved_at", DateTime(timezone=True)),
     Column("resolution", Text),
     Column("reason", Text),
     CheckConstraint("(resolved_at IS NULL) = (resolution IS NULL)", name="resolved"),
     CheckConstraint("resolution IN ('replayed', 'discarded')", name="resolution"),
-    Index("ix_parked_messages_open", "parked_at", postgresql_where=text("resolved_at IS NULL")),
+    Index("ix_parked_messages_parked_at", "parked_at"),
+    Index(
+        "uq_parked_messages_open",
+        "consumer",
+        "event_id",
+        "digest",
+        unique=True,
+        postgresql_where=text("resolved_at IS NULL"),
+        postgresql_nulls_not_distinct=True,
+    ),
 )
 
 
-async def first_deliveries(
-    session: AsyncSession, consumer: str, event_ids: Sequence[uuid.UUID]
-) -> set[uuid.UUID]:
+async def first_deliveries(session: AsyncSession, consumer: str, event_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     """Marks events as taken by `consumer`, in the caller's transaction; returns those that were not taken before.
 
     A repeated id, in the table or in `event_ids`, is answered once. (Catching a duplicate-key error instead would abort
@@ -69,7 +78,5 @@ async def first_deliveries(
         return set()
     # Sorted, so that two replicas that hold the same redelivered events wait for each other instead of deadlocking.
     rows = [{"consumer": consumer, "event_id": event_id} for event_id in sorted(set(event_ids))]
-    taken = await session.execute(
-        insert(inbox).values(rows).on_conflict_do_nothing().returning(inbox.c.event_id)
-    )
+    taken = await session.execute(insert(inbox).values(rows).on_conflict_do_nothing().returning(inbox.c.event_id))
     return set(taken.scalars())

@@ -1,7 +1,7 @@
 """The outbox: events recorded in the transaction that changes the state they tell of.
 
-Two tables: `outbox` is a queue (a row's presence means "not confirmed by the broker yet", so it stays small), `event_log`
-is history in published order, partitioned by day. The relay moves rows from one to the other.
+Two tables: `outbox` is a queue (a row's presence means "not confirmed by the broker yet", so it stays small),
+`event_log` is history in published order, partitioned by day. The relay moves rows from one to the other.
 """
 
 import uuid

@@ -8,24 +8,24 @@ from datetime import datetime
 from typing import Any, Final
 
 from aiormq.abc import DeliveredMessage
-from sqlalchemy import insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.database import new_id
 from common.inbox import parked_messages
 
-DELIVERY_LIMIT: Final = (
-    "delivery limit: the consumer died or lost its connection too often while it held this message"
-)
+DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connection too often while it held this message"
 
 
-async def park(
-    session: AsyncSession, consumer: str, message: DeliveredMessage, cause: str, *, attempts: int
-) -> None:
-    """Keeps the message in the caller's transaction; the caller acknowledges it after the commit."""
+async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, cause: str, *, attempts: int) -> None:
+    """Keeps the message in the caller's transaction; the caller acknowledges it after the commit.
+
+    The same message, delivered again because that acknowledgement was lost, is kept once.
+    """
     properties = message.header.properties
     await session.execute(
-        insert(parked_messages).values(
+        insert(parked_messages)
+        .values(
             id=new_id(),
             consumer=consumer,
             event_id=_text(properties.message_id),
@@ -35,6 +35,7 @@ async def park(
             body=message.body,
             properties=_plain({name: getattr(properties, name) for name in properties.attributes()}),
         )
+        .on_conflict_do_nothing()
     )
 
 
@@ -47,16 +48,15 @@ def _plain(value: Any) -> Any:
     """An AMQP field as JSON; bytes and times are marked, so that a replay restores them."""
     match value:
         case dict():
-            return {_text(str(key)): _plain(item) for key, item in value.items() if item is not None}
+            plain: Any = {_text(str(key)): _plain(item) for key, item in value.items() if item is not None}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            plain = [_plain(item) for item in value]
         case bytes() | bytearray():
-            return {"$bytes": base64.b64encode(value).decode()}
+            plain = {"$bytes": base64.b64encode(value).decode()}
         case datetime():
-            return {"$time": value.isoformat()}
-        case str():
-            return _text(value)
+            plain = {"$time": value.isoformat()}
         case bool() | int() | float() | None:
-            return value
+            plain = value
         case _:
-            return str(value)
+            plain = _text(str(value))
+    return plain

@@ -14,7 +14,7 @@ from typing import Any, Final
 import asyncpg
 import structlog
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel as WireChannel
+from aiormq import Channel
 from prometheus_client import Counter, Gauge
 
 from common import broker, event_log
@@ -25,9 +25,7 @@ from common.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
 
-PUBLISHED: Final = Counter(
-    "waybill_relay_published_total", "Events confirmed by the broker and moved to the log."
-)
+PUBLISHED: Final = Counter("waybill_relay_published_total", "Events confirmed by the broker and moved to the log.")
 PENDING: Final = Gauge("waybill_outbox_oldest_age_seconds", "Age of the oldest event not yet confirmed.")
 
 BATCH: Final = 500
@@ -84,7 +82,7 @@ class Relay:
         finally:
             self._attached = False
 
-    async def _work(self, database: Any, hearing: Any, channel: WireChannel, stop: asyncio.Event) -> None:
+    async def _work(self, database: Any, hearing: Any, channel: Channel, stop: asyncio.Event) -> None:
         bell = asyncio.Event()
         await hearing.add_listener(OUTBOX_CHANNEL, lambda *_: bell.set())
         loop = asyncio.get_running_loop()
@@ -100,7 +98,7 @@ class Relay:
             if channel.is_closed or hearing.is_closed():
                 raise ConnectionError("connection lost")
 
-    async def _batch(self, database: Any, channel: WireChannel) -> int:
+    async def _batch(self, database: Any, channel: Channel) -> int:
         """Publishes and moves up to `BATCH` rows; returns how many there were, 0 when another relay leads."""
         async with database.transaction():
             if not await database.fetchval(_LEADER):
@@ -117,7 +115,7 @@ class Relay:
             raise failure
         return len(rows)
 
-    async def _publish(self, channel: WireChannel, rows: list[Any]) -> tuple[list[int], Exception | None]:
+    async def _publish(self, channel: Channel, rows: list[Any]) -> tuple[list[int], Exception | None]:
         """The ids the broker confirmed, and the first failure.
 
         What failed or timed out is unknown, not unsent: it stays in the outbox and goes again, with the same id, on a

@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         self._health = health
         self._on_stop = on_stop
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's hook
         # Runs as a signal handler; the loop takes it from there.
         asyncio.get_running_loop().call_soon_threadsafe(self._stop)
 

@@ -66,4 +66,4 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def load(cls) -> Self:
         folder = Path(os.environ.get("WAYBILL_SECRETS_DIR", "/run/secrets"))
-        return cls(_secrets_dir=folder if folder.is_dir() else None)  # type: ignore[call-arg]
+        return cls(_secrets_dir=folder if folder.is_dir() else None)

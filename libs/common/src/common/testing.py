@@ -27,7 +27,7 @@ MakeDatabase = Callable[[Path], Awaitable[str]]
 
 
 async def eventually(check: Callable[[], Awaitable[T]], *, within: float = 10.0) -> T:
-    """The first true answer of `check`. Raises `TimeoutError` with the last answer or error when there is none in time."""
+    """The first true answer of `check`. Raises `TimeoutError` with the last one when none is true in time."""
     deadline = time.monotonic() + within
     last: object = None
     while time.monotonic() < deadline:
@@ -61,7 +61,7 @@ def postgres_server() -> str:
 
 @pytest.fixture
 async def make_database(postgres_server: str) -> AsyncIterator[MakeDatabase]:
-    """Makes a database from a service's migrations folder (by a template, migrated once per content) and returns its URL."""
+    """Makes a database from a migrations folder, by a template that is migrated once, and returns its URL."""
     admin = await asyncpg.connect(postgres_server)
     made: list[str] = []
 
@@ -82,11 +82,7 @@ async def make_database(postgres_server: str) -> AsyncIterator[MakeDatabase]:
 
 async def _template(admin: asyncpg.Connection, server: str, migrations: Path) -> str:
     """The template's name. Parallel workers wait for the first to make it."""
-    digest = hashlib.sha256(str(migrations).encode())
-    common = Path(__file__).with_name("ddl.py")
-    for path in [*sorted(migrations.rglob("*.py")), common]:
-        digest.update(path.read_bytes())
-    name = f"template_{digest.hexdigest()[:24]}"
+    name = _template_name(migrations)
     await admin.execute("SELECT pg_advisory_lock(hashtext($1))", name)
     try:
         if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
@@ -96,6 +92,13 @@ async def _template(admin: asyncpg.Connection, server: str, migrations: Path) ->
     finally:
         await admin.execute("SELECT pg_advisory_unlock(hashtext($1))", name)
     return name
+
+
+def _template_name(migrations: Path) -> str:
+    digest = hashlib.sha256(str(migrations).encode())
+    for path in [*sorted(migrations.rglob("*.py")), Path(__file__).with_name("ddl.py")]:
+        digest.update(path.read_bytes())
+    return f"template_{digest.hexdigest()[:24]}"
 
 
 @pytest.fixture

@@ -1,0 +1,134 @@
+"""The issuer's published keys (RFC 7517 §5), kept fresh without a request ever waiting for it."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+import structlog
+
+from common.errors import Unavailable
+from common.keys import UnusableKey, VerificationKey, parse_jwk
+from common.single_flight import SingleFlight
+
+log = structlog.get_logger(__name__)
+
+_FETCH_WITHIN: Final = 3.0
+_MAX_BYTES: Final = 65_536
+_MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=(\d{1,8})")
+_DEFAULT_MAX_AGE: Final = 300
+_REFRESH_AT: Final = 0.8
+_UNKNOWN_EVERY: Final = 30.0
+"""Seconds between fetches that tokens with an unknown `kid` can cause."""
+_MISSING_FOR: Final = 300.0
+_MISSING_MOST: Final = 1_000
+_LONGEST_PAUSE: Final = 15.0
+
+
+class JwksClient:
+    """A `common.keys.KeySource` fed from `url`.
+
+    `run` keeps the keys fresh: at 80 % of the answer's max-age it fetches anew, and the last good set stays while that
+    fails. A `kid` not in the set causes a fetch at most once per 30 s, whoever asks; a `kid` found missing is
+    remembered, so that no sender of bad tokens can use up that chance for long.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._http = http
+        self._url = url
+        self._clock = clock
+        self._keys: dict[str, VerificationKey] = {}
+        self._max_age = _DEFAULT_MAX_AGE
+        self._missing: dict[str, float] = {}
+        self._asked_for_unknown = float("-inf")
+        self.refresh = SingleFlight(self._refresh)
+        """Fetches now. Raises `Unavailable`; the keys at hand stay."""
+
+    def held(self, kid: str) -> VerificationKey | None:
+        return self._keys.get(kid)
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        if kid in self._keys:
+            return self._keys[kid]
+        if not self._keys:
+            await self.refresh()
+            return self._keys.get(kid)
+        now = self._clock()
+        if self._missing.get(kid, float("-inf")) > now:
+            return None
+        if not self.refresh.is_running:
+            if now < self._asked_for_unknown + _UNKNOWN_EVERY:
+                return None
+            self._asked_for_unknown = now
+        try:
+            await self.refresh()
+        except Unavailable:
+            return None
+        if kid not in self._keys:
+            self._remember_missing(kid, now + _MISSING_FOR)
+        return self._keys.get(kid)
+
+    async def run(self) -> None:
+        """Keeps the keys fresh until cancelled."""
+        pause = 0.25
+        while True:
+            try:
+                await self.refresh()
+            except Unavailable:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                pause = 0.25
+                await asyncio.sleep(self._max_age * _REFRESH_AT)
+
+    def _remember_missing(self, kid: str, until: float) -> None:
+        self._missing.pop(kid, None)
+        while len(self._missing) >= _MISSING_MOST:
+            del self._missing[next(iter(self._missing))]
+        self._missing[kid] = until
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(_FETCH_WITHIN), self._http.stream("GET", self._url) as answer:
+                answer.raise_for_status()
+                keys = self._parse(await _body(answer))
+                max_age = _MAX_AGE.search(answer.headers.get("Cache-Control", ""))
+        except (httpx.HTTPError, TimeoutError, ValueError) as error:
+            log.warning("no signing keys fetched", error=type(error).__name__, held=len(self._keys))
+            raise Unavailable("The authorization server's keys cannot be had") from error
+        if keys.keys() != self._keys.keys():
+            log.info("signing keys changed", kids=sorted(keys))
+        self._keys = keys
+        self._max_age = min(max(int(max_age[1]), 10), 86_400) if max_age else _DEFAULT_MAX_AGE
+        for kid in keys.keys() & self._missing.keys():
+            del self._missing[kid]
+
+    def _parse(self, body: bytes) -> dict[str, VerificationKey]:
+        document = json.loads(body)
+        jwks = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(jwks, list):
+            raise ValueError("not a key set")
+        keys: dict[str, VerificationKey] = {}
+        for jwk in jwks[:100]:
+            try:
+                key = parse_jwk(jwk if isinstance(jwk, dict) else {})
+            except UnusableKey:
+                continue  # RFC 7517 §5: keys of a kind not understood are passed over
+            known = self._keys.get(key.kid)
+            # The same object while it is the same key: what was verified with it stays verified.
+            keys.setdefault(key.kid, known if known is not None and known.jwk == key.jwk else key)
+        if not keys:
+            raise ValueError("no usable key")
+        return keys
+
+
+async def _body(answer: httpx.Response) -> bytes:
+    body = b""
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        if len(body) > _MAX_BYTES:
+            raise ValueError("key set too large")
+    return body

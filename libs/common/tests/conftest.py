@@ -1,0 +1,34 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from pydantic import SecretStr
+
+from common.database import Database
+from common.settings import ServiceSettings
+from common.testing import MakeDatabase
+
+
+class ShopSettings(ServiceSettings):
+    """A made-up service that both produces and consumes."""
+
+    service: ClassVar[str] = "shop"
+
+
+@pytest.fixture
+async def settings(make_database: MakeDatabase, amqp_url: str) -> ShopSettings:
+    return ShopSettings(
+        database_url=SecretStr(await make_database(Path(__file__).parent / "migrations")),
+        amqp_url=SecretStr(amqp_url),
+        public_url="http://gateway.invalid",
+        auth_url="http://auth.invalid",
+        retry_delays=(0.05, 0.05, 0.05),
+    )
+
+
+@pytest.fixture
+async def database(settings: ShopSettings) -> AsyncIterator[Database]:
+    database = Database.open(settings)
+    yield database
+    await database.close()
