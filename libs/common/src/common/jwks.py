@@ -96,7 +96,7 @@ class JwksClient:
                 answer.raise_for_status()
                 keys = self._parse(await _body(answer))
                 max_age = _MAX_AGE.search(answer.headers.get("Cache-Control", ""))
-        except (httpx.HTTPError, TimeoutError, ValueError) as error:
+        except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
             log.warning("no signing keys fetched", error=type(error).__name__, held=len(self._keys))
             raise Unavailable("The authorization server's keys cannot be had") from error
         if keys.keys() != self._keys.keys():
@@ -109,10 +109,8 @@ class JwksClient:
     def _parse(self, body: bytes) -> dict[str, VerificationKey]:
         document = json.loads(body)
         jwks = document.get("keys") if isinstance(document, dict) else None
-        if not isinstance(jwks, list):
-            raise ValueError("not a key set")
         keys: dict[str, VerificationKey] = {}
-        for jwk in jwks[:100]:
+        for jwk in jwks[:100] if isinstance(jwks, list) else []:
             try:
                 key = parse_jwk(jwk if isinstance(jwk, dict) else {})
             except UnusableKey:

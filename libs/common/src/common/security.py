@@ -57,9 +57,9 @@ def bearer_token(request: Request) -> str:
     """The request's one bearer token, from the `Authorization` header only (RFC 6750 §2.1)."""
     sent = request.headers.getlist("authorization")
     if len(sent) > 1:
-        raise BadRequest(
-            "More than one Authorization header",
-            headers={"WWW-Authenticate": 'Bearer error="invalid_request"'},
+        # 401, not 400: which of the two another party went by is unknown, so nobody is authenticated.
+        raise Unauthorized(
+            "More than one Authorization header", headers={"WWW-Authenticate": 'Bearer error="invalid_request"'}
         )
     scheme, _, token = (sent[0] if sent else "").partition(" ")
     if scheme.lower() != "bearer":

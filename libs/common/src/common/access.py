@@ -1,0 +1,62 @@
+"""Token verification as a service's lifespan keeps it: keys, revocations and verifier in one block."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import structlog
+from pydantic import SecretStr
+
+from common.health import Health
+from common.http_client import ClientCredentials, ClientSettings, ServiceClient, http_client
+from common.jwks import JwksClient
+from common.revocation import SCOPE, Denylist, RevocationFeed
+from common.settings import resource
+from common.tokens import TokenVerifier
+
+log = structlog.get_logger(__name__)
+
+
+class VerifierSettings(ClientSettings, Protocol):
+    @property
+    def public_url(self) -> str: ...
+    @property
+    def audience(self) -> str: ...
+    @property
+    def amqp_url(self) -> SecretStr: ...
+
+
+@contextlib.asynccontextmanager
+async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIterator[TokenVerifier]:
+    """The verifier of a service's tokens. Starts at once, whoever else is up: without auth's keys it answers
+    `Unavailable`, and `health` says that the process is not ready before the first revocation snapshot.
+    """
+    async with http_client() as http:
+        own_tokens = ClientCredentials(http, settings, scope=SCOPE, resource=resource("auth"))
+        keys = JwksClient(http, f"{settings.auth_url}/.well-known/jwks.json")
+        denylist = Denylist()
+        feed = RevocationFeed(
+            settings.service,
+            settings.amqp_url.get_secret_value(),
+            ServiceClient(http, settings.auth_url, own_tokens),
+            denylist,
+            on_keys_changed=keys.refresh.start,
+        )
+        health.add("revocations", feed.check)
+        running = [asyncio.create_task(work(), name=name) for name, work in (("keys", keys.run), ("feed", feed.run))]
+        for task in running:
+            task.add_done_callback(_died)
+        try:
+            yield TokenVerifier(issuer=settings.public_url, audience=settings.audience, keys=keys, denylist=denylist)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await keys.refresh.close()
+            await own_tokens.close()
+
+
+def _died(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        log.critical("verification is no longer kept up to date", task=task.get_name(), exc_info=task.exception())
