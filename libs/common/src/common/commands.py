@@ -5,7 +5,7 @@ Roles name their code by import string, so that a relay never loads FastAPI, nor
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from common.logs import configure_logging
 from common.settings import ServiceSettings
 
 RELAY = "common.relay:relay"
+PRODUCER_COMMANDS = {"outbox": "common.operators.producer:outbox", "events": "common.operators.producer:events"}
+CONSUMER_COMMANDS = {"parked": "common.operators.consumer:parked", "queues": "common.operators.consumer:queues"}
 
 _DESCRIPTIONS = {
     "api": "Serve HTTP.",
@@ -33,22 +35,41 @@ def command_line(
     *,
     settings: str,
     roles: Mapping[str, str],
-    commands: Sequence[click.Command] = (),
+    commands: Mapping[str, str] | None = None,
 ) -> click.Group:
     """The command line of one service.
 
     `settings` and the roles' values are import strings: `api` names `create_app(settings, health)`, `consume` its
-    `Handlers`, every other role an `async def (settings, health, stop)`.
+    `Handlers`, every other role an `async def (settings, health, stop)`. `commands` are more click commands, by import
+    string as well; a service with a `relay` or `consume` role has the operators' commands that go with it.
     """
-    group = click.Group(service, help=f"Roles and operators' commands of {service}.")
     load = _loader(settings)
+    known = dict(commands or {})
+    for role, theirs in (("relay", PRODUCER_COMMANDS), ("consume", CONSUMER_COMMANDS)):
+        known |= theirs if role in roles else {}
+    group = _Lazy(known, name=service, help=f"Roles and operators' commands of {service}.")
     for role, target in roles.items():
         group.add_command(_api(load, target) if role == "api" else _worker(role, load, target))
     group.add_command(_migrate(service, load))
-    for command in commands:
-        group.add_command(command)
     group.context_settings = {"obj": load, "help_option_names": ["-h", "--help"]}
     return group
+
+
+class _Lazy(click.Group):
+    """A group that imports a command when it is run."""
+
+    def __init__(self, targets: Mapping[str, str], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._targets = targets
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(self._targets)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self._targets:
+            command: click.Command = resolve(self._targets[cmd_name])
+            return command
+        return super().get_command(ctx, cmd_name)
 
 
 def resolve(target: str) -> Any:

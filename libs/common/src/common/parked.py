@@ -4,10 +4,15 @@ The table is the truth; the `.parked` queue only feeds it with what the broker i
 """
 
 import base64
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
+from aiormq import Channel
 from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from sqlalchemy import ColumnElement, RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -39,6 +44,60 @@ async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, 
     )
 
 
+async def waiting(session: AsyncSession, consumer: str, *, limit: int = 100) -> Sequence[RowMapping]:
+    """The messages that wait for a decision, oldest first."""
+    query = select(parked_messages).where(_open(consumer)).order_by(parked_messages.c.parked_at).limit(limit)
+    return (await session.execute(query)).mappings().all()
+
+
+async def find(session: AsyncSession, consumer: str, message_id: UUID) -> RowMapping | None:
+    query = select(parked_messages).where(parked_messages.c.consumer == consumer, parked_messages.c.id == message_id)
+    return (await session.execute(query)).mappings().one_or_none()
+
+
+async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel: Channel) -> bool:
+    """Sends a waiting message to its consumer again, its attempts counted anew; returns whether it was waiting.
+
+    Confirmed before the caller commits: a crash in between sends it twice, and the inbox takes it once.
+    """
+    row = await _lock(session, consumer, message_id)
+    if row is None:
+        return False
+    properties = Basic.Properties(**_restored(row["properties"]))
+    properties.expiration = None
+    properties.headers = {
+        name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")
+    }
+    await channel.basic_publish(row["body"], routing_key=consumer, properties=properties, mandatory=True, timeout=30)
+    await _resolve(session, message_id, "replayed", None)
+    return True
+
+
+async def discard(session: AsyncSession, consumer: str, message_id: UUID, reason: str) -> bool:
+    """Gives a waiting message up, for a reason that is kept; returns whether it was waiting."""
+    if await _lock(session, consumer, message_id) is None:
+        return False
+    await _resolve(session, message_id, "discarded", reason)
+    return True
+
+
+def _open(consumer: str) -> ColumnElement[bool]:
+    return (parked_messages.c.consumer == consumer) & parked_messages.c.resolved_at.is_(None)
+
+
+async def _lock(session: AsyncSession, consumer: str, message_id: UUID) -> RowMapping | None:
+    query = select(parked_messages).where(_open(consumer), parked_messages.c.id == message_id).with_for_update()
+    return (await session.execute(query)).mappings().one_or_none()
+
+
+async def _resolve(session: AsyncSession, message_id: UUID, resolution: str, reason: str | None) -> None:
+    await session.execute(
+        update(parked_messages)
+        .where(parked_messages.c.id == message_id)
+        .values(resolved_at=func.now(), resolution=resolution, reason=reason)
+    )
+
+
 def _text(value: str | None) -> str | None:
     """PostgreSQL's text can't hold NUL."""
     return None if value is None else value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
@@ -60,3 +119,18 @@ def _plain(value: Any) -> Any:
         case _:
             plain = _text(str(value))
     return plain
+
+
+def _restored(value: Any) -> Any:
+    """The AMQP field that `_plain` made JSON of."""
+    match value:
+        case {"$bytes": str(encoded)}:
+            return bytearray(base64.b64decode(encoded))
+        case {"$time": str(moment)}:
+            return datetime.fromisoformat(moment)
+        case dict():
+            return {key: _restored(item) for key, item in value.items()}
+        case list():
+            return [_restored(item) for item in value]
+        case _:
+            return value

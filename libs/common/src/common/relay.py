@@ -19,8 +19,9 @@ from prometheus_client import Counter, Gauge
 
 from common import broker, event_log
 from common.database import OUTBOX_CHANNEL, driver_dsn
-from common.events import Envelope, encode, exchange_of
+from common.events import encode, exchange_of
 from common.health import Health
+from common.replay import envelope
 from common.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -128,7 +129,7 @@ class Relay:
 
         async def in_order(aggregate: list[Any]) -> None:
             for row in aggregate:
-                body, properties = encode(_envelope(row))
+                body, properties = encode(envelope(row))
                 await channel.basic_publish(
                     body,
                     exchange=exchange_of(self._service),
@@ -173,18 +174,6 @@ class Relay:
                 stack.callback(connection.terminate)
                 connections.append(connection)
             yield connections[0], connections[1]
-
-
-def _envelope(row: Any) -> Envelope:
-    return Envelope(
-        id=row["event_id"],
-        type=row["type"],
-        subject=row["subject"],
-        version=row["version"],
-        time=row["occurred_at"],
-        data=row["data"],
-        traceparent=row["traceparent"],
-    )
 
 
 async def _first(*events: asyncio.Event, within: float) -> None:

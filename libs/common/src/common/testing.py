@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from common.database import driver_dsn
+from common.logs import configure_logging
 from common.migrations import upgrade
 
 T = TypeVar("T")
@@ -52,6 +53,11 @@ def _required(name: str) -> str:
 
 def _on(server: str, database: str) -> str:
     return urlunsplit(urlsplit(server)._replace(path=f"/{database}"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _logs() -> None:
+    configure_logging("test", "pytest", "warning")
 
 
 @pytest.fixture(scope="session")

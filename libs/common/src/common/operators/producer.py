@@ -1,0 +1,95 @@
+"""Operators' commands of a service that publishes: what waits in its outbox, and its history of events."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import click
+from aiormq.exceptions import PublishError
+
+from common.commands import run
+from common.database import driver_dsn
+from common.events import rfc3339
+from common.operators.terminal import JSON, Moment, show
+from common.replay import published
+from common.replay import replay as replay_events
+from common.settings import ServiceSettings
+
+
+@click.group()
+def outbox() -> None:
+    """Events that wait for the broker."""
+
+
+@outbox.command()
+@JSON
+@click.pass_obj
+def status(load: Any, as_json: bool) -> None:
+    """How many events wait, and for how long the oldest has."""
+    row = run(_outbox_status(load("ops")))
+    if as_json:
+        click.echo(json.dumps(row))
+    else:
+        show([row], list(row), as_json=False)
+
+
+async def _outbox_status(settings: ServiceSettings) -> dict[str, Any]:
+    connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
+    try:
+        row = await connection.fetchrow(
+            "SELECT count(*) AS pending, coalesce(extract(epoch FROM now() - min(occurred_at)), 0)::float8 AS age"
+            " FROM outbox"
+        )
+    finally:
+        await connection.close()
+    return {"pending": row["pending"], "oldest_age_seconds": round(max(row["age"], 0.0), 3)}
+
+
+@click.group()
+def events() -> None:
+    """The history of published events."""
+
+
+@events.command()
+@click.option("--type", "types", multiple=True, help="Only this type; may be repeated.")
+@click.option("--since", type=Moment(), default="1h", show_default=True, help="RFC 3339 time, or a duration like 24h.")
+@JSON
+@click.pass_obj
+def tail(load: Any, types: tuple[str, ...], since: datetime, as_json: bool) -> None:
+    """What was published, oldest first."""
+    rows = run(_tail(load("ops"), since, types))
+    show(rows, ["published_at", "type", "subject", "version", "id"], as_json=as_json)
+
+
+async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str]) -> list[dict[str, Any]]:
+    connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
+    try:
+        return [
+            {
+                "published_at": rfc3339(logged.published_at),
+                "type": logged.event.type,
+                "subject": logged.event.subject,
+                "version": logged.event.version,
+                "id": str(logged.event.id),
+                "data": json.loads(logged.event.data),
+            }
+            async for logged in published(connection, since, types)
+        ]
+    finally:
+        await connection.close()
+
+
+@events.command()
+@click.option("--since", type=Moment(), required=True, help="RFC 3339 time, or a duration like 24h.")
+@click.option("--to-queue", required=True, help="The one queue that gets them.")
+@click.option("--type", "types", multiple=True, help="Only this type; may be repeated.")
+@click.pass_obj
+def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...]) -> None:
+    """Send published events to one queue again."""
+    try:
+        count = run(replay_events(load("ops"), since=since, to_queue=to_queue, types=types))
+    except PublishError:
+        raise click.ClickException(f"there is no queue {to_queue!r}") from None
+    click.echo(f"{count} events sent to {to_queue}")

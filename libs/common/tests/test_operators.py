@@ -1,0 +1,194 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import aio_pika
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.consumer import Consumer, Handlers, Received
+from common.database import Database
+from common.events import Event
+from common.health import Health
+from common.operators import consumer, producer
+from common.outbox import record
+from common.relay import relay
+from common.settings import ServiceSettings
+from common.testing import eventually
+
+
+class Sold(Event):
+    type: ClassVar[str] = "shop.item.sold.v1"
+
+    number: int
+
+
+class Shop:
+    """The made-up service, running: its relay, and a consumer whose handler can be broken and mended."""
+
+    def __init__(self, settings: ServiceSettings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self.broken = False
+
+    async def sell(self, number: int, version: int) -> None:
+        async with self.database.transaction() as session:
+            await record(session, Sold(number=number), subject="item", version=version)
+
+    async def effects(self) -> list[str]:
+        async with self.database.transaction() as session:
+            return list((await session.execute(text("SELECT note FROM effects ORDER BY position"))).scalars())
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Relay and consumer at work; by now the queue is bound."""
+        stop, health = asyncio.Event(), Health()
+        running = asyncio.ensure_future(self._run(stop, health))
+        try:
+            await eventually(lambda: _ready(health))
+            yield
+        finally:
+            stop.set()
+            await running
+
+    async def _run(self, stop: asyncio.Event, health: Health) -> None:
+        handlers = Handlers()
+
+        @handlers.on("shop.item.sold.v1", Sold)
+        async def sold(session: AsyncSession, event: Received[Sold]) -> None:
+            if self.broken:
+                raise RuntimeError("broken")
+            await session.execute(text("INSERT INTO effects (note) VALUES (:note)"), {"note": str(event.data.number)})
+
+        await asyncio.gather(
+            relay(self.settings, Health(), stop), Consumer(self.settings, self.database, handlers, health).run(stop)
+        )
+
+    async def command(self, command: Any, *arguments: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, command, arguments, obj=lambda _: self.settings)
+
+    async def json(self, command: Any, *arguments: str) -> Any:
+        result = await self.command(command, *arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+
+async def _ready(health: Health) -> bool:
+    return (await health.ready())[0]
+
+
+@pytest.fixture
+def shop(settings: ServiceSettings, database: Database) -> Shop:
+    return Shop(settings, database)
+
+
+async def test_a_parked_message_is_listed_with_its_cause_and_has_its_effect_once_after_a_replay(shop: Shop) -> None:
+    shop.broken = True
+    async with shop.open():
+        await shop.sell(1, 1)
+
+        async def rows() -> Any:
+            return await shop.json(consumer.parked, "list")
+
+        (row,) = await eventually(rows, within=20)
+        assert row["cause"] == "RuntimeError: broken"
+        shown = json.loads((await shop.command(consumer.parked, "show", row["id"])).stdout)
+        assert shown["body"] == '{"number": 1}'
+
+        shop.broken = False
+        assert (await shop.command(consumer.parked, "replay", row["id"])).output == "1 sent to the consumer again\n"
+        await eventually(shop.effects)
+        again = await shop.command(consumer.parked, "replay", row["id"])
+        assert again.exit_code == 1
+        assert "not waiting" in again.output
+        assert await rows() == []
+    assert await shop.effects() == ["1"]
+
+
+async def test_a_message_is_discarded_only_with_a_reason(shop: Shop) -> None:
+    async with shop.open():
+        async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
+            exchange = await (await connection.channel()).get_exchange("shop.events")
+            await exchange.publish(aio_pika.Message(b"nonsense"), "shop.item.sold.v1")
+
+        async def rows() -> Any:
+            return await shop.json(consumer.parked, "list")
+
+        (row,) = await eventually(rows)
+        assert (await shop.command(consumer.parked, "discard", row["id"])).exit_code == 2
+        assert (await shop.command(consumer.parked, "discard", row["id"], "--reason", "a typo")).exit_code == 0
+        assert await rows() == []
+        shown = json.loads((await shop.command(consumer.parked, "show", row["id"])).stdout)
+        assert (shown["resolution"], shown["reason"]) == ("discarded", "a typo")
+
+
+async def test_history_goes_to_one_queue_and_a_consumer_that_had_it_notices_nothing(shop: Shop) -> None:
+    async with shop.open():
+        for number in range(5):
+            await shop.sell(number, number + 1)
+        await eventually(lambda: _count(shop, 5))
+        await eventually(lambda: _published(shop, 5))
+        assert [row["data"]["number"] for row in await shop.json(producer.events, "tail")] == [0, 1, 2, 3, 4]
+
+        async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
+            channel = await connection.channel()
+            late = await channel.declare_queue("late", exclusive=True)
+            sent = await shop.command(producer.events, "replay", "--since", "1h", "--to-queue", "late")
+            assert sent.output == "5 events sent to late\n"
+            bodies = [(await late.get(no_ack=True)).body for _ in range(5)]
+            assert [json.loads(body)["number"] for body in bodies] == [0, 1, 2, 3, 4]
+        await shop.command(producer.events, "replay", "--since", "1h", "--to-queue", "shop.inbound")
+        await shop.sell(5, 6)
+        await eventually(lambda: _count(shop, 6))
+    assert await shop.effects() == ["0", "1", "2", "3", "4", "5"]
+
+
+async def _published(shop: Shop, expected: int) -> bool:
+    return len(await shop.json(producer.events, "tail")) == expected
+
+
+async def _count(shop: Shop, expected: int) -> bool:
+    return len(await shop.effects()) >= expected
+
+
+async def test_a_replay_to_a_queue_that_is_not_there_says_so(shop: Shop) -> None:
+    async with shop.open():
+        await shop.sell(1, 1)
+        await eventually(lambda: shop.json(producer.events, "tail"))
+        result = await shop.command(producer.events, "replay", "--since", "1h", "--to-queue", "nowhere")
+        assert (result.exit_code, result.output) == (1, "Error: there is no queue 'nowhere'\n")
+
+
+async def test_the_outbox_tells_how_much_waits_and_how_long(shop: Shop) -> None:
+    assert await shop.json(producer.outbox, "status") == {"pending": 0, "oldest_age_seconds": 0}
+    await shop.sell(1, 1)
+    status = await shop.json(producer.outbox, "status")
+    assert status["pending"] == 1
+    assert status["oldest_age_seconds"] > 0
+
+
+async def test_queues_show_depth_and_consumers_retry_and_parked_included(shop: Shop) -> None:
+    assert "has `consume` ever run?" in (await shop.command(consumer.queues)).output
+    async with shop.open():
+        await shop.sell(1, 1)
+        await eventually(shop.effects)
+        rows = {row["name"]: row for row in await shop.json(consumer.queues)}
+        assert list(rows) == [
+            "shop.inbound",
+            "shop.inbound.retry.5s",
+            "shop.inbound.retry.1m",
+            "shop.inbound.retry.10m",
+            "shop.inbound.parked",
+        ]
+        assert rows["shop.inbound"]["consumers"] == 1
+
+
+@pytest.mark.parametrize("since", ["yesterday", "5", "-1h", "2026-13-01"])
+async def test_a_time_that_is_none_is_refused_with_an_example(shop: Shop, since: str) -> None:
+    result = await shop.command(producer.events, "tail", "--since", since)
+    assert result.exit_code == 2
+    assert "24h" in result.output or "No such option" in result.output
