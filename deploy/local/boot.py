@@ -1,0 +1,114 @@
+"""Starting a supervisor: in this process with the logs on the terminal, or as a daemon."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+from local.failure import LocalError
+from local.logfiles import Follower
+from local.options import Options
+from local.progress import say
+from local.state import State, find_state
+from local.summary import print_lines, print_summary
+from local.supervisor import supervise
+
+FOLLOW_SECONDS = 0.2
+
+
+def foreground(state: State, options: Options) -> None:
+    """Returns after Ctrl-C or `down`."""
+    state.make()
+    asyncio.run(_supervise_aloud(state, options))
+
+
+async def _supervise_aloud(state: State, options: Options) -> None:
+    follower = Follower(state.logs, since_end=True)
+
+    async def follow() -> None:
+        while True:
+            print_lines(follower.lines())
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    following = asyncio.create_task(follow())
+    try:
+        await supervise(state, options, ready=lambda: say("ready; Ctrl-C stops everything"))
+    finally:
+        following.cancel()
+        print_lines(follower.lines())
+
+
+def detached(state: State, options: Options, *, quiet: bool = False) -> None:
+    """Returns once everything is ready, with a summary on the terminal unless `quiet`.
+
+    Raises LocalError with the cause if it doesn't come to that.
+    """
+    state.make()
+    heard, told = os.pipe()
+    with (state.logs / "supervisor.log").open("ab") as log:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "local.boot", f"--state={state.folder}", f"--tell={told}"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            pass_fds=[told],
+            start_new_session=True,
+        )
+    assert daemon.stdin is not None
+    # Not on the command line: the options may hold passwords.
+    with daemon.stdin:
+        daemon.stdin.write(options.as_json().encode())
+    os.close(told)
+    try:
+        with os.fdopen(heard) as answer:
+            outcome = json.loads(answer.readline() or "{}")
+    except KeyboardInterrupt:
+        daemon.terminate()
+        daemon.wait()
+        raise
+    if "ready" not in outcome:
+        daemon.wait()
+        unknown = f"the supervisor ended with exit code {daemon.returncode}"
+        raise LocalError(outcome.get("error", unknown), log=state.logs / "supervisor.log")
+    if not quiet:
+        print_summary(state)
+
+
+def main() -> None:
+    """The daemon: reads options from stdin, and tells once through the pipe `--tell` how the boot ended."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--tell", type=int, required=True)
+    arguments = parser.parse_args()
+    state = State(find_state().checkout, arguments.state)
+    options = Options.from_json(sys.stdin.read())
+    os.chdir("/")
+
+    def ready() -> None:
+        _tell(arguments.tell, {"ready": True})
+        # From now on it speaks to the log: whoever started it may be gone.
+        sys.stderr.flush()
+        os.dup2(1, 2)
+
+    try:
+        asyncio.run(supervise(state, options, ready=ready))
+    except LocalError as error:
+        _tell(arguments.tell, {"error": str(error)})
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - a bug: its traceback belongs into the log, not on a terminal
+        traceback.print_exc(file=sys.stdout)
+        _tell(arguments.tell, {"error": f"{type(error).__name__}: {error}"})
+        sys.exit(1)
+
+
+def _tell(pipe: int, message: dict[str, object]) -> None:
+    with contextlib.suppress(OSError), os.fdopen(pipe, "w") as told:
+        told.write(json.dumps(message) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Finds a RabbitMQ to run: the system's, else Debian's packages unpacked into a cache."""
+
+import glob
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local import debian
+from local.failure import LocalError
+
+SYSTEM_SERVERS = (
+    "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server",
+    "/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server",
+    "/usr/local/opt/rabbitmq/sbin/rabbitmq-server",
+)
+ADVICE = """\
+RabbitMQ is needed, and neither it nor a way to unpack it was found. Install it with
+  Debian, Ubuntu:  sudo apt-get install rabbitmq-server
+  Fedora:          sudo dnf install rabbitmq-server
+  macOS:           brew install rabbitmq
+(the server that the package may start is not touched: ./dev runs a node of its own)
+or let WAYBILL_AMQP_URL name a server."""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """How to start it: absolute paths of the start script and of Erlang's name server."""
+
+    server: str
+    epmd: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_broker() -> Broker:
+    found = _system_broker()
+    if found is not None:
+        return found
+    if debian.is_debian():
+        return _unpacked_broker()
+    raise LocalError(ADVICE)
+
+
+def _system_broker() -> Broker | None:
+    servers = sorted(path for pattern in SYSTEM_SERVERS for path in glob.glob(pattern))  # noqa: PTH207 - absolute
+    erl = shutil.which("erl")
+    if not servers or erl is None:
+        return None
+    return Broker(server=servers[-1], epmd=_epmd_beside(Path(erl).resolve().parent))
+
+
+def _unpacked_broker() -> Broker:
+    tree = debian.unpacked("rabbitmq-server", family="erlang-")
+    erlang = tree / "usr/lib/erlang/bin"
+    server = next((tree / "usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))
+    environment = {
+        "PATH": f"{erlang}:{os.environ['PATH']}",
+        "RABBITMQ_HOME": str(server.parents[1]),
+        "LD_LIBRARY_PATH": debian.library_path(tree),
+    }
+    return Broker(server=str(server), epmd=_epmd_beside(erlang), environment=environment)
+
+
+def _epmd_beside(folder: Path) -> str:
+    beside = folder / "epmd"
+    if beside.exists():
+        return str(beside)
+    found = shutil.which("epmd") or next(map(str, folder.parent.glob("erts-*/bin/epmd")), None)
+    if found is None:
+        raise LocalError("RabbitMQ's Erlang has no epmd")
+    return found

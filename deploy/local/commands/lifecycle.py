@@ -1,0 +1,80 @@
+import shutil
+import time
+
+import click
+
+from local import control
+from local.boot import detached, foreground
+from local.failure import LocalError
+from local.leftovers import end_leftovers
+from local.options import EVERYTHING, read_options
+from local.progress import say
+from local.state import State, find_state
+from local.supervisor import is_supervised
+
+DATA = ("postgres", "postgres.new", "rabbitmq", "mail", "gateway", "logs", "admin.json")
+STOP_SECONDS = 60.0
+
+
+@click.command()
+@click.option("--detach", is_flag=True, help="Return once everything is ready.")
+@click.option("--only", metavar="PARTS", help=f"Boot these alone, comma separated: {', '.join(sorted(EVERYTHING))}.")
+def up(*, detach: bool, only: str | None) -> None:
+    """Boots the whole system; stays in the foreground with its logs, unless detached."""
+    options = read_options(frozenset(only.split(",")) if only else EVERYTHING)
+    state = find_state()
+    if is_up(state):
+        print("already up (./dev status, ./dev logs -f)")
+        return
+    if detach:
+        detached(state, options)
+    else:
+        foreground(state, options)
+
+
+@click.command()
+def down() -> None:
+    """Stops everything; data stays."""
+    state = find_state()
+    if not stop(state):
+        print("nothing is running")
+
+
+@click.command()
+def reset() -> None:
+    """Stops everything and deletes the data; addresses and passwords stay."""
+    state = find_state()
+    stop(state)
+    for name in DATA:
+        path = state.folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    print(f"deleted the data in {state.folder}")
+
+
+def is_up(state: State) -> bool:
+    try:
+        control.call(state, "status")
+    except control.NotRunning:
+        return False
+    return True
+
+
+def stop(state: State) -> bool:
+    """Whether there was something to stop; returns when all of it is gone."""
+    try:
+        processes = control.call(state, "status")["processes"]
+        control.call(state, "down")
+    except control.NotRunning:
+        if is_supervised(state):
+            raise LocalError("a supervisor is starting or ending; try again in a moment") from None
+        return bool(end_leftovers(state))
+    say(f"stopping {len(processes)} processes")
+    deadline = time.monotonic() + STOP_SECONDS
+    while is_supervised(state):
+        if time.monotonic() > deadline:
+            raise LocalError("the supervisor does not come to an end", log=state.logs / "supervisor.log")
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,48 @@
+"""One role and one database per service, and whether a database has the newest migration."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import asyncpg
+
+
+async def ensure_databases(server_url: str, passwords: Mapping[str, str]) -> None:
+    """Makes what is missing. `passwords` maps each service, which names its role and its database.
+
+    `server_url` belongs to a role that may create roles and databases.
+    """
+    connection = await asyncpg.connect(server_url, timeout=10)
+    try:
+        roles = {row["rolname"] for row in await connection.fetch("SELECT rolname FROM pg_roles")}
+        databases = {row["datname"] for row in await connection.fetch("SELECT datname FROM pg_database")}
+        for name, password in passwords.items():
+            verb = "ALTER" if name in roles else "CREATE"
+            # Names are the services', passwords URL-safe: neither can break out of its quotes.
+            await connection.execute(f"{verb} ROLE \"{name}\" LOGIN PASSWORD '{password}'")
+            if name not in databases:
+                await connection.execute(f'GRANT "{name}" TO CURRENT_USER')
+                await connection.execute(f'CREATE DATABASE "{name}" OWNER "{name}"')
+                await connection.execute(f'REVOKE CONNECT, TEMPORARY ON DATABASE "{name}" FROM PUBLIC')
+    finally:
+        await connection.close()
+
+
+async def identity(server_url: str) -> str:
+    """What tells this cluster from every other one."""
+    connection = await asyncpg.connect(server_url, timeout=10)
+    try:
+        return str(await connection.fetchval("SELECT system_identifier FROM pg_control_system()"))
+    finally:
+        await connection.close()
+
+
+async def is_at_head(database_url: str, versions: Path) -> bool:
+    """Whether the newest file in `versions` (`0001_initial.py` has revision `0001`) is the database's revision."""
+    newest = max((file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py")), default=None)
+    connection = await asyncpg.connect(database_url, timeout=10)
+    try:
+        if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+            return newest is None
+        return newest == await connection.fetchval("SELECT version_num FROM alembic_version")
+    finally:
+        await connection.close()

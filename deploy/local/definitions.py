@@ -1,0 +1,75 @@
+"""RabbitMQ's definitions file: users, permissions and policies, imported by the node at each boot."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping
+
+ADMINISTRATOR = "waybill-admin"
+VIRTUAL_HOST = "/"
+# Producers whose events others may bind to.
+PUBLISHED = "(auth|users|orders)"
+DELIVERY_LIMIT = 20  # the guard against crash loops; retries proper go through the delay queues
+UNROUTED_MAX_LENGTH = 100_000
+UNROUTED_TTL_MS = 7 * 24 * 3600 * 1000
+
+
+def definitions(*, services: Mapping[str, str], administrator: str) -> dict[str, list[dict[str, object]]]:
+    """`services` maps each service, which is also its user's name, to the password; so does `administrator`."""
+    users = [_user(name, password, tags=[]) for name, password in services.items()]
+    users.append(_user(ADMINISTRATOR, administrator, tags=["administrator"]))
+    permissions = [
+        {
+            "user": name,
+            "vhost": VIRTUAL_HOST,
+            "configure": rf"^{name}\.",
+            "write": rf"^({name}\..*|amq\.default)$",
+            # Binding a queue needs to read the exchange.
+            "read": rf"^({name}\..*|{PUBLISHED}\.events)$",
+        }
+        for name in services
+    ]
+    permissions.append({"user": ADMINISTRATOR, "vhost": VIRTUAL_HOST, "configure": ".*", "write": ".*", "read": ".*"})
+    return {
+        "vhosts": [{"name": VIRTUAL_HOST}],
+        "users": users,
+        "permissions": permissions,
+        "policies": [
+            _policy("inbound", r"\.inbound$", {"delivery-limit": DELIVERY_LIMIT}),
+            _policy(
+                "unrouted",
+                r"\.unrouted$",
+                {"max-length": UNROUTED_MAX_LENGTH, "message-ttl": UNROUTED_TTL_MS},
+            ),
+        ],
+    }
+
+
+def password_hash(password: str, *, salt: bytes | None = None) -> str:
+    """As `rabbit_password_hashing_sha256` stores it: base64(salt + SHA-256(salt + password)), 4 bytes of salt.
+
+    https://www.rabbitmq.com/docs/passwords#this-is-the-algorithm
+    """
+    salt = os.urandom(4) if salt is None else salt
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+
+
+def _user(name: str, password: str, *, tags: list[str]) -> dict[str, object]:
+    return {
+        "name": name,
+        "password_hash": password_hash(password),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        # A list on 4.x; 3.10 takes both.
+        "tags": tags,
+    }
+
+
+def _policy(name: str, pattern: str, definition: dict[str, object]) -> dict[str, object]:
+    return {
+        "vhost": VIRTUAL_HOST,
+        "name": name,
+        "pattern": pattern,
+        "apply-to": "queues",
+        "priority": 0,
+        "definition": definition,
+    }

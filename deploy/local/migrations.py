@@ -1,0 +1,33 @@
+import asyncio
+import subprocess
+
+from local import services
+from local.databases import is_at_head
+from local.failure import LocalError
+from local.progress import say
+from local.services import Addresses
+from local.state import State
+
+
+async def migrate(state: State, addresses: Addresses, service: str) -> None:
+    """Brings the service's database to its newest migration; costs one query where it is there already."""
+    versions = services.folder(state, service) / "migrations" / "versions"
+    if await is_at_head(addresses.database_url(state, service), versions):
+        return
+    say(f"migrating the database of {service}")
+    log = state.logs / f"{service}-migrate.log"
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *services.command(service, "migrate"),
+            env=services.environment(state, addresses, service),
+            cwd=services.folder(state, service),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        if await process.wait() != 0:
+            raise LocalError(f"the migration of {service} failed: {last_line(log.read_text())}", log=log)
+
+
+def last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "(nothing in the log)")

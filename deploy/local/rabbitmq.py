@@ -1,0 +1,133 @@
+"""The stack's own RabbitMQ node: private ports, cookie, data and name server, all on loopback."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from local import credentials
+from local.definitions import ADMINISTRATOR, definitions
+from local.broker import Broker
+from local.probes import answers_http, listens
+from local.program import Program, base_environment
+from local.state import LOOPBACK, State, write_private
+
+CONFIGURATION = """\
+listeners.tcp.1 = {host}:{port}
+management.tcp.ip = {host}
+management.tcp.port = {management_port}
+management.load_definitions = {definitions}
+log.console = true
+log.console.level = info
+log.file = false
+# A node for one developer: quorum logs of 512 MiB each would fill a small disk.
+raft.wal_max_size_bytes = 67108864
+disk_free_limit.absolute = 100MB
+vm_memory_high_watermark.relative = 0.4
+"""
+
+
+def amqp_url(user: str, password: str, port: int) -> str:
+    return f"amqp://{quote(user)}:{quote(password)}@{LOOPBACK}:{port}/"
+
+
+class RabbitMQ:
+    def __init__(self, state: State, broker: Broker, services: Mapping[str, str]) -> None:
+        """`services`: each service's password."""
+        self.state = state
+        self.broker = broker
+        self.folder = state.folder / "rabbitmq"
+        self.services = services
+        self.port = state.port("amqp")
+        self.management_port = state.port("management")
+        self.distribution_port = state.port("erlang")
+        self.epmd_port = state.port("epmd")
+        self.password = credentials.secret(state, "rabbitmq", "administrator_password")
+
+    @property
+    def amqp_url(self) -> str:
+        return amqp_url(ADMINISTRATOR, self.password, self.port)
+
+    @property
+    def management_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.management_port}"
+
+    def programs(self) -> tuple[Program, Program]:
+        """The Erlang name server and, to start after it, the node."""
+        self._configure()
+        environment = self._environment()
+
+        async def node_ready() -> bool:
+            return await answers_http(
+                self.management_port,
+                f"/api/health/checks/port-listener/{self.port}",
+                auth=(ADMINISTRATOR, self.password),
+            )
+
+        async def epmd_ready() -> bool:
+            return await listens(self.epmd_port)
+
+        epmd = Program(
+            name="epmd",
+            command=(self.broker.epmd, "-port", str(self.epmd_port), "-address", LOOPBACK),
+            log=self.state.logs / "epmd.log",
+            ready=epmd_ready,
+            environment=environment,
+            folder=self.folder,
+            stop_seconds=3,
+        )
+        node = Program(
+            name="rabbitmq",
+            command=(self.broker.server,),
+            log=self.state.logs / "rabbitmq.log",
+            ready=node_ready,
+            environment=environment,
+            folder=self.folder,
+            stop_seconds=25,
+        )
+        return epmd, node
+
+    def _configure(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        write_private(
+            self.folder / "definitions.json",
+            json.dumps(definitions(services=self.services, administrator=self.password)),
+        )
+        write_private(
+            self.folder / "rabbitmq.conf",
+            CONFIGURATION.format(
+                host=LOOPBACK,
+                port=self.port,
+                management_port=self.management_port,
+                definitions=self.folder / "definitions.json",
+            ),
+        )
+        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (self.folder / "environment").touch()
+        write_private(self.folder / ".erlang.cookie", credentials.secret(self.state, "rabbitmq", "erlang_cookie"))
+        (self.folder / ".erlang.cookie").chmod(0o400)
+
+    def _environment(self) -> dict[str, str]:
+        folder = self.folder
+        return {
+            **base_environment(),
+            **self.broker.environment,
+            "HOME": str(folder),
+            "RABBITMQ_NODENAME": "waybill@localhost",
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "environment"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
+            "RABBITMQ_SCHEMA_DIR": str(folder / "schema"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": LOOPBACK,
+            "ERL_CRASH_DUMP_BYTES": "0",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
+            # Makes the start script become the node instead of its parent: one pid, plain signals.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }

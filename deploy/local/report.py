@@ -1,0 +1,68 @@
+"""What `./dev status --json` says (CONTRACT §1)."""
+
+from local import services
+from local.fleet import Member
+from local.process import Process
+from local.services import ROLES
+from local.stack import Stack
+from local.state import LOOPBACK
+
+
+def report(stack: Stack) -> dict[str, object]:
+    return {
+        "gateway": stack.gateway.url() if stack.gateway is not None else None,
+        "services": {service: _service(stack, service) for service in ROLES} if stack.fleet is not None else {},
+        "broker": _broker(stack),
+        "postgres": {"url": stack.postgres_url or None, **_server(stack, "postgres")},
+        "mail": {
+            "smtp": stack.mail.address if stack.mail is not None else None,
+            "maildir": str(stack.mail.maildir) if stack.mail is not None else None,
+            **_server(stack, "mail"),
+        },
+        "admin": stack.admin,
+        "processes": [_process(process) for process in stack.processes()],
+    }
+
+
+def _service(stack: Stack, service: str) -> dict[str, object]:
+    assert stack.fleet is not None
+    apis = [member.program for member in stack.fleet.members(service, "api")]
+    first = apis[0] if apis else None
+    internal = first.internal_port if first is not None else None
+    return {
+        "url": _url(first.port) if first is not None else None,
+        "internal_url": _url(internal) if internal is not None else None,
+        "database_url": stack.fleet.addresses.database_url(stack.state, service),
+        "processes": [_member(member) for member in stack.fleet.members(service)],
+    }
+
+
+def _member(member: Member) -> dict[str, object]:
+    return {**_process(member.process), "url": _url(member.program.port)}
+
+
+def _process(process: Process) -> dict[str, object]:
+    return {
+        "name": process.program.name,
+        "role": process.role,
+        "pid": process.pid,
+        "state": str(process.status),
+        "restarts": process.restarts,
+        "last_exit": process.last_exit,
+    }
+
+
+def _broker(stack: Stack) -> dict[str, object]:
+    management = stack.rabbitmq.management_url if stack.rabbitmq is not None else None
+    return {"amqp_url": stack.amqp_url or None, "management_url": management, **_server(stack, "rabbitmq")}
+
+
+def _server(stack: Stack, name: str) -> dict[str, object]:
+    process = stack.servers.get(name)
+    if process is None:
+        return {"pid": None, "state": "external"}
+    return {"pid": process.pid, "state": str(process.status), "restarts": process.restarts}
+
+
+def _url(port: int) -> str:
+    return f"http://{LOOPBACK}:{port}"

@@ -1,0 +1,141 @@
+"""All processes of one stack: which are started in which order, found by name, and stopped."""
+
+import asyncio
+from collections.abc import Iterator
+
+from local import leftovers, postgres, services
+from local.admin import ensure_admin
+from local.broker import find_broker
+from local.databases import ensure_databases
+from local.failure import LocalError
+from local.fleet import Fleet, Member
+from local.gateway import CLUSTERS, Gateway
+from local.mail_server import MailServer
+from local.options import Options
+from local.probes import answers_http
+from local.process import Process
+from local.program import Program
+from local.rabbitmq import RabbitMQ
+from local.services import ROLES, Addresses
+from local.state import State
+
+
+class Stack:
+    """`prepare`, then `boot` once, and `stop` at the end."""
+
+    def __init__(self, state: State, options: Options) -> None:
+        self.state = state
+        self.options = options
+        self.servers: dict[str, Process] = {}
+        self.postgres_url = options.postgres_url or ""
+        self.rabbitmq: RabbitMQ | None = None
+        self.mail: MailServer | None = None
+        self.gateway: Gateway | None = None
+        self.fleet: Fleet | None = None
+        self.admin: dict[str, str] | None = None
+
+    def prepare(self) -> None:
+        """Takes ports, writes configuration, and makes or downloads what is missing; starts nothing."""
+        state, options = self.state, self.options
+        if options.has("postgres") and options.postgres_url is None:
+            port = state.port("postgres")
+            self.postgres_url = postgres.url(state, port)
+            self._add(postgres.program(state, port))
+        if options.has("rabbitmq") and options.amqp_url is None:
+            passwords = {service: services.amqp_password(state, service) for service in ROLES}
+            self.rabbitmq = RabbitMQ(state, find_broker(), passwords)
+            for program in self.rabbitmq.programs():
+                self._add(program)
+        if options.has("mail"):
+            self.mail = MailServer(state)
+            self._add(self.mail.program())
+        if options.has("gateway"):
+            self.gateway = Gateway(state)
+            self.gateway.publish(dict.fromkeys(CLUSTERS, ()))
+            self._add(self.gateway.program(cors_origins=options.cors_origins))
+
+    async def boot(self) -> None:
+        """Starts everything at once as far as it does not need another; returns when all of it is ready."""
+        for name, process in self.servers.items():
+            if name != "rabbitmq":
+                process.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                if "rabbitmq" in self.servers:
+                    group.create_task(self._start_node())
+                if self.options.has("services"):
+                    group.create_task(self._start_services())
+            await asyncio.gather(*(process.until_running() for process in self.processes()))
+        except* LocalError as group_of_errors:
+            raise group_of_errors.exceptions[0] from None
+
+    async def _start_node(self) -> None:
+        await self.servers["epmd"].until_running()
+        self.servers["rabbitmq"].start()
+
+    async def _start_services(self) -> None:
+        if "postgres" in self.servers:
+            await self.servers["postgres"].until_running()
+        if self.gateway is None or self.mail is None:
+            raise LocalError("the services need the mail receiver and the gateway")
+        addresses = Addresses(
+            gateway_url=self.gateway.url(),
+            auth_internal_url=self.gateway.url("auth-internal"),
+            users_internal_url=self.gateway.url("users-internal"),
+            postgres_url=self.postgres_url,
+            amqp_url=self.amqp_url,
+            own_broker=self.rabbitmq is not None,
+            smtp_port=self.mail.port,
+        )
+        services.write_secrets(self.state, addresses)
+        passwords = {service: services.database_password(self.state, service) for service in ROLES}
+        await ensure_databases(self.postgres_url, passwords)
+        self.fleet = Fleet(self.state, addresses, self.gateway, self._record)
+        await self.fleet.begin()
+        await asyncio.gather(*(member.process.until_running() for member in self.fleet.members()))
+        users = self.fleet.members("users", "api")[0]
+        self.admin = await ensure_admin(self.state, addresses, users.program.port)
+        await self._until_routed(self.gateway)
+
+    async def _until_routed(self, gateway: Gateway) -> None:
+        """Until the gateway's own health checks have seen the services, too."""
+        for service in ROLES:
+            while not await answers_http(gateway.port, f"/openapi/{service}.json"):
+                await asyncio.sleep(0.05)
+
+    @property
+    def amqp_url(self) -> str:
+        return self.rabbitmq.amqp_url if self.rabbitmq is not None else (self.options.amqp_url or "")
+
+    def processes(self) -> Iterator[Process]:
+        yield from self.servers.values()
+        if self.fleet is not None:
+            for member in self.fleet.members():
+                yield member.process
+
+    def select(self, target: str) -> tuple[list[Process], list[Member]]:
+        """The servers or the services' processes that NAME or NAME:ROLE means."""
+        name, _, role = target.partition(":")
+        if name in self.servers and not role:
+            return [self.servers[name]], []
+        members = self.fleet.members(name, role or None) if self.fleet is not None else []
+        if not members and (role or None) not in (None, *ROLES.get(name, ())) or name not in ROLES:
+            known = [*self.servers, *(f"{service}[:{'|'.join(roles)}]" for service, roles in ROLES.items())]
+            raise LocalError(f"{target}: no such process. There are {', '.join(known)}.")
+        return [], members
+
+    async def stop(self) -> None:
+        """First the services, without failing a request that the gateway has; then what they need."""
+        if self.fleet is not None:
+            await self.fleet.stop(self.fleet.members())
+        epmd = self.servers.get("epmd")
+        await asyncio.gather(*(process.stop() for process in self.servers.values() if process is not epmd))
+        if epmd is not None:
+            await epmd.stop()
+
+    def _add(self, program: Program) -> None:
+        self.servers[program.name] = Process(program, role="server", changed=self._record)
+
+    def _record(self) -> None:
+        pids = {process.program.name: process.pid for process in self.processes() if process.pid is not None}
+        leftovers.record(self.state, pids)

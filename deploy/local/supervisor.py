@@ -1,0 +1,163 @@
+"""The process that owns a stack from `up` to `down`."""
+
+import asyncio
+import contextlib
+import fcntl
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+from local import control, logfiles, services
+from local.failure import LocalError
+from local.leftovers import end_leftovers
+from local.options import Options
+from local.progress import say
+from local.report import report
+from local.stack import Stack
+from local.state import State
+
+ROTATE_SECONDS = 10.0
+
+
+async def supervise(state: State, options: Options, *, ready: Callable[[], None]) -> None:
+    """Runs the stack until SIGINT, SIGTERM or `down`; calls `ready` once all of it is. Raises LocalError."""
+    with _only_one(state):
+        for name in end_leftovers(state):
+            say(f"ended {name}, which a killed supervisor had left running")
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop.set)
+        stack = Stack(state, options)
+        stack.prepare()
+        async with _controlled(stack, stop), _in_background(_rotate(state)):
+            try:
+                if await _unless(stop, stack.boot()):
+                    ready()
+                    await stop.wait()
+            finally:
+                say("stopping")
+                await stack.stop()
+                (state.folder / "processes.json").unlink(missing_ok=True)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Whether `work` was done before `stop` was set; it is cancelled otherwise."""
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        await task
+        return True
+    task.cancel()
+    await asyncio.wait({task})
+    return False
+
+
+@contextlib.asynccontextmanager
+async def _controlled(stack: Stack, stop: asyncio.Event) -> AsyncIterator[None]:
+    actions = Actions(stack, stop)
+    server = await control.serve(
+        stack.state,
+        {
+            "status": actions.status,
+            "start": actions.start,
+            "stop": actions.stop,
+            "restart": actions.restart,
+            "scale": actions.scale,
+            "environment": actions.environment,
+            "down": actions.down,
+        },
+    )
+    try:
+        yield
+    finally:
+        stack.state.supervisor_file.unlink(missing_ok=True)
+        server.close()
+
+
+class Actions:
+    """What commands may ask for; arguments are as a person typed them."""
+
+    def __init__(self, stack: Stack, stop: asyncio.Event) -> None:
+        self._stack = stack
+        self._stop = stop
+
+    async def status(self) -> object:
+        return report(self._stack)
+
+    async def start(self, target: str) -> None:
+        servers, members = self._stack.select(target)
+        for process in servers:
+            process.start()
+        if self._stack.fleet is not None:
+            self._stack.fleet.start(members)
+        for process in [*servers, *(member.process for member in members)]:
+            await process.until_running()
+
+    async def stop(self, target: str) -> None:
+        servers, members = self._stack.select(target)
+        if self._stack.fleet is not None:
+            await self._stack.fleet.stop(members)
+        await asyncio.gather(*(process.stop() for process in servers))
+
+    async def restart(self, target: str) -> None:
+        servers, members = self._stack.select(target)
+        for process in servers:
+            await process.stop()
+            process.start()
+            await process.until_running()
+        if self._stack.fleet is not None:
+            await self._stack.fleet.restart(members)
+
+    async def scale(self, service: str, role: str, count: int) -> None:
+        self._stack.select(f"{service}:{role}")
+        if self._stack.fleet is None:
+            raise LocalError("no services were started")
+        for process in await self._stack.fleet.scale(service, role, count):
+            await process.until_running()
+
+    async def environment(self, service: str) -> dict[str, str]:
+        """What the service's processes run with."""
+        if self._stack.fleet is None:
+            raise LocalError("no services were started")
+        return services.environment(self._stack.state, self._stack.fleet.addresses, service)
+
+    async def down(self) -> None:
+        self._stop.set()
+
+
+@contextlib.asynccontextmanager
+async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _rotate(state: State) -> None:
+    while True:
+        await asyncio.sleep(ROTATE_SECONDS)
+        logfiles.rotate(state.logs)
+
+
+@contextlib.contextmanager
+def _only_one(state: State) -> Iterator[None]:
+    """Holds the state folder's lock, which the system releases even if this process is killed."""
+    with (state.folder / "supervisor.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalError("another ./dev holds this stack (./dev status)") from None
+        yield
+
+
+def is_supervised(state: State) -> bool:
+    """Whether a supervisor lives, be it starting, running or ending."""
+    if not state.folder.exists():
+        return False
+    try:
+        with _only_one(state):
+            return False
+    except LocalError:
+        return True

@@ -1,0 +1,75 @@
+"""pytest plugin: the whole system, booted once for all tests that ask for `stack`.
+
+It is a stack of its own, with its own servers: tests stop and kill its processes, while other tests go on using
+the servers that `./dev test` booted for them. All tests that use it run in one xdist worker, in order.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.state import find_state
+
+STACK_DIR = "WAYBILL_TEST_STACK_DIR"
+# What a test needs to see within seconds; addresses that none but tests use.
+SETTINGS = {"WAYBILL_CORS_ORIGINS": '["https://shop.example"]', "WAYBILL_RETRY_DELAYS": "1,2,3"}
+
+
+def stack_folder() -> Path:
+    return Path(os.environ.get(STACK_DIR) or find_state().checkout / ".dev" / "test" / "stack")
+
+
+class StackUnderTest:
+    """The running system, and what an operator may do to it by `./dev`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout = find_state().checkout
+        self.folder = folder
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """`./dev status --json`, as it is now."""
+        status: dict[str, Any] = json.loads(self.dev("status", "--json"))
+        return status
+
+    def dev(self, *words: str) -> str:
+        """What `./dev WORDS` printed. Raises CalledProcessError with its stderr as a note."""
+        done = subprocess.run(
+            [self.checkout / "dev", *words],
+            env={**os.environ, **SETTINGS, "WAYBILL_STATE_DIR": str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            error = subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+            error.add_note(done.stderr)
+            raise error
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[StackUnderTest]:
+    """The whole system, ready. `./dev test` stops it at the end; outside of it, this fixture does."""
+    folder = stack_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    under_test = StackUnderTest(folder)
+    with (folder / "boot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        under_test.dev("up", "--detach")
+    yield under_test
+    if STACK_DIR not in os.environ:
+        under_test.dev("down")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("stack"))
