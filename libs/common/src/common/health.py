@@ -20,7 +20,10 @@ class Health:
         self._checks[name] = check
 
     async def ready(self, *, within: float = 3.0) -> tuple[bool, dict[str, str]]:
-        """Every check's outcome: `ok`, or the kind of failure (never its text, which may hold an address)."""
+        """Every check's outcome: `ok`, or the kind of failure (never its text, which may hold an address).
+
+        A process that has named no check yet is still starting.
+        """
         outcomes = dict(
             zip(
                 self._checks,
@@ -30,7 +33,7 @@ class Health:
         )
         if self.draining:
             outcomes["draining"] = "stopping"
-        return all(outcome == "ok" for outcome in outcomes.values()), outcomes
+        return bool(outcomes) and all(outcome == "ok" for outcome in outcomes.values()), outcomes
 
     @staticmethod
     async def _outcome(check: Check, within: float) -> str:
