@@ -1,0 +1,124 @@
+import email
+import email.policy
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from common.testing import eventually
+from local.testing import StackUnderTest
+
+pytest_plugins = ["local.testing"]
+
+SKU = "E2E-LAMP"
+PRICE = {"amount": 4900, "currency": "EUR"}
+
+
+@dataclass
+class Person:
+    """Somebody signed in at the gateway."""
+
+    client: httpx.AsyncClient
+    id: str
+    email: str
+    password: str
+    tokens: dict[str, Any] = field(repr=False)
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens['access_token']}"}
+
+    async def order(self, quantity: int = 1, **headers: str) -> httpx.Response:
+        body = {"lines": [{"sku": SKU, "quantity": quantity}]}
+        return await self.client.post("/orders", json=body, headers={**self.bearer, **headers})
+
+    async def get(self, path: str) -> httpx.Response:
+        return await self.client.get(path, headers=self.bearer)
+
+
+class Mailbox:
+    """What the SMTP receiver has received."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def to(self, address: str) -> list[EmailMessage]:
+        return [mail for mail in self._all() if mail["To"] and address in str(mail["To"])]
+
+    def bodies(self, address: str) -> list[str]:
+        return [mail.get_content() for mail in self.to(address)]
+
+    async def wait_for(self, address: str, text: str, *, within: float = 20.0) -> EmailMessage:
+        async def arrived() -> EmailMessage | None:
+            return next((mail for mail in self.to(address) if text in mail.get_content()), None)
+
+        mail = await eventually(arrived, within=within)
+        assert mail is not None
+        return mail
+
+    def _all(self) -> list[EmailMessage]:
+        mails = []
+        for path in self._folder.iterdir():
+            if path.is_file() and not path.name.startswith("."):
+                mails.append(email.message_from_bytes(path.read_bytes(), policy=email.policy.default))  # noqa: PERF401
+        return mails
+
+
+@pytest.fixture
+async def gateway(stack: StackUnderTest) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=50)
+    async with httpx.AsyncClient(base_url=stack.status["gateway"], timeout=30, limits=limits) as client:
+        yield client
+
+
+@pytest.fixture
+def mailbox(stack: StackUnderTest) -> Mailbox:
+    return Mailbox(Path(stack.status["mail"]["maildir"]))
+
+
+async def sign_in(client: httpx.AsyncClient, address: str, password: str) -> dict[str, Any]:
+    answer = await client.post("/token", data={"grant_type": "password", "username": address, "password": password})
+    assert answer.status_code == 200, answer.text
+    tokens: dict[str, Any] = answer.json()
+    return tokens
+
+
+SignUp = Callable[..., Awaitable[Person]]
+
+
+@pytest.fixture
+def sign_up(gateway: httpx.AsyncClient) -> SignUp:
+    async def make(*, send_welcome: bool = False) -> Person:
+        address, password = f"{secrets.token_hex(8)}@example.com", secrets.token_urlsafe(18)
+        body = {"name": "Ada Lovelace", "email": address, "password": password}
+        answer = await gateway.post("/users", params={"send_welcome": send_welcome}, json=body)
+        assert answer.status_code == 201, answer.text
+        tokens = await sign_in(gateway, address, password)
+        return Person(gateway, answer.json()["id"], address, password, tokens)
+
+    return make
+
+
+@pytest.fixture
+async def admin(stack: StackUnderTest, gateway: httpx.AsyncClient) -> Person:
+    account = stack.status["admin"]
+    tokens = await sign_in(gateway, account["email"], account["password"])
+    me = await gateway.get("/me", headers={"Authorization": f"Bearer {tokens['access_token']}"})
+    return Person(gateway, me.json()["id"], account["email"], account["password"], tokens)
+
+
+@pytest.fixture
+async def customer(sign_up: SignUp, product: None) -> Person:
+    return await sign_up()
+
+
+@pytest.fixture
+async def product(admin: Person) -> None:
+    body = {"name": "Lamp", "price": PRICE, "active": True}
+    answer = await admin.client.put(f"/products/{SKU}", json=body, headers=admin.bearer)
+    assert answer.status_code in {200, 201}, answer.text

@@ -1,0 +1,115 @@
+"""One order's way through the whole system."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+
+from common.testing import eventually
+
+
+async def test_an_order_becomes_an_event_a_notification_and_a_mail(customer: Any, mailbox: Any) -> None:
+    answer = await customer.order(3)
+    assert answer.status_code == 201
+    order = answer.json()
+    assert answer.headers["Location"].endswith(f"/orders/{order['id']}")
+    assert order["total"] == {"amount": 14700, "currency": "EUR"}
+    mail = await mailbox.wait_for(customer.email, order["id"])
+    assert "147.00" in mail.get_content()
+    (notification,) = (await customer.get("/notifications")).json()["items"]
+    assert notification["order_id"] == order["id"]
+
+
+async def test_every_state_of_an_order_is_one_notification_and_one_mail(
+    customer: Any, admin: Any, mailbox: Any
+) -> None:
+    order = (await customer.order()).json()
+    for step, body in (
+        ("confirm", None),
+        ("ship", {"carrier": "Postal", "tracking_number": "PX-42"}),
+        ("deliver", None),
+    ):
+        answer = await admin.client.post(f"/orders/{order['id']}/{step}", json=body, headers=admin.bearer)
+        assert answer.status_code == 200, answer.text
+
+    async def four() -> bool:
+        return len(mailbox.to(customer.email)) == 4
+
+    await eventually(four, within=20)
+    kinds = [item["kind"] for item in (await customer.get("/notifications")).json()["items"]]
+    assert len(set(kinds)) == len(kinds) == 4
+    assert any("Postal" in body and "PX-42" in body for body in mailbox.bodies(customer.email))
+    timeline = (await customer.get(f"/orders/{order['id']}/events")).json()["items"]
+    assert [item["type"].split(".")[-2] for item in timeline] == ["placed", "confirmed", "shipped", "delivered"]
+
+
+async def test_the_welcome_mail_comes_only_when_it_was_asked_for(sign_up: Any, mailbox: Any, product: None) -> None:
+    silent, welcomed = await sign_up(), await sign_up(send_welcome=True)
+    mail = await mailbox.wait_for(welcomed.email, "elcome")
+    assert mail["Auto-Submitted"] == "auto-generated"
+    # A later mail to the other proves that nothing else was on its way to him.
+    order = (await silent.order()).json()
+    await mailbox.wait_for(silent.email, order["id"])
+    assert len(mailbox.to(silent.email)) == 1
+
+
+async def test_the_order_mail_to_somebody_who_changed_his_address_goes_to_the_new_one(
+    customer: Any, mailbox: Any
+) -> None:
+    new = f"new-{customer.email}"
+    answer = await customer.client.patch("/me", json={"email": new}, headers=customer.bearer)
+    assert answer.status_code == 200, answer.text
+    order = (await customer.order()).json()
+    await mailbox.wait_for(new, order["id"])
+
+
+async def test_a_parallel_rush_is_mailed_order_by_order(customer: Any, mailbox: Any) -> None:
+    answers = await asyncio.gather(*(customer.order(n + 1) for n in range(50)))
+    assert {answer.status_code for answer in answers} == {201}
+    expected = {answer.json()["id"] for answer in answers}
+
+    async def all_mailed() -> bool:
+        return len(mailbox.to(customer.email)) >= 50
+
+    await eventually(all_mailed, within=30)
+    bodies = mailbox.bodies(customer.email)
+    assert len(bodies) == 50
+    assert all(sum(order in body for body in bodies) == 1 for order in expected)
+
+
+async def test_tokens_are_verified_by_every_service_without_asking_auth(stack: Any, customer: Any) -> None:
+    """With auth stopped, a token that was issued before is as good as ever."""
+    stack.dev("stop", "auth:api")
+    try:
+        assert (await customer.order()).status_code == 201
+        assert (await customer.get("/me")).status_code == 200
+        assert (await customer.get("/notifications")).status_code == 200
+        answer = await customer.client.post(
+            "/token", data={"grant_type": "password", "username": customer.email, "password": customer.password}
+        )
+        assert answer.status_code == 503
+        assert answer.headers["Content-Type"] == "application/problem+json"
+    finally:
+        stack.dev("start", "auth:api")
+
+    async def back() -> bool:
+        return (await customer.client.get("/.well-known/jwks.json")).status_code == 200
+
+    await eventually(back)
+
+
+async def test_signing_out_everywhere_is_enforced_by_the_other_services_within_a_second(customer: Any) -> None:
+    assert (await customer.get("/orders")).status_code == 200
+    assert (await customer.get("/notifications")).status_code == 200
+    answer = await customer.client.delete("/sessions", headers=customer.bearer)
+    assert answer.status_code == 204, answer.text
+    started = time.monotonic()
+
+    async def denied() -> bool:
+        answers = [await customer.get("/orders"), await customer.get("/notifications"), await customer.get("/me")]
+        return all(answer.status_code == 401 for answer in answers)
+
+    await eventually(denied, within=5)
+    assert time.monotonic() - started < 5
+    assert isinstance(customer.client, httpx.AsyncClient)
