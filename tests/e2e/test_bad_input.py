@@ -1,4 +1,4 @@
-"""Hostile and careless clients, through the gateway: every answer is a problem, none is a 5xx, nothing is half-written."""
+"""Hostile and careless clients, through the gateway: each answer is a problem, no 5xx, nothing half-written."""
 
 import base64
 import json

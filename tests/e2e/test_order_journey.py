@@ -94,7 +94,8 @@ async def test_tokens_are_verified_by_every_service_without_asking_auth(stack: A
         stack.dev("start", "auth:api")
 
     async def back() -> bool:
-        return (await customer.client.get("/.well-known/jwks.json")).status_code == 200
+        answer = await customer.client.get("/.well-known/jwks.json")
+        return bool(answer.status_code == 200)
 
     await eventually(back)
 

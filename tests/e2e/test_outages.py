@@ -69,7 +69,8 @@ async def test_with_users_away_a_login_is_refused_in_time(stack: Any, customer: 
         stack.dev("start", "users:api")
 
     async def signed_in() -> bool:
-        return (await customer.client.post("/token", data=form)).status_code == 200
+        answer = await customer.client.post("/token", data=form)
+        return bool(answer.status_code == 200)
 
     await eventually(signed_in, within=30)
 

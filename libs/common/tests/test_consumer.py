@@ -14,10 +14,11 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.broker import declare_producer
-from common.consumer import Consumer, Handlers, Received, sendable
+from common.broker import declare_producer, sendable
+from common.consumer import Consumer
 from common.database import Database, new_id, utc_now
 from common.events import Envelope, encode
+from common.handlers import Handlers, Received
 from common.health import Health
 from common.settings import ServiceSettings
 from common.testing import eventually

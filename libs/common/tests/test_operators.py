@@ -10,9 +10,10 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.consumer import Consumer, Handlers, Received
+from common.consumer import Consumer
 from common.database import Database
 from common.events import Event
+from common.handlers import Handlers, Received
 from common.health import Health
 from common.operators import consumer, producer
 from common.outbox import record

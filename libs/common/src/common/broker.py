@@ -7,7 +7,7 @@ so that nothing is resumed half (a robust connection redeclares on its own, and 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import aio_pika
 import aiormq
@@ -108,3 +108,16 @@ def _dead_letters_to(queue: str) -> FieldTable:
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }
+
+
+def sendable(value: Any) -> Any:
+    """A received header as it can be sent again: the driver reads odd text as bytes, which it refuses to write."""
+    match value:
+        case dict():
+            return {key: sendable(item) for key, item in value.items()}
+        case list():
+            return [sendable(item) for item in value]
+        case bytes():
+            return bytearray(value)
+        case _:
+            return value

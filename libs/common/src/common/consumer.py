@@ -7,24 +7,21 @@ parked. An outage of the database is nobody's fault: the batch waits and is trie
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
-from uuid import UUID
+from collections.abc import Sequence
+from typing import Final
 
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from prometheus_client import Counter
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from common import broker, parked
 from common.database import Database
-from common.events import Envelope, Undecodable, decode, exchange_of, producer_of
+from common.events import Undecodable, decode
+from common.handlers import Handlers, Received
 from common.health import Health
 from common.inbox import first_deliveries
 from common.settings import ServiceSettings
@@ -38,55 +35,6 @@ BATCH: Final = 100
 ATTEMPT_HEADER: Final = "x-waybill-attempt"
 CAUSE_HEADER: Final = "x-waybill-cause"
 _OUTAGE_PAUSE: Final = 1.0
-
-T = TypeVar("T", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Received(Generic[T]):
-    """An event as a handler gets it: the envelope's attributes, and the data as the reader's own model."""
-
-    id: UUID
-    type: str
-    subject: str
-    version: int
-    time: datetime
-    data: T
-
-
-Handler = Callable[[AsyncSession, Received[T]], Awaitable[None]]
-
-
-class Handlers:
-    """Which function takes the effect of which event type. Handlers share the transaction and never commit."""
-
-    def __init__(self) -> None:
-        self._by_type: dict[str, tuple[type[BaseModel], Handler[BaseModel]]] = {}
-
-    def on(self, event_type: str, model: type[T]) -> Callable[[Handler[T]], Handler[T]]:
-        def register(handler: Handler[T]) -> Handler[T]:
-            self._by_type[event_type] = (model, handler)  # type: ignore[assignment]
-            return handler
-
-        return register
-
-    @property
-    def bindings(self) -> list[tuple[str, str]]:
-        return [(exchange_of(producer_of(event_type)), event_type) for event_type in self._by_type]
-
-    def read(self, event: Envelope) -> Received[BaseModel] | None:
-        """The event in the reader's model, `None` for a type nobody handles. Raises `Undecodable`."""
-        if event.type not in self._by_type:
-            return None
-        try:
-            data = self._by_type[event.type][0].model_validate_json(event.data)
-        except ValidationError as error:
-            fields = ", ".join(".".join(map(str, part["loc"])) for part in error.errors(include_input=False))
-            raise Undecodable(f"data does not fit {event.type}: {fields}") from None
-        return Received(event.id, event.type, event.subject, event.version, event.time, data)
-
-    async def handle(self, session: AsyncSession, event: Received[BaseModel]) -> None:
-        await self._by_type[event.type][1](session, event)
 
 
 async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event, handlers: Handlers) -> None:
@@ -234,7 +182,7 @@ class Consumer:
             return
         log.warning("handler failed, will retry", queue=self._queue, attempt=attempt + 1, exc_info=error)
         properties = message.header.properties
-        headers = sendable(properties.headers or {})
+        headers = broker.sendable(properties.headers or {})
         properties.headers = {**headers, ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}
         properties.expiration = str(int(self._delays[attempt] * 1000))
         await publisher.basic_publish(
@@ -267,19 +215,6 @@ async def _next_batch(deliveries: asyncio.Queue[DeliveredMessage], *until: async
 
 def _tag(message: DeliveredMessage) -> int:
     return message.delivery_tag or 0
-
-
-def sendable(value: Any) -> Any:
-    """A received header as it can be sent again: the driver reads odd text as bytes, which it refuses to write."""
-    match value:
-        case dict():
-            return {key: sendable(item) for key, item in value.items()}
-        case list():
-            return [sendable(item) for item in value]
-        case bytes():
-            return bytearray(value)
-        case _:
-            return value
 
 
 def _attempt(message: DeliveredMessage) -> int:

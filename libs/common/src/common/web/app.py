@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Scope, Send
 
 from common.health import Health
@@ -15,7 +13,7 @@ from common.settings import ServiceSettings
 from common.web.docs import docs_routes
 from common.web.middleware import RequestMiddleware
 from common.web.openapi import document
-from common.web.problems import HANDLERS
+from common.web.problems import HANDLERS, ProblemMiddleware
 from common.web.route import ApiRoute, ApiRouter
 
 _EXPOSED: Final = ("X-Request-ID", "ETag", "Location", "Retry-After", "X-Process-Time", "Server-Timing")
@@ -33,8 +31,7 @@ class Api(FastAPI):
         self._cors_origins = cors_origins
 
     def build_middleware_stack(self) -> ASGIApp:
-        app: ASGIApp = AsyncExitStackMiddleware(self.router)
-        app = ExceptionMiddleware(app, handlers=self.exception_handlers)
+        app: ASGIApp = ProblemMiddleware(self.router, self.exception_handlers)
         if self._cors_origins:
             app = CORSMiddleware(
                 app,

@@ -3,21 +3,22 @@
 import json
 import re
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.health import Health
-from common.logs import Trace, enter_trace, leave_trace, new_trace
+from common.request_log import request_log
 from common.telemetry import observe_request
+from common.trace import Trace, enter_trace, leave_trace, new_trace
 
-log = structlog.get_logger("common.web")
+log = structlog.get_logger(__name__)
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _UNMATCHED: Final = "(no route)"
-_UNTEMPLATED: Final = {path: path for path in ("/health", "/health/live", "/health/ready", "/metrics")}
-"""Probed every few seconds, so measured but logged at debug level only."""
+_PROBES: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+"""Asked every few seconds: measured, not logged."""
 
 
 class RequestMiddleware:
@@ -38,6 +39,7 @@ class RequestMiddleware:
         started = perf_counter()
         trace = _trace(dict(scope["headers"]))
         token = enter_trace(trace)
+        scope.setdefault("state", {})
         status = 0
 
         async def send_timed(message: Message) -> None:
@@ -62,7 +64,7 @@ class RequestMiddleware:
             if not status:
                 await _send_bare_500(trace, send_timed)
         finally:
-            _account(scope, status, perf_counter() - started)
+            _account(scope, trace, status, perf_counter() - started)
             leave_trace(token)
 
 
@@ -75,24 +77,20 @@ def _trace(headers: dict[bytes, bytes]) -> Trace:
     )
 
 
-def _account(scope: Scope, status: int, seconds: float) -> None:
+def _account(scope: Scope, trace: Trace, status: int, seconds: float) -> None:
     """Measures and logs. `status` 0 means that nobody received an answer."""
     method: str = scope["method"]
-    route = getattr(scope.get("route"), "path", None) or _UNTEMPLATED.get(scope["path"], _UNMATCHED)
-    observe_request(method, route, status, seconds)
-    fields: dict[str, Any] = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 1)}
-    if route is _UNMATCHED:
-        fields["path"] = scope["path"][:200]
-    principal = scope.get("state", {}).get("principal")
-    if principal is not None:
-        fields["subject"] = principal.subject
-        fields["client_id"] = principal.client_id
-    if route in _UNTEMPLATED:
-        log.debug("request", **fields)
-    elif status >= 500:
-        log.warning("request", **fields)
+    path: str = scope["path"]
+    route = scope.get("route")
+    if route is not None:
+        template, path = route.path, ""
+    elif path in _PROBES:
+        observe_request(method, path, status, seconds)
+        return
     else:
-        log.info("request", **fields)
+        template, path = _UNMATCHED, path[:200]
+    observe_request(method, template, status, seconds)
+    request_log.write(trace, method, template, status, seconds * 1000, scope["state"].get("principal"), path)
 
 
 async def _send_bare_500(trace: Trace, send: Send) -> None:

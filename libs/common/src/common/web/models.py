@@ -1,6 +1,6 @@
 """Bases of what goes in and out as JSON."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
@@ -27,6 +27,12 @@ class StrictModel(BaseModel):
     @model_validator(mode="after")
     def _storable_text(self) -> Self:
         for value in self.__dict__.values():
+            # The plain cases here and not in a function: this runs for every model of every request.
+            if type(value) is str:
+                if value.isascii() and "\x00" not in value:
+                    continue
+            elif value is None or type(value) is int:
+                continue
             if not _storable(value):
                 raise PydanticCustomError(UNSTORABLE, UNSTORABLE_MESSAGE)
         return self
@@ -46,12 +52,13 @@ def storable_text(text: str) -> bool:
 
 
 def _storable(value: Any) -> bool:
-    if isinstance(value, str):
-        return storable_text(value)
-    if isinstance(value, SecretStr):
-        return storable_text(value.get_secret_value())
-    if isinstance(value, Mapping):
-        return all(_storable(key) and _storable(item) for key, item in value.items())
-    if isinstance(value, Iterable) and not isinstance(value, BaseModel | bytes):
-        return all(_storable(item) for item in value)
+    match value:
+        case str():
+            return storable_text(value)
+        case SecretStr():
+            return storable_text(value.get_secret_value())
+        case Mapping():
+            return all(_storable(key) and _storable(item) for key, item in value.items())
+        case list() | tuple() | set() | frozenset():
+            return all(isinstance(item, BaseModel) or _storable(item) for item in value)
     return True

@@ -1,0 +1,66 @@
+"""The ids of the work at hand, in a context variable, so that every log line and every recorded event carries them."""
+
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, NamedTuple
+
+from uuid_utils import uuid7
+
+_TRACEPARENT: Final = re.compile(
+    r"(?P<version>(?!ff)[0-9a-f]{2})-(?P<ids>(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(?P<more>-.*)?"
+)
+
+
+class Trace(NamedTuple):
+    """What one request or message is known by: an id for people, a W3C Trace Context header for machines."""
+
+    request_id: str
+    traceparent: str
+
+    @property
+    def trace_id(self) -> str:
+        return self.traceparent[3:35]
+
+
+_current: ContextVar[Trace | None] = ContextVar("waybill_trace", default=None)
+current_trace: Final = _current.get
+enter_trace: Final = _current.set
+leave_trace: Final = _current.reset
+
+
+def new_trace(request_id: str | None = None, traceparent: str | None = None) -> Trace:
+    """A trace that continues `traceparent` where that is valid (W3C Trace Context §3.2), else a new, unsampled one.
+
+    Nothing here makes spans, so the caller's parent id is passed through as it came.
+    """
+    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    if match is None or (match["more"] and match["version"] == "00"):
+        bits = random.getrandbits(192)
+        ids = f"{bits >> 64 | 1:032x}-{bits & 0xFFFFFFFFFFFFFFFF | 1:016x}-00"
+    else:
+        ids = match["ids"]
+    return Trace(request_id or str(uuid7()), "00-" + ids)
+
+
+@contextmanager
+def traced(*, request_id: str | None = None, traceparent: str | None = None) -> Iterator[Trace]:
+    """Binds the ids of one unit of work (a consumed message, a command) to its logs and its events."""
+    trace = new_trace(request_id, traceparent)
+    token = enter_trace(trace)
+    try:
+        yield trace
+    finally:
+        leave_trace(token)
+
+
+def current_request_id() -> str | None:
+    trace = _current.get()
+    return trace.request_id if trace is not None else None
+
+
+def current_traceparent() -> str | None:
+    trace = _current.get()
+    return trace.traceparent if trace is not None else None
