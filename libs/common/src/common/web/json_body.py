@@ -20,8 +20,8 @@ def parse_json(body: bytes) -> Any:
     """Parses a body (RFC 8259, I-JSON RFC 7493 §2).
 
     Raises MalformedJson (400) for what is not JSON in UTF-8, NaN and infinities, duplicate keys (the last would win
-    here, the first elsewhere), numbers past Python's limits and nesting past 32. Raises RequestValidationError (422) for
-    strings with NUL or unpaired surrogates.
+    here, the first elsewhere), numbers past Python's limits and nesting past 32. Raises RequestValidationError
+    (422) for strings with NUL or unpaired surrogates.
     """
     try:
         value = _DECODER.decode(body.decode("utf-8"))

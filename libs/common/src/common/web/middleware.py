@@ -45,6 +45,8 @@ class RequestMiddleware:
         async def send_timed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                if status:
+                    raise RuntimeError("an error came up after the answer had begun")
                 status = message["status"]
                 seconds = perf_counter() - started
                 message["headers"] = [
@@ -90,7 +92,15 @@ def _account(scope: Scope, trace: Trace, status: int, seconds: float) -> None:
     else:
         template, path = _UNMATCHED, path[:200]
     observe_request(method, template, status, seconds)
-    request_log.write(trace, method, template, status, seconds * 1000, scope["state"].get("principal"), path)
+    request_log.write(
+        trace,
+        method=method,
+        route=template,
+        status=status,
+        ms=seconds * 1000,
+        principal=scope["state"].get("principal"),
+        path=path,
+    )
 
 
 async def _send_bare_500(trace: Trace, send: Send) -> None:

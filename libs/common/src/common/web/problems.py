@@ -178,5 +178,5 @@ class ProblemMiddleware:
                 await self._app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - every error gets its answer
             handler = next(self._handlers[kind] for kind in type(error).__mro__ if kind in self._handlers)
-            response: Response = await handler(Request(scope, receive), error)  # type: ignore[misc]
+            response: Response = await handler(Request(scope, receive), error)  # type: ignore[arg-type,misc]
             await response(scope, receive, send)

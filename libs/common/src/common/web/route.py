@@ -110,7 +110,7 @@ def _has_parameters(dependant: Dependant) -> bool:
 
 
 def _body_headers(headers: list[tuple[bytes, bytes]]) -> tuple[int | None, bytes]:
-    """`Content-Length` (None where the body comes in chunks) and `Content-Type`, without the framework's slower mapping."""
+    """`Content-Length` (None for a body in chunks) and `Content-Type`, without the framework's slower mapping."""
     length, content_type = None, b""
     for name, value in headers:
         if name == b"content-length":
