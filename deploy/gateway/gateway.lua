@@ -21,11 +21,11 @@ function envoy_on_request(handle)
   if well_formed(offered) then
     headers:replace("x-request-id", offered)
   end
-  headers:replace("x-waybill-gateway", "1")
   if cors then
     handle:streamInfo():dynamicMetadata():set(METADATA, "origin", headers:get("origin") or "")
   end
-  if headers:getNumValues("authorization") > 1 then
+  -- Envoy has joined repeated ones; no single one holds a comma (RFC 7617, RFC 6750).
+  if string.find(headers:get("authorization") or "", ",", 1, true) then
     handle:respond({[":status"] = "400"}, "")
   end
 end

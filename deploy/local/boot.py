@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -50,18 +51,17 @@ def detached(state: State, options: Options, *, quiet: bool = False) -> None:
     """
     state.make()
     heard, told = os.pipe()
-    with (state.logs / "supervisor.log").open("ab") as log:
+    with (state.logs / "supervisor.log").open("ab") as log, tempfile.TemporaryFile() as given:
+        # Not on the command line: the options may hold passwords.
+        given.write(options.as_json().encode())
+        given.seek(0)
         daemon = subprocess.Popen(
             [sys.executable, "-m", "local.boot", f"--state={state.folder}", f"--tell={told}"],
-            stdin=subprocess.PIPE,
+            stdin=given,
             stdout=log,
             pass_fds=[told],
             start_new_session=True,
         )
-    assert daemon.stdin is not None
-    # Not on the command line: the options may hold passwords.
-    with daemon.stdin:
-        daemon.stdin.write(options.as_json().encode())
     os.close(told)
     try:
         with os.fdopen(heard) as answer:

@@ -36,13 +36,17 @@ async def identity(server_url: str) -> str:
         await connection.close()
 
 
-async def is_at_head(database_url: str, versions: Path) -> bool:
-    """Whether the newest file in `versions` (`0001_initial.py` has revision `0001`) is the database's revision."""
-    newest = max((file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py")), default=None)
+def newest_revision(versions: Path) -> str | None:
+    """Of the newest file in a folder of migrations: `0001_initial.py` has revision `0001`."""
+    return max((file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py")), default=None)
+
+
+async def has_revision(database_url: str, newest: str | None) -> bool:
+    """Whether the database's schema is at the revision."""
     connection = await asyncpg.connect(database_url, timeout=10)
     try:
         if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
             return newest is None
-        return newest == await connection.fetchval("SELECT version_num FROM alembic_version")
+        return bool(newest == await connection.fetchval("SELECT version_num FROM alembic_version"))
     finally:
         await connection.close()

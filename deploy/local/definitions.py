@@ -18,7 +18,7 @@ def definitions(*, services: Mapping[str, str], administrator: str) -> dict[str,
     """`services` maps each service, which is also its user's name, to the password; so does `administrator`."""
     users = [_user(name, password, tags=[]) for name, password in services.items()]
     users.append(_user(ADMINISTRATOR, administrator, tags=["administrator"]))
-    permissions = [
+    permissions: list[dict[str, object]] = [
         {
             "user": name,
             "vhost": VIRTUAL_HOST,

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from local import debian
@@ -59,7 +60,7 @@ class Environment:
 
     def _runs(self) -> bool:
         """Whether there is one whose Python still exists and is new enough."""
-        check = [self.python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+        check = [str(self.python), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         return self.python.exists() and subprocess.run(check, check=False).returncode == 0
 
     def _create(self) -> None:
@@ -73,7 +74,7 @@ class Environment:
                 stanza.flush()
                 self._pip("install", "--no-deps", "-r", stanza.name)
         uv = self.folder / "bin" / "uv"
-        command = [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", self.python, self.lock_file]
+        command = [uv, "pip", "sync", "--quiet", "--require-hashes", f"--python={self.python}", self.lock_file]
         try:
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError):
@@ -90,7 +91,7 @@ class Environment:
         _run([*command, "--disable-pip-version-check"], "pip")
 
     def _pip_command(self) -> list[str]:
-        """pip of the running Python's own bundle, run by the environment's Python; else Debian's, unpacked."""
+        """The pip of the running Python's own bundle, run by the environment's Python; else Debian's, unpacked."""
         wheel = bundled_pip()
         if wheel is not None:
             return [str(self.python), f"{wheel}/pip"]
@@ -137,7 +138,7 @@ def bundled_pip() -> Path | None:
     return wheels[-1] if wheels else None
 
 
-def _run(command: list[object], name: str) -> None:
+def _run(command: Sequence[str | Path], name: str) -> None:
     done = subprocess.run(
         [str(word) for word in command], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )

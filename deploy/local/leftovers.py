@@ -1,6 +1,7 @@
 """Processes that outlived their supervisor (it was killed): recorded while it lives, ended afterwards."""
 
 import json
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def end_leftovers(state: State) -> list[str]:
     found = {name: psutil.Process(pid) for name, (pid, started) in recorded.items() if _started(pid) == started}
     for name, process in found.items():
         # PostgreSQL takes SIGTERM for "when all clients have gone".
-        process.send_signal(psutil.signal.SIGINT if name == "postgres" else psutil.signal.SIGTERM)
+        process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
     _, alive = psutil.wait_procs(list(found.values()), timeout=PATIENCE_SECONDS)
     for process in alive:
         process.kill()

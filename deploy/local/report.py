@@ -1,7 +1,6 @@
 """What `./dev status --json` says (CONTRACT §1)."""
 
-from local import services
-from local.fleet import Member
+from local.fleet import Fleet, Member
 from local.process import Process
 from local.services import ROLES
 from local.stack import Stack
@@ -11,7 +10,7 @@ from local.state import LOOPBACK
 def report(stack: Stack) -> dict[str, object]:
     return {
         "gateway": stack.gateway.url() if stack.gateway is not None else None,
-        "services": {service: _service(stack, service) for service in ROLES} if stack.fleet is not None else {},
+        "services": {service: _service(stack, stack.fleet, service) for service in ROLES} if stack.fleet else {},
         "broker": _broker(stack),
         "postgres": {"url": stack.postgres_url or None, **_server(stack, "postgres")},
         "mail": {
@@ -24,16 +23,15 @@ def report(stack: Stack) -> dict[str, object]:
     }
 
 
-def _service(stack: Stack, service: str) -> dict[str, object]:
-    assert stack.fleet is not None
-    apis = [member.program for member in stack.fleet.members(service, "api")]
+def _service(stack: Stack, fleet: Fleet, service: str) -> dict[str, object]:
+    apis = [member.program for member in fleet.members(service, "api")]
     first = apis[0] if apis else None
     internal = first.internal_port if first is not None else None
     return {
         "url": _url(first.port) if first is not None else None,
         "internal_url": _url(internal) if internal is not None else None,
-        "database_url": stack.fleet.addresses.database_url(stack.state, service),
-        "processes": [_member(member) for member in stack.fleet.members(service)],
+        "database_url": fleet.addresses.database_url(stack.state, service),
+        "processes": [_member(member) for member in fleet.members(service)],
     }
 
 

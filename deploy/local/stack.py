@@ -100,7 +100,7 @@ class Stack:
     async def _until_routed(self, gateway: Gateway) -> None:
         """Until the gateway's own health checks have seen the services, too."""
         for service in ROLES:
-            while not await answers_http(gateway.port, f"/openapi/{service}.json"):
+            while not await answers_http(gateway.port, f"/openapi/{service}.json"):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
 
     @property
@@ -119,7 +119,7 @@ class Stack:
         if name in self.servers and not role:
             return [self.servers[name]], []
         members = self.fleet.members(name, role or None) if self.fleet is not None else []
-        if not members and (role or None) not in (None, *ROLES.get(name, ())) or name not in ROLES:
+        if name not in ROLES or (role and role not in ROLES[name]):
             known = [*self.servers, *(f"{service}[:{'|'.join(roles)}]" for service, roles in ROLES.items())]
             raise LocalError(f"{target}: no such process. There are {', '.join(known)}.")
         return [], members

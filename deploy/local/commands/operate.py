@@ -14,7 +14,14 @@ from local.summary import print_lines, print_table
 
 FOLLOW_SECONDS = 0.2
 LAST_LINES = 200
-NOT_UP = {"gateway": None, "services": {}, "broker": None, "postgres": None, "mail": None, "admin": None}
+NOT_UP: dict[str, object] = {
+    "gateway": None,
+    "services": {},
+    "broker": None,
+    "postgres": None,
+    "mail": None,
+    "admin": None,
+}
 
 
 @click.command()
@@ -43,13 +50,10 @@ def logs(name: str | None, *, follow: bool) -> None:
     if not found:
         raise LocalError(f"there is no log of {name}" if name else "there are no logs yet")
     follower = Follower(folder, names, since_end=False)
-    try:
-        print_lines(list(follower.lines())[-LAST_LINES if follow else 0 :])
-        while follow:
-            time.sleep(FOLLOW_SECONDS)
-            print_lines(follower.lines())
-    except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # `./dev logs | head` has had enough
+    print_lines(list(follower.lines())[-LAST_LINES if follow else 0 :])
+    while follow:
+        time.sleep(FOLLOW_SECONDS)
+        print_lines(follower.lines())
 
 
 @click.command()
