@@ -46,10 +46,13 @@ class ClientSettings(Protocol):
     def client_secret(self) -> SecretStr: ...
 
 
-def http_client() -> httpx.AsyncClient:
-    """A client for addresses of our own: no proxy, no redirects, a second try only where none was received."""
+def http_client(transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+    """A client for addresses of our own: no proxy, no redirects, a second try only where no connection was made.
+
+    Tests give a `transport` to stand in for the other side.
+    """
     return httpx.AsyncClient(
-        transport=httpx.AsyncHTTPTransport(retries=1, limits=httpx.Limits(max_connections=50)),
+        transport=transport or httpx.AsyncHTTPTransport(retries=1, limits=httpx.Limits(max_connections=50)),
         timeout=TIMEOUT,
         trust_env=False,
     )

@@ -1,0 +1,77 @@
+"""Auth's API, wired."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Lifespan
+
+from auth.deps import State
+from auth.errors import OAuthError
+from auth.grants import TokenEndpoint
+from auth.keyring import Keyring
+from auth.own_tokens import OwnToken, OwnVerifier
+from auth.routes import internal, oauth, sessions
+from auth.settings import Settings
+from common.database import Database
+from common.health import Health
+from common.http_client import ServiceClient, http_client
+from common.web import Api, by_port, create_api
+
+
+def create_app(
+    settings: Settings,
+    health: Health,
+    *,
+    internal_port: int | None = None,
+    users_transport: httpx.AsyncBaseTransport | None = None,
+) -> ASGIApp:
+    """The public API, and behind `internal_port` what other services call. Tests stand in for users by a transport."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        database = Database.open(settings)
+        keyring = Keyring(database, settings)
+        health.add("postgres", database.ping)
+        health.add("keys", keyring.check)
+        polling = asyncio.create_task(keyring.run(), name="keyring")
+        try:
+            async with http_client(users_transport) as http:
+                users = ServiceClient(http, settings.users_url, OwnToken(keyring, settings))
+                yield State(
+                    settings=settings,
+                    database=database,
+                    keyring=keyring,
+                    tokens=OwnVerifier(keyring, database, settings),
+                    token_endpoint=TokenEndpoint(settings, database, keyring, users),
+                )
+        finally:
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+            await database.close()
+
+    return by_port(public_api(settings, health, lifespan=lifespan), internal_api(settings, health), internal_port)
+
+
+def public_api(settings: Settings, health: Health, *, lifespan: Lifespan[FastAPI] | None = None) -> Api:
+    return create_api(
+        settings,
+        title="Waybill auth",
+        routers=[oauth.router, sessions.router],
+        health=health,
+        lifespan=lifespan,
+        exception_handlers={OAuthError: oauth.render_oauth_error},
+    )
+
+
+def internal_api(settings: Settings, health: Health) -> Api:
+    """Also the token endpoint and the keys, so that a service needs one address of auth."""
+    return create_api(
+        settings,
+        title="Waybill auth, internal",
+        routers=[internal.router, oauth.router],
+        health=health,
+        exception_handlers={OAuthError: oauth.render_oauth_error},
+    )

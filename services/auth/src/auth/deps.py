@@ -1,0 +1,57 @@
+"""What routes are given: a transaction, the caller, and where the request comes from."""
+
+import ipaddress
+from collections.abc import AsyncIterator
+from typing import Annotated, TypedDict
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from auth.grants import TokenEndpoint
+from auth.keyring import Keyring
+from auth.own_tokens import OwnVerifier
+from auth.settings import Settings
+from common.database import Database
+from common.revocation import SCOPE
+from common.security import authenticate, require_roles, require_scopes
+from common.tokens import Principal
+
+
+class State(TypedDict):
+    """What the lifespan yields: `request.state`."""
+
+    settings: Settings
+    database: Database
+    keyring: Keyring
+    tokens: OwnVerifier
+    token_endpoint: TokenEndpoint
+
+
+async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with request.state.database.transaction() as session:
+        yield session
+
+
+SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+PrincipalDep = Annotated[Principal, Depends(authenticate)]
+AdminDep = Annotated[Principal, Depends(require_roles("admin"))]
+RevocationsReader = Depends(require_scopes(SCOPE))
+
+
+def client_network(request: Request) -> str:
+    """The caller's network: one IPv4 address or one IPv6 /64.
+
+    The rightmost `X-Forwarded-For` entry is the peer that the gateway saw; whatever stands left of it, the caller
+    wrote.
+    """
+    forwarded = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
+    peer = forwarded or (request.client.host if request.client is not None else "")
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return "unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address.packed[:8] + bytes(8), 64)))
+    return str(address)

@@ -1,0 +1,64 @@
+"""Refusals. Those of the OAuth endpoints are answered as RFC 6749 §5.2 says, all others as problems."""
+
+from common.errors import AppError, NotFound
+
+
+class OAuthError(AppError):
+    """`code` is the `error` parameter, the detail its `error_description`."""
+
+
+class InvalidRequest(OAuthError):
+    code, title = "invalid_request", "The request is malformed"
+
+
+class InvalidClient(OAuthError):
+    status, code, title = 401, "invalid_client", "Client authentication failed"
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Basic realm="waybill", charset="UTF-8"'})
+
+
+class InvalidGrant(OAuthError):
+    code, title = "invalid_grant", "The grant is wrong, expired or revoked"
+
+
+class UnauthorizedClient(OAuthError):
+    code, title = "unauthorized_client", "The client may not use this grant type"
+
+
+class UnsupportedGrantType(OAuthError):
+    code, title = "unsupported_grant_type", "The grant type is not supported"
+
+
+class InvalidScope(OAuthError):
+    code, title = "invalid_scope", "The scope is unknown, malformed, or more than was granted"
+
+
+class InvalidTarget(OAuthError):
+    """RFC 8707 §2."""
+
+    code, title = "invalid_target", "The resource is not one of ours, or was not granted"
+
+
+class UnsupportedTokenType(OAuthError):
+    """RFC 7009 §2.2.1."""
+
+    code, title = "unsupported_token_type", "This type of token cannot be revoked"
+
+
+class Throttled(OAuthError):
+    """No RFC names an error for it; RFC 6585 §4 gives the status."""
+
+    status, code, title = 429, "slow_down", "Too many attempts, try again later"
+
+
+class TemporarilyUnavailable(OAuthError):
+    status, code, title = 503, "temporarily_unavailable", "Try again soon"
+
+
+class SessionNotFound(NotFound):
+    code, title = "session_not_found", "No such session"
+
+
+class ClientNotFound(NotFound):
+    code, title = "client_not_found", "No such client"

@@ -1,0 +1,73 @@
+"""The events auth publishes. Their data never holds a token, a secret or an address."""
+
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from common.events import Event
+
+Reason = Literal[
+    "logout",
+    "logout_everywhere",
+    "token_revoked",
+    "token_reuse",
+    "deactivated",
+    "erased",
+    "password_changed",
+    "role_changed",
+    "client_secret_changed",
+    "client_deleted",
+]
+
+
+class SessionStarted(Event):
+    type: ClassVar[str] = "auth.session.started.v1"
+
+    session_id: UUID
+    user_id: UUID
+    client_id: str
+
+
+class SessionRevoked(Event):
+    """All tokens with this `sid` are void. `user_id` is absent where the session was a client's own token."""
+
+    type: ClassVar[str] = "auth.session.revoked.v1"
+
+    session_id: UUID
+    user_id: UUID | None = None
+    client_id: str
+    reason: Reason
+
+
+class SubjectRevoked(Event):
+    """Tokens of this `sub` with an `sv` below `min_session_version` are void, but those of one spared session.
+
+    `sessions_ended` says whether the sessions ended too, or go on with new tokens.
+    """
+
+    type: ClassVar[str] = "auth.subject.revoked.v1"
+
+    subject: str
+    user_id: UUID | None = None
+    min_session_version: int
+    except_session_id: UUID | None = None
+    sessions_ended: bool
+    reason: Reason
+
+
+class TokenReuseDetected(Event):
+    """A used refresh token came back: the session was revoked, because somebody else may have had it."""
+
+    type: ClassVar[str] = "auth.token_reuse.detected.v1"
+
+    session_id: UUID
+    user_id: UUID
+    client_id: str
+
+
+class KeysChanged(Event):
+    """A signing key was published, began or ceased to sign, or is gone. Verifiers fetch the set anew."""
+
+    type: ClassVar[str] = "auth.keys.changed.v1"
+
+    kid: str
+    status: Literal["pending", "active", "retiring", "gone"]

@@ -1,0 +1,87 @@
+"""Requests to the OAuth endpoints: the form and the client's credentials in it, read exactly as RFC 6749 says."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, unquote_plus
+
+from auth.errors import InvalidClient, InvalidRequest
+
+_REPEATABLE: Final = frozenset({"resource"})  # RFC 8707 §2
+_MOST_FIELDS: Final = 30
+
+
+class Form:
+    """The parameters of one request. Those without a value count as absent (RFC 6749 §3.2)."""
+
+    def __init__(self, content_type: str, body: bytes) -> None:
+        """Raises `InvalidRequest` for any other content type, malformed encoding, or a repeated parameter."""
+        if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+            raise InvalidRequest("The body must be application/x-www-form-urlencoded")
+        try:
+            pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+        except ValueError:
+            raise InvalidRequest("The form is malformed") from None
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            if name in self._values and name not in _REPEATABLE:
+                raise InvalidRequest("A parameter is repeated")
+            if "\x00" in value:
+                raise InvalidRequest("A parameter holds a NUL character")
+            self._values.setdefault(name, []).append(value)
+
+    def get(self, name: str) -> str | None:
+        return next(iter(self._values.get(name, ())), "") or None
+
+    def all(self, name: str) -> list[str]:
+        return [value for value in self._values.get(name, ()) if value]
+
+    def require(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise InvalidRequest(f"{name} is missing")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """How a client names and proves itself; a public client has no secret."""
+
+    client_id: str
+    secret: str | None = None
+
+
+def client_credentials(form: Form, authorization: Sequence[str]) -> ClientCredentials | None:
+    """The credentials from the `Authorization` header or the form (RFC 6749 §2.3.1); None where there are none.
+
+    Raises `InvalidRequest` where there are two, `InvalidClient` where they are unreadable.
+    """
+    if len(authorization) > 1:
+        raise InvalidRequest("More than one Authorization header")
+    in_header = _basic(authorization[0]) if authorization else None
+    client_id, secret = form.get("client_id"), form.get("client_secret")
+    if in_header is None:
+        if client_id is None and secret is not None:
+            raise InvalidRequest("client_id is missing")
+        return None if client_id is None else ClientCredentials(client_id, secret)
+    if secret is not None or client_id not in (None, in_header.client_id):
+        raise InvalidRequest("More than one client authentication")
+    return in_header
+
+
+def _basic(header: str) -> ClientCredentials | None:
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        raise InvalidClient("Clients authenticate by Basic credentials or in the form")
+    try:
+        client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+        client_id, secret = unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict")
+    except (binascii.Error, ValueError):
+        raise InvalidClient("The Basic credentials are malformed") from None
+    if not colon or "\x00" in client_id + secret:
+        raise InvalidClient("The Basic credentials are malformed")
+    if not client_id and not secret:
+        return None  # a login form whose client fields were left empty sends ":"
+    return ClientCredentials(client_id, secret or None)

@@ -1,0 +1,139 @@
+"""Every select of auth."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import exists, select, tuple_, union_all, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from auth.models import Client, RevokedToken, Session, SigningKey, Subject
+
+
+async def lock_subject(session: AsyncSession, user_id: uuid.UUID) -> Subject | None:
+    """The person's row, locked. Always the first lock: sessions are locked after their person."""
+    return await session.scalar(select(Subject).where(Subject.user_id == user_id).with_for_update())
+
+
+async def lock_or_add_subject(
+    session: AsyncSession, user_id: uuid.UUID, *, version: int, status: str, role: str
+) -> tuple[Subject, bool]:
+    """The person's row, locked, and whether it was not there before."""
+    subject = await lock_subject(session, user_id)
+    if subject is not None:
+        return subject, False
+    added = await session.scalar(
+        insert(Subject)
+        .values(user_id=user_id, version=version, status=status, role=role)
+        .on_conflict_do_nothing()
+        .returning(Subject)
+    )
+    if added is not None:
+        return added, True
+    return (
+        await session.execute(select(Subject).where(Subject.user_id == user_id).with_for_update())
+    ).scalar_one(), False
+
+
+async def lock_family(session: AsyncSession, session_id: uuid.UUID) -> tuple[Subject, Session] | None:
+    """A session with its person, both locked, the person first."""
+    owner = select(Session.user_id).where(Session.id == session_id).scalar_subquery()
+    subject = await session.scalar(select(Subject).where(Subject.user_id == owner).with_for_update())
+    family = await session.scalar(select(Session).where(Session.id == session_id).with_for_update())
+    return None if subject is None or family is None else (subject, family)
+
+
+async def lock_own_session(session: AsyncSession, session_id: uuid.UUID, *, user_id: uuid.UUID) -> Session | None:
+    return await session.scalar(
+        select(Session)
+        .where(Session.id == session_id, Session.user_id == user_id, Session.revoked_at.is_(None))
+        .with_for_update()
+    )
+
+
+async def lock_live_sessions(session: AsyncSession, user_id: uuid.UUID) -> Sequence[Session]:
+    """All unrevoked sessions of a person, locked in one order so that nobody deadlocks."""
+    found = await session.scalars(
+        select(Session)
+        .where(Session.user_id == user_id, Session.revoked_at.is_(None))
+        .order_by(Session.created_at, Session.id)
+        .with_for_update()
+    )
+    return found.all()
+
+
+async def own_sessions(
+    session: AsyncSession,
+    user_id: uuid.UUID,
+    *,
+    now: datetime,
+    after: tuple[datetime, uuid.UUID] | None,
+    limit: int,
+) -> Sequence[Session]:
+    """The person's live sessions, newest first."""
+    query = select(Session).where(Session.user_id == user_id, Session.revoked_at.is_(None), Session.idle_until > now)
+    if after is not None:
+        query = query.where(tuple_(Session.created_at, Session.id) < after)
+    query = query.order_by(Session.created_at.desc(), Session.id.desc()).limit(limit)
+    return (await session.scalars(query)).all()
+
+
+async def is_revoked_session(
+    session: AsyncSession, session_id: uuid.UUID, *, subject_id: str, session_version: int, of_client: bool
+) -> bool:
+    """Whether an unexpired token with these claims is void, as of now."""
+    if of_client:
+        revoked = exists().where(RevokedToken.sid == session_id)
+        outdated = exists().where(Client.id == subject_id, Client.session_version > session_version)
+    else:
+        user_id = uuid.UUID(subject_id)
+        revoked = exists().where(Session.id == session_id, Session.revoked_at.is_not(None))
+        outdated = exists().where(
+            Subject.user_id == user_id,
+            Subject.min_session_version > session_version,
+            Subject.spared_session_id.is_distinct_from(session_id),
+        )
+    return bool(await session.scalar(select(revoked | outdated)))
+
+
+async def revoked_session_ids(session: AsyncSession, *, since: datetime) -> Sequence[uuid.UUID]:
+    query = union_all(
+        select(Session.id).where(Session.revoked_at > since),
+        select(RevokedToken.sid).where(RevokedToken.revoked_at > since),
+    )
+    return (await session.execute(query)).scalars().all()
+
+
+async def cut_subjects(session: AsyncSession, *, since: datetime) -> Sequence[Subject]:
+    return (await session.scalars(select(Subject).where(Subject.revoked_at > since))).all()
+
+
+async def cut_clients(session: AsyncSession, *, since: datetime) -> Sequence[Client]:
+    return (await session.scalars(select(Client).where(Client.revoked_at > since))).all()
+
+
+async def client(session: AsyncSession, client_id: str) -> Client | None:
+    return await session.scalar(select(Client).where(Client.id == client_id, Client.deleted_at.is_(None)))
+
+
+async def lock_client(session: AsyncSession, client_id: str) -> Client | None:
+    query = select(Client).where(Client.id == client_id, Client.deleted_at.is_(None))
+    return await session.scalar(query.with_for_update())
+
+
+async def clients(session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Client]:
+    """Clients, newest first."""
+    query = select(Client).where(Client.deleted_at.is_(None))
+    if after is not None:
+        query = query.where(tuple_(Client.created_at, Client.id) < after)
+    return (await session.scalars(query.order_by(Client.created_at.desc(), Client.id.desc()).limit(limit))).all()
+
+
+async def signing_keys(session: AsyncSession) -> Sequence[SigningKey]:
+    """All keys, oldest first."""
+    return (await session.scalars(select(SigningKey).order_by(SigningKey.created_at, SigningKey.kid))).all()
+
+
+async def forget_devices(session: AsyncSession, user_id: uuid.UUID) -> None:
+    await session.execute(update(Session).where(Session.user_id == user_id).values(device=""))

@@ -1,0 +1,109 @@
+"""The OAuth endpoints (RFC 6749, 8414, 7517). Their errors are OAuth's, not problems."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import Request, Response
+from starlette.responses import JSONResponse
+
+from auth.deps import client_network
+from auth.errors import OAuthError
+from auth.grants import TokenRequest
+from auth.oauth_form import Form, client_credentials
+from auth.schemas import Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
+from auth.scopes import MANAGED_SCOPES, PERSON_SCOPES
+from common.web import ApiRouter
+
+router: Final = ApiRouter(tags=["oauth"])
+
+JWKS_MAX_AGE: Final = 300
+"""Seconds; well below the time that a new key is published before it signs."""
+_NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_CLIENT_AUTHENTICATION: Final = ["client_secret_basic", "client_secret_post"]
+
+
+def _oauth_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": OAuthErrorAnswer, "description": "OAuth error (RFC 6749 §5.2)"} for status in statuses}
+
+
+def _form_of(required: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    properties = {name: {"type": "string", "description": text} for name, text in fields.items()}
+    schema = {"type": "object", "required": [required], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": schema}}}}
+
+
+_CLIENT_FIELDS: Final = {
+    "client_id": "The client, where it is not named by Basic credentials. `web` by default.",
+    "client_secret": "Its secret, where it has one and sends no Basic credentials.",
+}
+
+
+@router.post(
+    "/token",
+    response_model_exclude_none=True,
+    responses=_oauth_errors(400, 401, 429, 503),
+    openapi_extra=_form_of(
+        "grant_type",
+        {
+            "grant_type": "`password`, `refresh_token` or `client_credentials`.",
+            "username": "The person's e-mail address (`password`).",
+            "password": "The person's password (`password`).",
+            "refresh_token": "The newest refresh token of a session (`refresh_token`).",
+            "scope": "Space-separated; less than could be had.",
+            "resource": "The only audience of the access token (RFC 8707); may be repeated.",
+            **_CLIENT_FIELDS,
+        },
+    ),
+)
+async def issue_token(request: Request, response: Response) -> TokenAnswer:
+    """Exchanges a grant for tokens."""
+    form = Form(request.headers.get("content-type", ""), await request.body())
+    credentials = client_credentials(form, request.headers.getlist("authorization"))
+    token_request = TokenRequest(
+        form=form,
+        credentials=credentials,
+        network=client_network(request),
+        device=request.headers.get("user-agent", ""),
+    )
+    answer: TokenAnswer = await request.state.token_endpoint.answer(token_request)
+    response.headers.update(_NO_STORE)
+    return answer
+
+
+@router.get("/.well-known/oauth-authorization-server")
+async def read_metadata(request: Request, response: Response) -> Metadata:
+    """Where everything is, for clients that configure themselves (RFC 8414)."""
+    issuer = request.state.settings.public_url
+    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
+    return Metadata(
+        issuer=issuer,
+        token_endpoint=f"{issuer}/token",
+        jwks_uri=f"{issuer}/.well-known/jwks.json",
+        revocation_endpoint=f"{issuer}/revoke",
+        introspection_endpoint=f"{issuer}/introspect",
+        scopes_supported=list(dict.fromkeys((*PERSON_SCOPES, *MANAGED_SCOPES))),
+        response_types_supported=[],
+        grant_types_supported=["password", "refresh_token", "client_credentials"],
+        token_endpoint_auth_methods_supported=[*_CLIENT_AUTHENTICATION, "none"],
+        revocation_endpoint_auth_methods_supported=[*_CLIENT_AUTHENTICATION, "none"],
+        introspection_endpoint_auth_methods_supported=_CLIENT_AUTHENTICATION,
+        service_documentation=f"{issuer}/docs/auth",
+    )
+
+
+@router.get("/.well-known/jwks.json", response_model=PublishedKeys, responses={304: {"description": "Not modified"}})
+async def read_keys(request: Request) -> Response:
+    """The keys that access tokens are verified with (RFC 7517)."""
+    key_set = request.state.keyring.key_set
+    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}", "ETag": key_set.etag}
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if key_set.etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(key_set.body, media_type="application/json", headers=headers)
+
+
+async def render_oauth_error(_request: Request, error: Exception) -> Response:
+    """RFC 6749 §5.2."""
+    assert isinstance(error, OAuthError)  # noqa: S101 - Starlette dispatches by type; this tells the type checker
+    body = {"error": error.code, "error_description": error.detail}
+    return JSONResponse(body, status_code=error.status, headers=_NO_STORE | error.headers)

@@ -1,0 +1,41 @@
+"""What tokens can be good for: scopes (RFC 6749 §3.3) and resources (RFC 8707)."""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from auth.errors import InvalidScope, InvalidTarget
+from common.settings import resource
+
+PERSON_SCOPES: Final = ("account", "orders:read", "orders:write", "notifications:read", "notifications:write")
+"""What a person's session in a first-party client may do."""
+
+CLIENT_SCOPES: Final = ("orders:read", "orders:write", "notifications:read", "events:read")
+INTERNAL_SCOPES: Final = ("credentials:verify", "links:issue", "revocations:read")
+"""For services' own calls to each other."""
+
+MANAGED_SCOPES: Final = (*CLIENT_SCOPES, *INTERNAL_SCOPES)
+"""What an administrator may give a client."""
+
+RESOURCES: Final = tuple(resource(service) for service in ("auth", "users", "orders", "notifier"))
+
+
+def narrow_scope(requested: str | None, granted: Sequence[str]) -> tuple[str, ...]:
+    """The scopes of a new token: all that were granted, or those of them that are asked for.
+
+    Raises `InvalidScope` where one is asked for that was not granted.
+    """
+    if requested is None:
+        return tuple(granted)
+    wanted = requested.split(" ")
+    if not set(wanted) <= set(granted):
+        raise InvalidScope
+    return tuple(scope for scope in granted if scope in wanted)
+
+
+def narrow_resources(requested: Collection[str], granted: Sequence[str]) -> tuple[str, ...]:
+    """The audience of a new token, likewise. Raises `InvalidTarget`."""
+    if not requested:
+        return tuple(granted)
+    if not set(requested) <= set(granted):
+        raise InvalidTarget
+    return tuple(target for target in granted if target in requested)

@@ -1,0 +1,190 @@
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from auth.app import create_app
+from auth.settings import Settings, StaticClient
+from common.database import Database, new_id
+from common.health import Health
+from common.jwks import JwksClient
+from common.settings import resource
+from common.testing import MakeDatabase, eventually
+from common.tokens import Principal, TokenVerifier
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+INTERNAL_PORT = 9
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+async def settings(make_database: MakeDatabase) -> Settings:
+    return Settings(
+        database_url=SecretStr(await make_database(MIGRATIONS)),
+        amqp_url=SecretStr("amqp://127.0.0.1:1/"),
+        public_url="http://gateway.test",
+        auth_url="http://auth.test",
+        users_url="http://users.test",
+        key_encryption_key=SecretStr(base64.b64encode(b"k" * 32).decode()),
+        refresh_token_secret=SecretStr(base64.b64encode(b"r" * 32).decode()),
+        service_clients=(
+            StaticClient(
+                client_id="orders",
+                secret_sha256=hashlib.sha256(b"orders-secret").hexdigest(),
+                scopes=("revocations:read",),
+            ),
+            StaticClient(
+                client_id="notifier",
+                secret_sha256=hashlib.sha256(b"s:e c+r/e%t").hexdigest(),
+                scopes=("revocations:read", "links:issue"),
+            ),
+        ),
+    )
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    database = Database.open(settings, role="test")
+    yield database
+    await database.close()
+
+
+@dataclass
+class Person:
+    email: str
+    user_id: UUID = field(default_factory=new_id)
+    role: str = "user"
+    version: int = 1
+
+
+class Users:
+    """Stands in for users: knows people, and can be away, throttling or slow."""
+
+    def __init__(self) -> None:
+        self.people: dict[str, Person] = {}
+        self.asked: list[tuple[dict[str, str], str]] = []
+        self.instead: Callable[[], httpx.Response] | None = None
+        self.on_verified: Callable[[Person], Any] | None = None
+        self.transport = httpx.MockTransport(self._answer)
+
+    def add(self, email: str, *, role: str = "user", version: int = 1) -> Person:
+        self.people[email] = Person(email, role=role, version=version)
+        return self.people[email]
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        assert (request.method, str(request.url)) == ("POST", "http://users.test/internal/credentials/verify")
+        body = json.loads(request.content)
+        self.asked.append((body, request.headers["Authorization"].removeprefix("Bearer ")))
+        if self.instead is not None:
+            return self.instead()
+        person = self.people.get(body["email"])
+        if person is None or body["password"] != PASSWORD:
+            return httpx.Response(401, json={"code": "invalid_credentials"})
+        answer = {
+            "user_id": str(person.user_id),
+            "role": person.role,
+            "status": "active",
+            "version": person.version,
+        }
+        if self.on_verified is not None:
+            await self.on_verified(person)
+        return httpx.Response(200, json=answer)
+
+
+@dataclass
+class Auth:
+    """Auth as its callers see it: through the gateway, and on its internal port."""
+
+    http: httpx.AsyncClient
+    internal: httpx.AsyncClient
+    users: Users
+    health: Health
+    app: ASGIApp
+
+    async def token(self, **form: str) -> httpx.Response:
+        return await self.http.post("/token", data=form)
+
+    async def sign_in(self, person: Person, **form: str) -> dict[str, Any]:
+        answer = await self.token(grant_type="password", username=person.email, password=PASSWORD, **form)
+        assert answer.status_code == 200, answer.text
+        tokens: dict[str, Any] = answer.json()
+        return tokens
+
+    async def refresh(self, refresh_token: str, **form: str) -> httpx.Response:
+        return await self.token(grant_type="refresh_token", refresh_token=refresh_token, **form)
+
+    async def principal(self, access_token: str, service: str = "orders") -> Principal:
+        """What another service makes of the token, by the published keys."""
+        keys = JwksClient(self.internal, f"http://auth.test:{INTERNAL_PORT}/.well-known/jwks.json")
+        verifier = TokenVerifier(issuer="http://gateway.test", audience=resource(service), keys=keys)
+        return await verifier.verify(access_token)
+
+    async def service_token(self, scope: str = "revocations:read") -> dict[str, str]:
+        answer = await self.http.post(
+            "/token",
+            data={"grant_type": "client_credentials", "scope": scope},
+            auth=httpx.BasicAuth("orders", "orders-secret"),
+        )
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+@contextlib.asynccontextmanager
+async def running(app: ASGIApp) -> AsyncIterator[ASGIApp]:
+    """The app with its lifespan and state, as a server runs it."""
+    state: dict[str, Any] = {}
+    to_app: asyncio.Queue[Message] = asyncio.Queue()
+    from_app: asyncio.Queue[Message] = asyncio.Queue()
+    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": state}
+    lifespan = asyncio.ensure_future(app(scope, to_app.get, from_app.put))
+    await to_app.put({"type": "lifespan.startup"})
+    started = await from_app.get()
+    assert started["type"] == "lifespan.startup.complete", started
+
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": dict(state)}, receive, send)
+
+    try:
+        yield with_state
+    finally:
+        await to_app.put({"type": "lifespan.shutdown"})
+        await lifespan
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, users: Users) -> AsyncIterator[Auth]:
+    health = Health()
+    app = create_app(settings, health, internal_port=INTERNAL_PORT, users_transport=users.transport)
+    async with running(app) as asgi:
+        transport = httpx.ASGITransport(asgi, client=("192.0.2.1", 4711))
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://auth.test") as http,
+            httpx.AsyncClient(transport=transport, base_url=f"http://auth.test:{INTERNAL_PORT}") as internal,
+        ):
+            await eventually(lambda: is_ready(health))
+            yield Auth(http, internal, users, health, asgi)
+
+
+async def is_ready(health: Health) -> bool:
+    return (await health.ready())[0]
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+@pytest.fixture
+async def auth(settings: Settings, users: Users) -> AsyncIterator[Auth]:
+    async with serving(settings, users) as auth:
+        yield auth

@@ -1,0 +1,225 @@
+"""POST /token: what is granted, and how each wrong request is told so (RFC 6749 §5)."""
+
+import httpx
+import jwt
+import pytest
+
+from common.settings import resource
+from common.tokens import InvalidToken
+
+from .conftest import PASSWORD, Auth
+
+CLAIMS = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "sv", "auth_time", "roles"}
+
+
+async def test_a_person_signs_in_with_a_password(auth: Auth) -> None:
+    ada = auth.users.add("ada@example.com", role="staff", version=3)
+    answer = await auth.token(grant_type="password", username="ada@example.com", password=PASSWORD)
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    tokens = answer.json()
+    assert tokens.keys() == {"access_token", "token_type", "expires_in", "refresh_token", "scope"}
+    assert (tokens["token_type"], tokens["expires_in"]) == ("bearer", 300)
+    assert tokens["scope"] == "account orders:read orders:write notifications:read notifications:write"
+    for service in ("auth", "users", "orders", "notifier"):
+        principal = await auth.principal(tokens["access_token"], service)
+        assert principal.user_id == ada.user_id
+        assert principal.roles == {"staff"}
+
+
+async def test_an_access_token_says_what_the_contract_lists_and_nothing_personal(auth: Auth) -> None:
+    ada = auth.users.add("ada@example.com")
+    token = (await auth.sign_in(ada))["access_token"]
+    header = jwt.get_unverified_header(token)
+    claims = jwt.decode(token, options={"verify_signature": False})
+    keys = (await auth.http.get("/.well-known/jwks.json")).json()["keys"]
+    assert header == {"typ": "at+jwt", "alg": "ES256", "kid": keys[0]["kid"]}
+    assert claims.keys() == CLAIMS
+    assert claims["iss"] == "http://gateway.test"
+    assert claims["sub"] == str(ada.user_id)
+    assert claims["aud"] == [resource(service) for service in ("auth", "users", "orders", "notifier")]
+    assert claims["exp"] - claims["iat"] == 300
+    assert (claims["client_id"], claims["roles"]) == ("web", ["user"])
+
+
+async def test_scope_and_resource_narrow_the_token(auth: Auth) -> None:
+    ada = auth.users.add("ada@example.com")
+    tokens = await auth.sign_in(ada, scope="orders:read", resource=resource("orders"))
+    assert tokens["scope"] == "orders:read"
+    assert (await auth.principal(tokens["access_token"], "orders")).scopes == {"orders:read"}
+    with pytest.raises(InvalidToken):
+        await auth.principal(tokens["access_token"], "users")
+
+
+async def test_the_login_form_of_the_docs_page_works(auth: Auth) -> None:
+    """Swagger's Authorize button sends empty client fields as Basic credentials `:`."""
+    ada = auth.users.add("ada@example.com")
+    form = {"grant_type": "password", "username": ada.email, "password": PASSWORD}
+    for headers in ({"Authorization": "Basic Og=="}, {"Authorization": "Basic d2ViOg=="}, {}):
+        assert (await auth.http.post("/token", data=form, headers=headers)).status_code == 200
+    empty = {"client_id": "", "client_secret": "", "scope": ""}
+    assert (await auth.http.post("/token", data=form | empty)).status_code == 200
+
+
+async def test_auth_asks_users_with_its_own_token_and_names_the_network(auth: Auth) -> None:
+    ada = auth.users.add("ada@example.com")
+    form = {"grant_type": "password", "username": ada.email, "password": PASSWORD}
+    await auth.http.post("/token", data=form, headers={"X-Forwarded-For": "203.0.113.9, 198.51.100.7"})
+    await auth.http.post("/token", data=form)
+    (first, token), (second, _) = auth.users.asked
+    assert first == {"email": ada.email, "password": PASSWORD, "network": "198.51.100.7"}
+    assert second["network"] == "192.0.2.1"
+    principal = await auth.principal(token, "users")
+    assert (principal.client_id, principal.scopes) == ("auth", frozenset({"credentials:verify"}))
+
+
+@pytest.mark.parametrize(
+    ("username", "password"),
+    [("ada@example.com", "wrong"), ("nobody@example.com", PASSWORD), ("a" * 400, PASSWORD), ("x", "p" * 2000)],
+)
+async def test_wrong_credentials_are_an_invalid_grant(auth: Auth, username: str, password: str) -> None:
+    auth.users.add("ada@example.com")
+    answer = await auth.token(grant_type="password", username=username, password=password)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_throttling_by_users_is_passed_on(auth: Auth) -> None:
+    auth.users.instead = lambda: httpx.Response(429, headers={"Retry-After": "7"})
+    answer = await auth.token(grant_type="password", username="ada@example.com", password=PASSWORD)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+
+
+@pytest.mark.parametrize("status", [500, 503, 403, 404])
+async def test_a_failing_users_is_an_outage(auth: Auth, status: int) -> None:
+    auth.users.instead = lambda: httpx.Response(status, headers={"Retry-After": "3"})
+    answer = await auth.token(grant_type="password", username="ada@example.com", password=PASSWORD)
+    assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+    assert answer.headers["Retry-After"]
+
+
+async def test_users_away_is_an_outage_for_passwords_only(auth: Auth) -> None:
+    ada = auth.users.add("ada@example.com")
+    tokens = await auth.sign_in(ada)
+
+    def away() -> httpx.Response:
+        raise httpx.ConnectError("away")
+
+    auth.users.instead = away
+    assert (await auth.token(grant_type="password", username=ada.email, password=PASSWORD)).status_code == 503
+    assert (await auth.refresh(tokens["refresh_token"])).status_code == 200
+
+
+BASIC = {"Authorization": httpx.BasicAuth("orders", "orders-secret")._auth_header}
+FORM = "application/x-www-form-urlencoded"
+
+
+PERSON = "grant_type=password&username=a&password=b"
+SERVICE = "grant_type=client_credentials"
+AS_JSON = {"Content-Type": "application/json"}
+
+WRONG: dict[tuple[int, str], dict[str, tuple[str, dict[str, str]]]] = {
+    (400, "invalid_request"): {
+        "nothing": ("", {}),
+        "empty grant type": ("grant_type=", {}),
+        "no password": ("grant_type=password&username=a", {}),
+        "no refresh token": ("grant_type=refresh_token", {}),
+        "repeated": (f"{PERSON}&username=b", {}),
+        "repeated grant type": (f"{PERSON}&grant_type=password", {}),
+        "NUL": ("grant_type=password&username=%00&password=c", {}),
+        "not UTF-8": ("grant_type=password&username=%ff&password=c", {}),
+        "a surrogate": ("grant_type=password&username=%ed%a0%80&password=c", {}),
+        "too many fields": ("&".join(f"f{number}=1" for number in range(40)), {}),
+        "JSON": ('{"grant_type": "password"}', AS_JSON),
+        "secret without id": (f"{SERVICE}&client_secret=x", {}),
+        "two authentications": (f"{SERVICE}&client_id=orders&client_secret=orders-secret", BASIC),
+        "two client ids": (f"{SERVICE}&client_id=users", BASIC),
+    },
+    (400, "unsupported_grant_type"): {
+        "implicit": ("grant_type=implicit", {}),
+        "in capitals": ("grant_type=PASSWORD&username=a&password=b", {}),
+    },
+    (400, "unauthorized_client"): {
+        "a public client for itself": (f"{SERVICE}&client_id=web", {}),
+        "a service with a password": (PERSON, BASIC),
+    },
+    (400, "invalid_scope"): {
+        "unknown": (f"{PERSON}&scope=admin", {}),
+        "two spaces": (f"{PERSON}&scope=account%20%20orders:read", {}),
+        "internal": (f"{PERSON}&scope=revocations:read", {}),
+        "another service's": (f"{SERVICE}&scope=links:issue", BASIC),
+    },
+    (400, "invalid_target"): {"not ours": (f"{PERSON}&resource=https://x.invalid", {})},
+    (400, "invalid_grant"): {"never a token of ours": ("grant_type=refresh_token&refresh_token=x", {})},
+    (401, "invalid_client"): {
+        "none": (SERVICE, {}),
+        "unknown": (f"{SERVICE}&client_id=nobody&client_secret=x", {}),
+        "wrong secret": (f"{SERVICE}&client_id=orders&client_secret=x", {}),
+        "no secret": (f"{SERVICE}&client_id=orders", {}),
+        "a public client's secret": (f"{SERVICE}&client_id=web&client_secret=x", {}),
+        "a bearer token": (SERVICE, {"Authorization": "Bearer x"}),
+        "no base64": (SERVICE, {"Authorization": "Basic !"}),
+        "no colon": (SERVICE, {"Authorization": "Basic eA=="}),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("expected", "content", "headers"),
+    [
+        pytest.param(expected, *request, id=f"{expected[1]}: {name}")
+        for expected, requests in WRONG.items()
+        for name, request in requests.items()
+    ],
+)
+async def test_a_wrong_request_is_told_so_as_rfc_6749_says(
+    auth: Auth, expected: tuple[int, str], content: str, headers: dict[str, str]
+) -> None:
+    answer = await auth.http.post("/token", content=content, headers={"Content-Type": FORM} | headers)
+    assert (answer.status_code, answer.json()["error"]) == expected
+    assert answer.json().keys() == {"error", "error_description"}
+    assert (answer.headers["Cache-Control"], answer.headers["Pragma"]) == ("no-store", "no-cache")
+    if answer.status_code == 401:
+        assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+    assert not auth.users.asked
+
+
+async def test_two_authorization_headers_are_an_invalid_request(auth: Auth) -> None:
+    headers = [("Authorization", BASIC["Authorization"])] * 2
+    answer = await auth.http.post("/token", data={"grant_type": "client_credentials"}, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("by", ["header", "form"])
+async def test_a_service_gets_a_token_for_itself(auth: Auth, by: str) -> None:
+    form = {"grant_type": "client_credentials", "scope": "links:issue", "resource": resource("users")}
+    headers = {}
+    if by == "header":
+        # RFC 6749 §2.3.1: id and secret are form-encoded first.
+        headers = {"Authorization": httpx.BasicAuth("notifier", "s%3Ae+c%2Br%2Fe%25t")._auth_header}
+    else:
+        form |= {"client_id": "notifier", "client_secret": "s:e c+r/e%t"}
+    answer = await auth.http.post("/token", data=form, headers=headers)
+    assert answer.status_code == 200
+    assert answer.json().keys() == {"access_token", "token_type", "expires_in", "scope"}
+    principal = await auth.principal(answer.json()["access_token"], "users")
+    assert principal.is_client
+    assert (principal.client_id, principal.scopes, principal.roles) == (
+        "notifier",
+        frozenset({"links:issue"}),
+        frozenset(),
+    )
+    with pytest.raises(InvalidToken):
+        await auth.principal(answer.json()["access_token"], "orders")
+
+
+async def test_a_service_gets_all_its_scopes_when_it_names_none(auth: Auth) -> None:
+    answer = await auth.http.post(
+        "/token", data={"grant_type": "client_credentials"}, auth=httpx.BasicAuth("orders", "orders-secret")
+    )
+    assert answer.json()["scope"] == "revocations:read"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_the_token_endpoint_takes_nothing_but_post(auth: Auth, method: str) -> None:
+    assert (await auth.http.request(method, "/token")).status_code == 405
