@@ -127,7 +127,7 @@ async def test_of_many_at_once_one_has_the_effect_and_the_rest_conflict_or_repea
 
 
 async def test_a_write_of_one_statement_takes_the_key_in_the_same_statement(database: Database) -> None:
-    statement = f"WITH claimed AS ({STORE}) INSERT INTO effects (note) SELECT $9 FROM claimed RETURNING note"
+    statement = f"WITH claimed AS ({STORE}) INSERT INTO effects (note) SELECT $9 FROM claimed RETURNING note"  # noqa: S608 - constants
 
     async def place(attempt: Attempt) -> str | None:
         async with database.engine.connect() as connection:
