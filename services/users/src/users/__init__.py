@@ -1,0 +1,1 @@
+"""People and their credentials: sign-up, profiles, roles, passwords, one-time links."""

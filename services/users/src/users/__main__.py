@@ -1,0 +1,13 @@
+"""`python -m users COMMAND`."""
+
+from common.commands import RELAY, command_line
+
+main = command_line(
+    "users",
+    settings="users.settings:UsersSettings",
+    roles={"api": "users.app:create_app", "relay": RELAY},
+    commands={"promote": "users.commands:promote"},
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The API of users, public and internal: the only wiring."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from common.access import token_verifier
+from common.database import Database
+from common.health import Health
+from common.tokens import TokenVerifier
+from common.web import by_port, create_api
+from users import routes, upkeep
+from users.deps import State
+from users.gate import Gate
+from users.passwords import HashingPool
+from users.settings import UsersSettings
+
+
+def create_app(
+    settings: UsersSettings,
+    health: Health,
+    *,
+    internal_port: int | None = None,
+    tokens: TokenVerifier | None = None,
+) -> ASGIApp:
+    """What arrives at `internal_port` is other services'. `tokens` stands in for a verifier fed by auth."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
+        async with contextlib.AsyncExitStack() as stack:
+            database = Database.open(settings)
+            stack.push_async_callback(database.close)
+            health.add("postgres", database.ping)
+            hashing = HashingPool(threads=settings.password_threads, queue=settings.password_queue)
+            stack.callback(hashing.close)
+            if tokens is not None:
+                verifier = tokens
+            else:
+                verifier = await stack.enter_async_context(token_verifier(settings, health))
+            await stack.enter_async_context(upkeep.running(database))
+            yield State(database=database, tokens=verifier, hashing=hashing, gate=Gate())
+
+    public = create_api(
+        settings,
+        title="Waybill users",
+        description="People and their accounts.",
+        routers=routes.PUBLIC,
+        health=health,
+        lifespan=lifespan,
+    )
+    internal = create_api(
+        settings,
+        title="Waybill users, internal",
+        description="For other services only.",
+        routers=routes.INTERNAL,
+        health=health,
+    )
+    return by_port(public, internal, internal_port)

@@ -1,0 +1,39 @@
+"""Operators' commands of users."""
+
+from typing import Any
+
+import click
+
+from common.commands import run
+from common.database import Database
+from common.errors import AppError
+from users.handlers.administration import promote as promote_user
+from users.models import Role
+from users.settings import UsersSettings
+
+
+@click.command()
+@click.argument("email")
+@click.argument("role", type=click.Choice(["user", "staff", "admin"]))
+@click.pass_obj
+def promote(load: Any, email: str, role: Role) -> None:
+    """Give the account with this EMAIL a ROLE; makes the first admin.
+
+    Exits with 0 when the account has the role afterwards, also when it had it before, and with 1 when it does not.
+    """
+    click.echo(run(_promote(load("promote"), email, role)))
+
+
+async def _promote(settings: UsersSettings, email: str, role: Role) -> str:
+    database = Database.open(settings, role="promote")
+    try:
+        async with database.transaction() as session:
+            user, before = await promote_user(session, email.lower(), role)
+    except AppError as refusal:
+        raise click.ClickException(f"{email}: {refusal.detail}") from None
+    finally:
+        await database.close()
+    note = "" if user.status == "active" else " (the account is deactivated)"
+    if before == role:
+        return f"{user.email} is {role} already{note}"
+    return f"{user.email} is {role} now, was {before}{note}"

@@ -1,0 +1,179 @@
+"""Accounts and one-time links: tables, and the rules of their state."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, DateTime, Double, ForeignKey, Index, LargeBinary, MetaData, SmallInteger, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from common.database import NAMING, new_id, utc_now
+
+Role = Literal["user", "staff", "admin"]
+Status = Literal["active", "deactivated"]
+LinkPurpose = Literal["verify_email", "reset_password"]
+ProfileField = Literal["name", "email", "age"]
+
+PROFILE_FIELDS: Final[tuple[ProfileField, ...]] = ("name", "email", "age")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: DateTime(timezone=True), str: Text}  # noqa: RUF012 - SQLAlchemy's declaration
+
+
+class User(Base):
+    """An account. `version` counts its events: each change that is told goes with one `touch`, under the row's lock."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        CheckConstraint("char_length(name) BETWEEN 1 AND 100", name="name"),
+        CheckConstraint("email = lower(email) AND char_length(email) <= 254", name="email"),
+        CheckConstraint("age BETWEEN 1 AND 149", name="age"),
+        CheckConstraint("role IN ('user', 'staff', 'admin')", name="role"),
+        CheckConstraint("status IN ('active', 'deactivated')", name="status"),
+        CheckConstraint("password_hash LIKE '$argon2id$%'", name="password_hash"),
+        CheckConstraint("version >= 1", name="version"),
+        # For admins' lists, and for locking all admins; the many in between are in neither.
+        Index(None, "role", "id", postgresql_where="role <> 'user'"),
+        Index(None, "status", "id", postgresql_where="status <> 'active'"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    email: Mapped[str] = mapped_column(unique=True)
+    email_verified: Mapped[bool]
+    # Loaded only where a query says so: nothing that lists or shows people holds a hash by accident.
+    password_hash: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)
+    role: Mapped[Role] = mapped_column(Text)
+    status: Mapped[Status] = mapped_column(Text)
+    age: Mapped[int | None] = mapped_column(SmallInteger)
+    version: Mapped[int]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    @classmethod
+    def register(cls, *, name: str, email: str, age: int | None, password_hash: str) -> "User":
+        now = utc_now()
+        return cls(
+            id=new_id(),
+            name=name,
+            email=email,
+            email_verified=False,
+            password_hash=password_hash,
+            role="user",
+            status="active",
+            age=age,
+            version=1,
+            created_at=now,
+            updated_at=now,
+        )
+
+    @property
+    def is_active_admin(self) -> bool:
+        return self.role == "admin" and self.status == "active"
+
+    def change_profile(self, changes: Mapping[ProfileField, Any]) -> list[ProfileField]:
+        """Sets the given fields and returns those that are different now. A new address is not a verified one."""
+        changed = [field for field in PROFILE_FIELDS if field in changes and changes[field] != getattr(self, field)]
+        for field in changed:
+            setattr(self, field, changes[field])
+        if "email" in changed:
+            self.email_verified = False
+        if changed:
+            self.touch()
+        return changed
+
+    def change_role(self, role: Role) -> bool:
+        """Whether that is another role than before."""
+        if self.role == role:
+            return False
+        self.role = role
+        self.touch()
+        return True
+
+    def change_status(self, status: Status) -> bool:
+        """Whether that is another status than before."""
+        if self.status == status:
+            return False
+        self.status = status
+        self.touch()
+        return True
+
+    def verify_email(self) -> bool:
+        """Whether the address was not verified before."""
+        if self.email_verified:
+            return False
+        self.email_verified = True
+        self.touch()
+        return True
+
+    def set_password(self, password_hash: str) -> None:
+        self.password_hash = password_hash
+        self.touch()
+
+    def touch(self) -> None:
+        self.version += 1
+        self.updated_at = utc_now()
+
+
+class SecretLink(Base):
+    """A one-time link that somebody asked for. Its secrets are made when mails are written, and kept as hashes.
+
+    Links that a change of the account makes pointless are deleted.
+    """
+
+    __tablename__ = "secret_links"
+    __table_args__ = (CheckConstraint("purpose IN ('verify_email', 'reset_password')", name="purpose"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    purpose: Mapped[LinkPurpose] = mapped_column(Text)
+    requested_at: Mapped[datetime] = mapped_column(index=True)
+    used_at: Mapped[datetime | None]
+
+
+class SecretLinkToken(Base):
+    """One mail's secret. A mail that had to be written twice has two, either of which spends the link."""
+
+    __tablename__ = "secret_link_tokens"
+    __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest"),)
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    link_id: Mapped[UUID] = mapped_column(ForeignKey("secret_links.id", ondelete="CASCADE"), index=True)
+    expires_at: Mapped[datetime]
+
+
+class LoginBackoff(Base):
+    """Failed sign-ins of one account from one network since the last success, and those not decided yet."""
+
+    __tablename__ = "login_backoffs"
+    __table_args__ = (CheckConstraint("failures >= 0 AND in_flight >= 0", name="counts"),)
+
+    key: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    failures: Mapped[int]
+    in_flight: Mapped[int]
+    blocked_until: Mapped[datetime | None]
+    updated_at: Mapped[datetime]
+
+
+class LoginBucket(Base):
+    """A leaky bucket of failed sign-ins: `level` as it was at `updated_at`."""
+
+    __tablename__ = "login_buckets"
+    __table_args__ = (CheckConstraint("level >= 0", name="level"),)
+
+    key: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    level: Mapped[float] = mapped_column(Double)
+    updated_at: Mapped[datetime]
+
+
+class KnownNetwork(Base):
+    """A network that somebody signed in from: strangers' failures elsewhere never block it."""
+
+    __tablename__ = "known_networks"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    network: Mapped[str] = mapped_column(primary_key=True)
+    last_login_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,0 +1,230 @@
+"""Every select of users, and the writes that are statements of their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Select, and_, delete, func, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import undefer
+
+from common.errors import NotFound
+from common.outbox import event_log, outbox
+from users.models import KnownNetwork, LinkPurpose, Role, SecretLink, SecretLinkToken, Status, User
+
+
+async def user(session: AsyncSession, user_id: UUID) -> User:
+    """Raises `NotFound`."""
+    return await _one(session, select(User).where(User.id == user_id))
+
+
+async def user_by_email(session: AsyncSession, email: str) -> User:
+    """Raises `NotFound`."""
+    return await _one(session, select(User).where(User.email == email))
+
+
+async def user_with_password(session: AsyncSession, user_id: UUID) -> User:
+    """The account with its password's hash. Raises `NotFound`."""
+    return await _one(session, select(User).where(User.id == user_id).options(undefer(User.password_hash)))
+
+
+async def lock_user(session: AsyncSession, user_id: UUID) -> User:
+    """The account, its row locked: its version and its events are the caller's. Raises `NotFound`."""
+    return await _one(session, select(User).where(User.id == user_id).with_for_update())
+
+
+async def lock_user_with_password(session: AsyncSession, user_id: UUID) -> User:
+    """As both. Raises `NotFound`."""
+    statement = select(User).where(User.id == user_id).options(undefer(User.password_hash))
+    return await _one(session, statement.with_for_update())
+
+
+async def lock_user_by_email(session: AsyncSession, email: str) -> User:
+    """As `lock_user`."""
+    return await _one(session, select(User).where(User.email == email).with_for_update())
+
+
+async def _one(session: AsyncSession, statement: Select[User]) -> User:
+    found = await session.scalar(statement, execution_options={"populate_existing": True})
+    if found is None:
+        raise NotFound("There is no such user.")
+    return found
+
+
+async def lock_active_admins(session: AsyncSession) -> Sequence[UUID]:
+    """The ids of all active admins, their rows locked, in an order that two who do so cannot deadlock in.
+
+    Taken before any other account's lock by whatever could take an admin away.
+    """
+    statement = select(User.id).where(User.role == "admin", User.status == "active").order_by(User.id)
+    return (await session.scalars(statement.with_for_update())).all()
+
+
+async def is_email_taken(session: AsyncSession, email: str) -> bool:
+    return await session.scalar(select(literal(1)).where(User.email == email)) is not None
+
+
+async def users(
+    session: AsyncSession,
+    *,
+    email: str | None,
+    role: Role | None,
+    status: Status | None,
+    after: UUID | None,
+    limit: int,
+) -> Sequence[User]:
+    """Newest first: ids sort by time."""
+    statement = select(User).order_by(User.id.desc()).limit(limit)
+    if email is not None:
+        statement = statement.where(User.email == email)
+    if role is not None:
+        statement = statement.where(User.role == role)
+    if status is not None:
+        statement = statement.where(User.status == status)
+    if after is not None:
+        statement = statement.where(User.id < after)
+    return (await session.scalars(statement)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class LoginCandidate:
+    """The account that a sign-in names. `last_login_at` is of sign-ins from the same network."""
+
+    user_id: UUID
+    role: Role
+    status: Status
+    version: int
+    password_hash: str
+    last_login_at: datetime | None
+
+
+async def login_candidate(session: AsyncSession, email: str, network: str) -> LoginCandidate | None:
+    known = and_(KnownNetwork.user_id == User.id, KnownNetwork.network == network)
+    row = (
+        await session.execute(
+            select(User.id, User.role, User.status, User.version, User.password_hash, KnownNetwork.last_login_at)
+            .outerjoin(KnownNetwork, known)
+            .where(User.email == email)
+        )
+    ).one_or_none()
+    return LoginCandidate(*row) if row is not None else None
+
+
+async def note_login(session: AsyncSession, user_id: UUID, network: str) -> None:
+    """Remembers the network. Nothing happens for an account that was erased meanwhile."""
+    present = (
+        select(User.id, literal(network), func.now())
+        .where(User.id == user_id)
+        .with_for_update(read=True, key_share=True)
+    )
+    statement = insert(KnownNetwork).from_select(["user_id", "network", "last_login_at"], present)
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[KnownNetwork.user_id, KnownNetwork.network], set_={"last_login_at": func.now()}
+        )
+    )
+
+
+async def replace_hash(session: AsyncSession, user_id: UUID, *, old: str, new: str) -> None:
+    """The same password under other parameters: no change that anybody is told of."""
+    await session.execute(update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new))
+
+
+async def links_since(session: AsyncSession, user_id: UUID, purpose: LinkPurpose, since: timedelta) -> int:
+    count = await session.scalar(
+        select(func.count())
+        .select_from(SecretLink)
+        .where(
+            SecretLink.user_id == user_id,
+            SecretLink.purpose == purpose,
+            SecretLink.requested_at > func.now() - since,
+        )
+    )
+    return count or 0
+
+
+async def void_links(session: AsyncSession, user_id: UUID) -> None:
+    """Makes all links void that the account has not used yet, those in mails included."""
+    await session.execute(delete(SecretLink).where(SecretLink.user_id == user_id, SecretLink.used_at.is_(None)))
+
+
+async def lock_issuable_link(session: AsyncSession, link_id: UUID, *, within: timedelta) -> tuple[SecretLink, User]:
+    """A link whose mail may still be written, and for whom. Raises `NotFound`."""
+    row = (
+        await session.execute(
+            select(SecretLink, User)
+            .join(User, User.id == SecretLink.user_id)
+            .where(
+                SecretLink.id == link_id,
+                SecretLink.used_at.is_(None),
+                SecretLink.requested_at > func.now() - within,
+                User.status == "active",
+            )
+            .with_for_update(of=SecretLink)
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound("There is no such link to issue.")
+    return row.SecretLink, row.User
+
+
+async def link_owner(session: AsyncSession, digest: bytes, purpose: LinkPurpose) -> User | None:
+    """Whose link this is the secret of, as long as it is good."""
+    found: User | None = await session.scalar(
+        select(User)
+        .join(SecretLink, SecretLink.user_id == User.id)
+        .join(SecretLinkToken, SecretLinkToken.link_id == SecretLink.id)
+        .where(*_good(digest, purpose), User.status == "active")
+    )
+    return found
+
+
+async def lock_good_link(session: AsyncSession, digest: bytes, purpose: LinkPurpose) -> SecretLink | None:
+    """The link itself, locked; the account's row is locked before it."""
+    found: SecretLink | None = await session.scalar(
+        select(SecretLink)
+        .join(SecretLinkToken, SecretLinkToken.link_id == SecretLink.id)
+        .where(*_good(digest, purpose))
+        .with_for_update(of=SecretLink),
+        execution_options={"populate_existing": True},
+    )
+    return found
+
+
+def _good(digest: bytes, purpose: LinkPurpose) -> tuple[Any, ...]:
+    return (
+        SecretLinkToken.digest == digest,
+        SecretLinkToken.expires_at > func.now(),
+        SecretLink.used_at.is_(None),
+        SecretLink.purpose == purpose,
+    )
+
+
+_NETWORKS_KEPT: Final = timedelta(days=180)
+_LINKS_KEPT: Final = timedelta(days=7)
+
+
+async def forget_old(session: AsyncSession) -> None:
+    """Deletes networks not signed in from for long, and links that are over."""
+    await session.execute(delete(KnownNetwork).where(KnownNetwork.last_login_at < func.now() - _NETWORKS_KEPT))
+    await session.execute(delete(SecretLink).where(SecretLink.requested_at < func.now() - _LINKS_KEPT))
+
+
+_BLANKS: Final = {"name": "Erased", "email": "erased@waybill.invalid"}
+
+
+async def scrub_events(session: AsyncSession, user_id: UUID) -> None:
+    """Takes name and address out of an account's recorded events, which stay valid by their schema.
+
+    The outbox first: where the relay is about to move a row, this waits for it and then finds the row in the log.
+    """
+    for table in (outbox, event_log):
+        for field, blank in _BLANKS.items():
+            await session.execute(
+                update(table)
+                .where(table.c.subject == str(user_id), table.c.data.has_key(field))
+                .values(data=table.c.data.concat(literal({field: blank}, JSONB)))
+            )

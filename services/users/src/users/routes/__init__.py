@@ -1,0 +1,6 @@
+"""HTTP to handlers. Routes that hash passwords own two transactions, with the hashing between them."""
+
+from users.routes import accounts, administration, internal, links
+
+PUBLIC = [accounts.router, administration.router, links.router]
+INTERNAL = [internal.router]

@@ -1,0 +1,63 @@
+"""What admins see of accounts and do with them."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Query
+
+from common.errors import NotFound
+from common.pagination import Page, PageDep
+from common.web import ApiRouter, responses
+from users import queries
+from users.deps import PrincipalDep, SessionDep, admin_only
+from users.handlers import administration
+from users.models import Role, Status
+from users.profile import MAX_EMAIL
+from users.schemas import RoleChange, UserOut
+
+router = ApiRouter(prefix="/users", tags=["administration"])
+
+
+@router.get("", dependencies=[admin_only])
+async def list_users(
+    page: PageDep,
+    session: SessionDep,
+    email: Annotated[str | None, Query(max_length=MAX_EMAIL)] = None,
+    role: Role | None = None,
+    status: Status | None = None,
+) -> Page[UserOut]:
+    """All accounts, newest first."""
+    after = page.after(UUID)
+    rows = await queries.users(
+        session,
+        email=email.lower() if email is not None else None,
+        role=role,
+        status=status,
+        after=after[0] if after is not None else None,
+        limit=page.limit + 1,
+    )
+    return page.page(rows, key=lambda user: (user.id,), item=UserOut.model_validate)
+
+
+@router.get("/{user_id}", responses=responses(404))
+async def get_user(user_id: UUID, principal: PrincipalDep, session: SessionDep) -> UserOut:
+    """One's own account; an admin, any."""
+    if principal.user_id != user_id and "admin" not in principal.roles:
+        raise NotFound("There is no such user.")
+    return UserOut.model_validate(await queries.user(session, user_id))
+
+
+@router.patch("/{user_id}", dependencies=[admin_only], responses=responses(404, 409))
+async def change_role(user_id: UUID, body: RoleChange, session: SessionDep) -> UserOut:
+    return UserOut.model_validate(await administration.change_role(session, user_id, body.role))
+
+
+@router.post("/{user_id}/deactivate", dependencies=[admin_only], responses=responses(404, 409))
+async def deactivate_user(user_id: UUID, session: SessionDep) -> UserOut:
+    """The person can't sign in any more, and all sessions end."""
+    return UserOut.model_validate(await administration.deactivate(session, user_id))
+
+
+@router.post("/{user_id}/reactivate", dependencies=[admin_only], responses=responses(404))
+async def reactivate_user(user_id: UUID, session: SessionDep) -> UserOut:
+    return UserOut.model_validate(await administration.reactivate(session, user_id))

@@ -1,0 +1,38 @@
+"""Verifying an address and resetting a password, by one-time links in mails."""
+
+from common.web import ApiRouter, responses
+from users.deps import DatabaseDep, HashingDep, PrincipalDep, SessionDep
+from users.handlers import links
+from users.schemas import EmailConfirmation, PasswordReset, PasswordResetRequest
+
+router = ApiRouter(tags=["links"])
+
+
+@router.post("/email-verifications", status_code=202, responses=responses(404))
+async def request_email_verification(principal: PrincipalDep, session: SessionDep) -> None:
+    """Has a link mailed to the account's address, unless that is verified already."""
+    await links.request_email_verification(session, principal.user_id)
+
+
+@router.post("/email-verifications/confirm", status_code=204, responses=responses(400))
+async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
+    await links.confirm_email(session, body.token.get_secret_value())
+
+
+@router.post("/password-resets", status_code=202)
+async def request_password_reset(body: PasswordResetRequest, session: SessionDep) -> None:
+    """Has a link mailed, if there is such an account; the answer is the same if not."""
+    await links.request_password_reset(session, body.email)
+
+
+@router.post("/password-resets/confirm", status_code=204, responses=responses(400))
+async def reset_password(body: PasswordReset, database: DatabaseDep, hashing: HashingDep) -> None:
+    """Sets a new password. All sessions end; a refused password leaves the link unused."""
+    token, password = body.token.get_secret_value(), body.password.get_secret_value()
+    with hashing.place() as place:
+        async with database.transaction() as session:
+            owner = await links.reset_owner(session, token)
+        await place.refuse_weak(password, name=owner.name, email=owner.email)
+        password_hash = await place.hash(password)
+    async with database.transaction() as session:
+        await links.reset_password(session, token, password_hash)

@@ -1,0 +1,110 @@
+"""HTTP bodies."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from common.web import Model, StrictModel
+from users.models import PROFILE_FIELDS, LinkPurpose, ProfileField, Role, Status
+from users.passwords import MAX_LENGTH, MIN_LENGTH
+from users.profile import MAX_EMAIL, MAX_NAME, email_address, person_name
+from users.throttle import network_of
+
+PersonName = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(person_name)]
+EmailAddress = Annotated[
+    str, Field(max_length=MAX_EMAIL, json_schema_extra={"format": "email"}), AfterValidator(email_address)
+]
+Age = Annotated[int, Field(ge=1, le=149, strict=True)]
+NewPassword = Annotated[
+    SecretStr,
+    Field(
+        min_length=MIN_LENGTH,
+        max_length=MAX_LENGTH,
+        description="Any characters. Refused when among the most common ones, or made of the name or e-mail address.",
+    ),
+]
+AnyPassword = Annotated[SecretStr, Field(max_length=1024)]
+LinkToken = Annotated[SecretStr, Field(min_length=1, max_length=128)]
+
+_OMITTED: Final[Any] = Field(default_factory=lambda: None)
+"""A field that may be left out, which is not the same as null."""
+
+
+class SignUp(StrictModel):
+    name: PersonName
+    email: EmailAddress
+    password: NewPassword
+    age: Age | None = None
+
+
+class ProfileChange(StrictModel):
+    """What is left out stays as it is; `age: null` takes the age away."""
+
+    name: PersonName = _OMITTED
+    email: EmailAddress = _OMITTED
+    age: Age | None = _OMITTED
+
+    def changes(self) -> dict[ProfileField, Any]:
+        return {field: getattr(self, field) for field in PROFILE_FIELDS if field in self.model_fields_set}
+
+
+class PasswordChange(StrictModel):
+    current: AnyPassword
+    new: NewPassword
+
+
+class RoleChange(StrictModel):
+    role: Role
+
+
+class PasswordResetRequest(StrictModel):
+    email: EmailAddress
+
+
+class PasswordReset(StrictModel):
+    token: LinkToken
+    password: NewPassword
+
+
+class EmailConfirmation(StrictModel):
+    token: LinkToken
+
+
+class UserOut(Model):
+    id: UUID
+    name: str
+    email: str
+    email_verified: bool
+    role: Role
+    status: Status
+    age: int | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Credentials(StrictModel):
+    """As they were typed. `network` is the client's address or network, as far as it is known."""
+
+    email: Annotated[str, Field(max_length=1024)]
+    password: AnyPassword
+    network: Annotated[str, Field(max_length=64), AfterValidator(network_of)] | None = None
+
+
+class VerifiedAccount(Model):
+    """`version` counts the account's events, so that a later deactivation is told from an earlier one."""
+
+    user_id: UUID
+    role: Role
+    status: Status
+    version: int
+
+
+class IssuedLinkOut(Model):
+    token: str
+    purpose: LinkPurpose
+    user_id: UUID
+    name: str
+    email: str
+    expires_at: datetime

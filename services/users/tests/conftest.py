@@ -1,0 +1,162 @@
+"""The API of users on a database of its own, public and internal, with tokens that a test issuer signs."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from common.database import Database
+from common.health import Health
+from common.testing import MakeDatabase
+from common.testing_tokens import TokenIssuer
+from users.app import create_app
+from users.settings import UsersSettings
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+INTERNAL_PORT = 8001
+PASSWORD = "a lighthouse in fog 7"
+
+Person = dict[str, Any]
+
+
+class World:
+    """What a test talks to, and looks into."""
+
+    password = PASSWORD
+
+    def __init__(self, public: httpx.AsyncClient, internal: httpx.AsyncClient, database: Database) -> None:
+        self.public = public
+        self.internal = internal
+        self.database = database
+        self.tokens = ISSUER
+        self._number = itertools.count(1)
+
+    async def sign_up(self, **fields: Any) -> Person:
+        body = {"name": "Ann", "email": f"person{next(self._number)}@example.com", "password": PASSWORD} | fields
+        answer = await self.public.post("/users", json=body)
+        assert answer.status_code == 201, answer.text
+        person: Person = answer.json()
+        return person
+
+    async def admin(self, **fields: Any) -> Person:
+        person = await self.sign_up(**fields)
+        await self.execute("UPDATE users SET role = 'admin' WHERE id = :id", id=person["id"])
+        return person
+
+    def bearer(self, person: Person | None = None, *, admin: bool = False, **mint: Any) -> dict[str, str]:
+        """A person's `Authorization`; an admin's, who need not have an account, if asked for."""
+        roles = ("admin",) if admin else ("user",)
+        return self.tokens.bearer(person["id"] if person is not None else None, roles=roles, **mint)
+
+    async def log_in(self, email: str, password: str = PASSWORD, network: str | None = "203.0.113.1") -> httpx.Response:
+        """As auth asks."""
+        token = self.tokens.mint_service("auth", scope="credentials:verify")
+        body = {"email": email, "password": password} | ({"network": network} if network is not None else {})
+        return await self.internal.post(
+            "/internal/credentials/verify", json=body, headers={"Authorization": f"Bearer {token}"}
+        )
+
+    async def issue(self, link_id: str) -> httpx.Response:
+        """As notifier asks while it writes the mail."""
+        token = self.tokens.mint_service("notifier", scope="links:issue")
+        return await self.internal.post(
+            f"/internal/secret-links/{link_id}", headers={"Authorization": f"Bearer {token}"}
+        )
+
+    async def execute(self, statement: str, **values: Any) -> None:
+        async with self.database.transaction() as session:
+            await session.execute(text(statement), values)
+
+    async def rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        async with self.database.transaction() as session:
+            return [dict(row) for row in (await session.execute(text(statement), values)).mappings()]
+
+    async def events(self, subject: str) -> list[dict[str, Any]]:
+        """What was recorded of an aggregate, oldest first."""
+        return await self.rows(
+            "SELECT type, version, data FROM outbox WHERE subject = :subject ORDER BY id", subject=subject
+        )
+
+    async def time_passes(self, seconds: float) -> None:
+        """Makes every count of sign-ins as old as it will be then."""
+        for table, column in (
+            ("login_backoffs", "blocked_until"),
+            ("login_backoffs", "updated_at"),
+            ("login_buckets", "updated_at"),
+            ("known_networks", "last_login_at"),
+        ):
+            await self.execute(f"UPDATE {table} SET {column} = {column} - make_interval(secs => :s)", s=seconds)  # noqa: S608
+
+
+ISSUER = TokenIssuer()
+
+
+@pytest.fixture
+async def settings(make_database: MakeDatabase) -> UsersSettings:
+    return UsersSettings(
+        database_url=SecretStr(await make_database(MIGRATIONS)),
+        amqp_url=SecretStr("amqp://nobody@broker.invalid/"),
+        client_secret=SecretStr("unused"),
+        public_url=ISSUER.issuer,
+        auth_url="http://auth.invalid",
+    )
+
+
+@pytest.fixture
+async def database(settings: UsersSettings) -> AsyncIterator[Database]:
+    database = Database.open(settings, role="test")
+    yield database
+    await database.close()
+
+
+Start = Callable[[UsersSettings], Awaitable[World]]
+
+
+@pytest.fixture
+async def start(database: Database) -> AsyncIterator[Start]:
+    """Starts an API with given settings; more than one are replicas on one database."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def started(settings: UsersSettings) -> World:
+            app = create_app(settings, Health(), internal_port=INTERNAL_PORT, tokens=ISSUER.verifier("users"))
+            transport = httpx.ASGITransport(await stack.enter_async_context(_with_lifespan(app)))
+            clients = [
+                await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=f"http://users:{port}"))
+                for port in (8000, INTERNAL_PORT)
+            ]
+            return World(clients[0], clients[1], database)
+
+        yield started
+
+
+@pytest.fixture
+async def world(start: Start, settings: UsersSettings) -> World:
+    return await start(settings)
+
+
+@contextlib.asynccontextmanager
+async def _with_lifespan(app: Any) -> AsyncIterator[Any]:
+    """Runs the app's lifespan as a server does, and hands its state to every request."""
+    state: dict[str, Any] = {}
+    received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan", "state": state}, received.get, sent.put))
+    await received.put({"type": "lifespan.startup"})
+    started = await sent.get()
+    assert started["type"] == "lifespan.startup.complete", started
+
+    async def with_state(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "state": dict(state)}, receive, send)
+
+    try:
+        yield with_state
+    finally:
+        await received.put({"type": "lifespan.shutdown"})
+        await task
