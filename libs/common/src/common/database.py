@@ -66,6 +66,7 @@ class Database:
             pool_timeout=timeout,
             pool_pre_ping=False,
             pool_use_lifo=True,
+            hide_parameters=True,  # they hold addresses and password hashes; errors go to the log
             connect_args={
                 "timeout": timeout,
                 "command_timeout": timeout,
