@@ -22,6 +22,8 @@ COMMANDS = {
     "test": "local.commands.test:test",
     "check": "local.commands.check:check",
     "bench": "local.commands.later:bench",
+    "lock": "local.commands.generate:lock",
+    "contracts": "local.commands.generate:contracts",
     "ops": "local.commands.ops:ops",
     "trace": "local.commands.later:trace",
 }

@@ -86,13 +86,15 @@ def locks_agree(checkout: Path) -> Check:
 
 
 def pins(lock: Path) -> dict[str, str]:
-    """Each package's pin with its hashes. A package pinned twice, by marker, has both."""
+    """Each package's version with its hashes; both where it is pinned twice, for different systems."""
     found: dict[str, str] = {}
     for stanza in re.findall(r"^[A-Za-z0-9][^\n]*(?:\n[ \t]+[^\n]*)*", lock.read_text(), re.MULTILINE):
         requirement, *rest = (line.strip(" \\") for line in stanza.splitlines())
         name = canonicalize_name(re.split(r"[=\[ ;]", requirement)[0])
+        # A marker may differ: it tells who asked for the package.
+        version = requirement.partition(" ")[0]
         hashes = sorted(line for line in rest if line.startswith("--hash="))
-        pin = " ".join([requirement, *hashes])
+        pin = " ".join([version, *hashes])
         found[name] = f"{found[name]} {pin}" if name in found else pin
     return found
 
@@ -102,7 +104,8 @@ def _unmet(pyproject: Path, locked: dict[str, str], checkout: Path) -> Iterator[
         pin = locked.get(canonicalize_name(requirement.name), "")
         version = re.match(r"\S+==([^\s;]+)", pin)
         if version is None or not requirement.specifier.contains(version[1], prereleases=True):
-            yield f"{pyproject.relative_to(checkout)} asks for {requirement}, the lock has {version[0] if version else 'nothing'}"
+            has = version[0] if version else "nothing"
+            yield f"{pyproject.relative_to(checkout)} asks for {requirement}, its lock has {has}"
 
 
 def _requirements(pyproject: Path, checkout: Path) -> Iterator[Requirement]:

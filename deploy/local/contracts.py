@@ -1,4 +1,4 @@
-"""`contracts/`: what the services publish for others, made from their code. `--check` tells of drift instead of writing."""
+"""`contracts/`: what services publish for others, made from their code. `--check` tells of drift instead of writing."""
 
 import asyncio
 import importlib

@@ -74,7 +74,15 @@ class Environment:
                 stanza.flush()
                 self._pip("install", "--no-deps", "-r", stanza.name)
         uv = self.folder / "bin" / "uv"
-        command = [uv, "pip", "sync", "--quiet", "--require-hashes", f"--python={self.python}", self.lock_file]
+        command: list[str | Path] = [
+            uv,
+            "pip",
+            "sync",
+            "--quiet",
+            "--require-hashes",
+            f"--python={self.python}",
+            self.lock_file,
+        ]
         try:
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError):

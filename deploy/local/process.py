@@ -118,7 +118,7 @@ async def _exit_code(popen: subprocess.Popen[bytes]) -> int:
     try:
         handle = os.pidfd_open(popen.pid)
     except (AttributeError, OSError):  # not Linux, or an old kernel
-        while popen.poll() is None:
+        while popen.poll() is None:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.1)
         return popen.returncode
     loop = asyncio.get_running_loop()
