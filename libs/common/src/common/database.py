@@ -1,4 +1,4 @@
-"""One service's PostgreSQL: engine, transactions, and the bell that wakes its relay."""
+"""One service's PostgreSQL: engine, transactions, and the bell that wakes who waits for a commit."""
 
 import asyncio
 import contextlib
@@ -28,8 +28,7 @@ NAMING: Final = {
 """Constraint names: stable, so that migrations can name what they change."""
 
 OUTBOX_CHANNEL: Final = "outbox"
-EVENTS_RECORDED: Final = "events_recorded"
-"""Key in `session.info`, set by `common.outbox.record`."""
+_RINGS: Final = "rings"
 
 
 def new_id() -> uuid.UUID:
@@ -93,17 +92,21 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A session in one transaction: committed on success, rolled back on any error.
 
-        After a commit in which an event was recorded the relay is woken; should that fail, its poll finds the row.
+        After the commit those are woken for whom the session was told `ring_after_commit`, such as the relay once an
+        event was recorded; should that fail, their poll finds the row.
         """
         async with AsyncSession(self.engine, expire_on_commit=False) as session:
             async with session.begin():
                 yield session
-            if session.info.get(EVENTS_RECORDED):
-                self.ring()
+            for channel in session.info.get(_RINGS, ()):
+                self.ring(channel)
 
-    def ring(self) -> None:
-        """Wakes the relay soon. For a hot path that writes the outbox itself; a transaction rings by itself."""
-        self._bell.ring()
+    def ring(self, channel: str = OUTBOX_CHANNEL) -> None:
+        """Wakes the listeners of `channel` soon, the relay unless said otherwise.
+
+        For a hot path that writes the outbox itself; a transaction rings by itself.
+        """
+        self._bell.ring(channel)
 
     async def ping(self) -> None:
         async with self.engine.connect() as connection:
@@ -112,6 +115,11 @@ class Database:
     async def close(self) -> None:
         await self._bell.close()
         await self.engine.dispose()
+
+
+def ring_after_commit(session: AsyncSession, channel: str) -> None:
+    """Has `Database.transaction` wake the listeners of `channel` (an SQL identifier) once this session is committed."""
+    session.info.setdefault(_RINGS, set()).add(channel)
 
 
 class _Bell:
@@ -126,12 +134,14 @@ class _Bell:
         self._dsn = dsn
         self._name = f"{name}-bell"
         self._rung = asyncio.Event()
+        self._channels: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def ring(self) -> None:
+    def ring(self, channel: str) -> None:
+        self._channels.add(channel)
         self._rung.set()
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="outbox-bell")
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="bell")
 
     async def close(self) -> None:
         if self._task is not None:
@@ -145,6 +155,7 @@ class _Bell:
             while True:
                 await self._rung.wait()
                 self._rung.clear()
+                channels, self._channels = self._channels, set()
                 try:
                     if connection is None or connection.is_closed():
                         connection = await asyncpg.connect(
@@ -153,9 +164,9 @@ class _Bell:
                             command_timeout=5,
                             server_settings={"application_name": self._name},
                         )
-                    await connection.execute(f"NOTIFY {OUTBOX_CHANNEL}")
+                    await connection.execute("; ".join(f"NOTIFY {channel}" for channel in sorted(channels)))
                 except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-                    log.warning("relay not woken, its poll will find the event", error=type(error).__name__)
+                    log.warning("nobody woken, their poll will find the row", error=type(error).__name__)
                     if connection is not None:
                         connection.terminate()
                         connection = None

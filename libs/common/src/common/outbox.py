@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.database import EVENTS_RECORDED, NAMING, new_id, utc_now
+from common.database import NAMING, OUTBOX_CHANNEL, new_id, ring_after_commit, utc_now
 from common.events import Event
 from common.logs import current_traceparent
 
@@ -86,5 +86,5 @@ async def record(
             traceparent=current_traceparent(),
         )
     )
-    session.info[EVENTS_RECORDED] = True
+    ring_after_commit(session, OUTBOX_CHANNEL)
     return event_id
