@@ -80,7 +80,7 @@ async def _ask(client: httpx.AsyncClient, method: str, path: str, **request: Any
     try:
         answer = await client.request(method, path, **request)
     except httpx.TransportError as error:
-        raise LocalError(f"{method} {path}: {error or type(error).__name__}") from error
+        raise LocalError(f"{method} {path}: {type(error).__name__} {error}") from error
     if not answer.is_success:
         raise LocalError(f"{method} {path} was answered {answer.status_code}: {answer.text}")
     content: dict[str, Any] = answer.json()

@@ -31,13 +31,12 @@ def demo() -> None:
             say("booting the whole system (./dev up keeps it running)")
             detached(state, options, quiet=True)
         say("signing up, ordering, and waiting for the e-mail")
-        journey = asyncio.run(travel(control.call(state, "status")))
+        show(asyncio.run(travel(control.call(state, "status"))), Console())
     except LocalError as error:
         raise LocalError(str(error), log=f"{state.logs}/ (./dev logs)") from error
     finally:
         if started and is_up(state):
             stop(state)
-    show(journey, Console())
 
 
 def show(journey: Journey, console: Console) -> None:

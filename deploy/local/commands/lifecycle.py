@@ -62,7 +62,7 @@ def is_up(state: State) -> bool:
     return True
 
 
-def stop(state: State) -> bool:
+def stop(state: State, *, quiet: bool = False) -> bool:
     """Whether there was something to stop; returns when all of it is gone."""
     try:
         processes = control.call(state, "status")["processes"]
@@ -71,7 +71,8 @@ def stop(state: State) -> bool:
         if is_supervised(state):
             raise LocalError("a supervisor is starting or ending; try again in a moment") from None
         return bool(end_leftovers(state))
-    say(f"stopping {len(processes)} processes")
+    if not quiet:
+        say(f"stopping {len(processes)} processes")
     deadline = time.monotonic() + STOP_SECONDS
     while is_supervised(state):
         if time.monotonic() > deadline:

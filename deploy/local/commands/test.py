@@ -41,7 +41,7 @@ def test(arguments: tuple[str, ...], *, slow: bool) -> None:
         finally:
             for running in (stack, state):
                 if is_up(running):
-                    stop(running)
+                    stop(running, quiet=True)  # pytest's summary stays the last that is said
     sys.exit(code)
 
 
