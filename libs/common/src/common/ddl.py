@@ -85,29 +85,3 @@ def create_inbox(op: Operations) -> None:
 
 def drop_inbox(op: Operations) -> None:
     op.execute("DROP TABLE parked_messages, inbox")
-
-
-_IDEMPOTENCY: Final = (
-    """CREATE TABLE idempotency_keys (
-    subject text NOT NULL,
-    route text NOT NULL,
-    key text NOT NULL,
-    fingerprint bytea NOT NULL,
-    status smallint NOT NULL,
-    headers jsonb NOT NULL,
-    body bytea NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT pk_idempotency_keys PRIMARY KEY (subject, route, key),
-    CONSTRAINT ck_idempotency_keys_key_length CHECK (length(key) BETWEEN 1 AND 255)
-)""",
-    "CREATE INDEX ix_idempotency_keys_created_at ON idempotency_keys (created_at)",
-)
-
-
-def create_idempotency(op: Operations) -> None:
-    for statement in _IDEMPOTENCY:
-        op.execute(statement)
-
-
-def drop_idempotency(op: Operations) -> None:
-    op.execute("DROP TABLE idempotency_keys")

@@ -1,4 +1,4 @@
-from common import idempotency, inbox, outbox
+from common import inbox, outbox
 from common.migrations import run_migrations
 
-run_migrations([outbox.metadata, inbox.metadata, idempotency.metadata])
+run_migrations([outbox.metadata, inbox.metadata])
