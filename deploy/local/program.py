@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def spawn(program: Program) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
     def die_with_parent() -> None:
-        if _LIBC is not None:
-            _LIBC.prctl(PR_SET_PDEATHSIG, program.stop_signal)
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, program.stop_signal)
             if os.getppid() != parent:
                 os.kill(os.getpid(), signal.SIGKILL)
 

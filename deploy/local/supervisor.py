@@ -6,7 +6,7 @@ import fcntl
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
-from local import control, logfiles, services
+from local import control, logfiles, orphans, services
 from local.failure import LocalError
 from local.leftovers import end_leftovers
 from local.options import Options
@@ -15,7 +15,7 @@ from local.report import report
 from local.stack import Stack
 from local.state import State
 
-ROTATE_SECONDS = 10.0
+HOUSEKEEPING_SECONDS = 5.0
 
 
 async def supervise(state: State, options: Options, *, ready: Callable[[], None]) -> None:
@@ -29,7 +29,8 @@ async def supervise(state: State, options: Options, *, ready: Callable[[], None]
             loop.add_signal_handler(number, stop.set)
         stack = Stack(state, options)
         stack.prepare()
-        async with _controlled(stack, stop), _in_background(_rotate(state)):
+        orphans.adopt()
+        async with _controlled(stack, stop), _in_background(_housekeeping(stack)):
             try:
                 if await _unless(stop, stack.boot()):
                     ready()
@@ -37,6 +38,7 @@ async def supervise(state: State, options: Options, *, ready: Callable[[], None]
             finally:
                 say("stopping")
                 await stack.stop()
+                orphans.end_all()
                 (state.folder / "processes.json").unlink(missing_ok=True)
 
 
@@ -135,10 +137,11 @@ async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[Non
         task.cancel()
 
 
-async def _rotate(state: State) -> None:
+async def _housekeeping(stack: Stack) -> None:
     while True:
-        await asyncio.sleep(ROTATE_SECONDS)
-        logfiles.rotate(state.logs)
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        logfiles.rotate(stack.state.logs)
+        orphans.reap({process.pid for process in stack.processes() if process.pid is not None})
 
 
 @contextlib.contextmanager

@@ -1,0 +1,13 @@
+-- The role and the database named by :service; the password is the file of that name (see databases.sql).
+\set file /run/secrets/ :service
+\set password `cat :file`
+
+SELECT format('CREATE ROLE %I', :'service')
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'service') \gexec
+
+ALTER ROLE :"service" LOGIN PASSWORD :'password';
+
+SELECT format('CREATE DATABASE %I OWNER %I', :'service', :'service')
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'service') \gexec
+
+REVOKE ALL ON DATABASE :"service" FROM PUBLIC;
