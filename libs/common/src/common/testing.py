@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -66,23 +67,30 @@ def postgres_server() -> str:
 
 
 @pytest.fixture
-async def make_database(postgres_server: str) -> AsyncIterator[MakeDatabase]:
+async def make_database() -> AsyncIterator[MakeDatabase]:
     """Makes a database from a migrations folder, by a template that is migrated once, and returns its URL."""
-    admin = await asyncpg.connect(postgres_server)
-    made: list[str] = []
+    async with AsyncExitStack() as stack:
 
-    async def make(migrations: Path) -> str:
-        template = await _template(admin, postgres_server, migrations)
-        name = f"t_{uuid.uuid4().hex}"
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-        made.append(name)
-        return _on(postgres_server, name)
+        async def make(migrations: Path) -> str:
+            return await stack.enter_async_context(private_database(migrations))
 
-    try:
         yield make
-    finally:
-        for name in made:
+
+
+@asynccontextmanager
+async def private_database(migrations: Path) -> AsyncIterator[str]:
+    """The URL of a migrated database that is dropped afterwards."""
+    server = driver_dsn(_required("WAYBILL_TEST_POSTGRES_URL"))
+    admin = await asyncpg.connect(server)
+    name = f"t_{uuid.uuid4().hex}"
+    try:
+        template = await _template(admin, server, migrations)
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        try:
+            yield _on(server, name)
+        finally:
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
         await admin.close()
 
 
@@ -110,14 +118,21 @@ def _template_name(migrations: Path) -> str:
 @pytest.fixture
 async def amqp_url() -> AsyncIterator[str]:
     """An administrator's URL of a virtual host that only this test uses."""
+    async with private_vhost() as url:
+        yield url
+
+
+@asynccontextmanager
+async def private_vhost() -> AsyncIterator[str]:
+    """An administrator's URL of a virtual host that is deleted afterwards."""
     broker = urlsplit(_required("WAYBILL_TEST_AMQP_URL"))
     name = f"t-{uuid.uuid4().hex}"
     user = broker.username or "guest"
     async with management() as api:
         (await api.put(f"/api/vhosts/{name}")).raise_for_status()
-        grant = {"configure": ".*", "write": ".*", "read": ".*"}
-        (await api.put(f"/api/permissions/{name}/{quote(user)}", json=grant)).raise_for_status()
         try:
+            grant = {"configure": ".*", "write": ".*", "read": ".*"}
+            (await api.put(f"/api/permissions/{name}/{quote(user)}", json=grant)).raise_for_status()
             yield urlunsplit(broker._replace(path=f"/{name}"))
         finally:
             await api.delete(f"/api/vhosts/{name}")
