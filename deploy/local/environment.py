@@ -73,18 +73,17 @@ class Environment:
                 stanza.write(uv_stanza(self.lock_file.read_text()))
                 stanza.flush()
                 self._pip("install", "--no-deps", "-r", stanza.name)
-        uv = self.folder / "bin" / "uv"
-        command: list[str | Path] = [
-            uv,
-            "pip",
-            "sync",
-            "--quiet",
-            "--require-hashes",
-            f"--python={self.python}",
-            self.lock_file,
-        ]
+        uv = str(self.folder / "bin" / "uv")
+        options = ["--quiet", "--require-hashes", f"--python={self.python}"]
+        # As pip does: the system's certificates, among them those of a proxy on the way.
+        environment = {"UV_SYSTEM_CERTS": "true", **os.environ}
         try:
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            subprocess.run(
+                [uv, "pip", "sync", *options, self.lock_file],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
         except (OSError, subprocess.CalledProcessError):
             say("uv could not do it; pip goes on, which takes about a minute")
             self._pip("install", "-r", str(self.lock_file))

@@ -5,7 +5,7 @@ So none outlives it, and none stays as a zombie where the machine's first proces
 
 import contextlib
 import os
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 
 import psutil
 
@@ -20,7 +20,7 @@ def adopt() -> None:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def reap(known: Set[int]) -> None:
+def reap(known: AbstractSet[int]) -> None:
     """Collects the exit codes of dead children other than the `known` pids, for which somebody waits."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):

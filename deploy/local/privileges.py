@@ -24,17 +24,17 @@ def drop_root(folder: Path) -> tuple[str, ...]:
         )
     user = pwd.getpwnam(USER)
     identity = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
-    if _open_to_all(folder) and _open_to_all(Path(__file__)):
-        return (setpriv, *identity, "--inh-caps=-all", "--pdeathsig=INT", "--")
-    capability = _passing_capability(folder)
-    return (
-        setpriv,
-        *identity,
-        f"--inh-caps=-all,+{capability}",
-        f"--ambient-caps=-all,+{capability}",
-        "--pdeathsig=INT",
-        "--",
-    )
+    capabilities: tuple[str, ...] = ("--inh-caps=-all",)
+    if not (_open_to_all(folder) and _open_to_all(Path(__file__))):
+        capability = _passing_capability(folder)
+        capabilities = (
+            f"--inh-caps=-all,+{capability}",
+            f"--ambient-caps=-all,+{capability}",
+            # PostgreSQL looks for its files by access(2), which counts capabilities only with this bit.
+            "--securebits=+no_setuid_fixup",
+        )
+    # Changing the user forgets the signal set for the parent's death.
+    return (setpriv, *identity, *capabilities, "--pdeathsig=INT", "--")
 
 
 def give_to(*paths: Path) -> None:
