@@ -16,7 +16,6 @@ from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from prometheus_client import Counter
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from common import broker, parked
 from common.database import Database
@@ -24,6 +23,7 @@ from common.events import Undecodable, decode
 from common.handlers import Handlers, Received
 from common.health import Health
 from common.inbox import first_deliveries
+from common.outages import is_outage
 from common.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -119,13 +119,13 @@ class Consumer:
                 try:
                     await self._take(batch)
                 except Exception as error:
-                    if _is_outage(error):
+                    if is_outage(error):
                         raise
                     for message in batch:
                         await self._take_alone(message, publisher)
                 await channel.basic_ack(_tag(batch[-1]), multiple=True)
             except Exception as error:
-                if not _is_outage(error):
+                if not is_outage(error):
                     raise
                 log.warning("database away, holding the batch", error=type(error).__name__, held=len(batch))
                 with contextlib.suppress(TimeoutError):
@@ -168,7 +168,7 @@ class Consumer:
         try:
             await self._take([message])
         except Exception as error:
-            if _is_outage(error):
+            if is_outage(error):
                 raise
             await self._retry_or_park(message, error, publisher)
 
@@ -220,10 +220,3 @@ def _tag(message: DeliveredMessage) -> int:
 def _attempt(message: DeliveredMessage) -> int:
     value = (message.header.properties.headers or {}).get(ATTEMPT_HEADER, 0)
     return value if isinstance(value, int) and value >= 0 else 0
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether the database, not the message, is at fault."""
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    return isinstance(error, OSError | TimeoutError)

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from common.database import Database
-from common.web.outages import is_outage
+from common.outages import is_outage
 from users import queries, throttle
 
 log = structlog.get_logger(__name__)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 from common.errors import AppError
 from common.logs import current_request_id
-from common.web.outages import is_outage
+from common.outages import is_outage
 
 log = structlog.get_logger(__name__)
 
@@ -59,8 +59,8 @@ class Problem(BaseModel):
     detail: str
     instance: str
     code: str
-    request_id: str | None = None
-    errors: list[Fault] | None = None
+    request_id: str
+    errors: list[Fault] = []
 
 
 class ProblemResponse(JSONResponse):
@@ -85,7 +85,7 @@ def problem(
         "detail": detail or title,
         "instance": quote(request.scope["path"]),
         "code": code,
-        "request_id": current_request_id(),
+        "request_id": current_request_id() or "",
     }
     if errors is not None:
         body["errors"] = list(errors)
