@@ -10,9 +10,9 @@ from common.trace import current_trace
 Line = MutableMapping[str, Any]
 
 _SECRETS: Final = re.compile(
-    r"(?P<mail>[^\s@'\"<>()=,;:/]+@[^\s@'\"<>()=,;:/]+\.[A-Za-z]{2,})"
+    r"(?P<mail>[^\s@'\"<>()=,;:/]{1,64}@[^\s@'\"<>()=,;:/]{1,250}\.[A-Za-z]{2,63})"
     r"|(?P<jwt>eyJ[\w-]{5,}\.[\w-]+\.[\w-]*)"
-    r"|(?<=://)(?P<userinfo>[^\s/@]+)(?=@)"
+    r"|(?<=://)(?P<userinfo>[^\s/]{1,256})(?=@)"
     r"|(?P<query>\?[^\s'\"<>]*=[^\s'\"<>]*)"
     r"|(?<=Bearer )(?P<bearer>\S+)"
     r"|(?<=Basic )(?P<basic>\S+)"

@@ -36,7 +36,7 @@ def configure_logging(
         processors=[structlog.processors.add_log_level, add_name, *steps],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=_LoggerFactory(stream),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )
     request_log.configure(service, role, stream, direct=not human and threshold <= logging.INFO)
     _redirect_standard_library(stream, threshold, steps)

@@ -1,20 +1,21 @@
 """Keyset pagination: a page continues after the last row seen, so it costs the same however deep it is."""
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 from fastapi import Depends, Query
 from pydantic import BaseModel
 
 from common.errors import BadRequest
+from common.web.models import storable_text
 
 MAX_LIMIT: Final = 100
 MAX_CURSOR: Final = 512
 """Characters. Ours hold two short values; more is not ours."""
+_BIGINT: Final = 2**63 - 1
 
 T = TypeVar("T")
 Row = TypeVar("Row")
@@ -39,9 +40,7 @@ class PageParams:
     def __init__(
         self,
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items to return.")] = 20,
-        cursor: Annotated[
-            str | None, Query(max_length=MAX_CURSOR, description="`next_cursor` of the page before.")
-        ] = None,
+        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
     ) -> None:
         self.limit = limit
         self.cursor = cursor
@@ -72,19 +71,19 @@ def decode_cursor(cursor: str, *types: Callable[[str], Any]) -> tuple[Any, ...]:
         if len(cursor) > MAX_CURSOR:
             raise ValueError
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        if not isinstance(parts, list) or not all(isinstance(part, str) and storable_text(part) for part in parts):
             raise TypeError
         values = tuple(read(part) for read, part in zip(types, parts, strict=True))
-        if encode_cursor(values) != cursor:
+        if encode_cursor(values) != cursor or any(isinstance(value, int) and abs(value) > _BIGINT for value in values):
             raise ValueError
-    except (ValueError, TypeError, RecursionError, binascii.Error):
+    except (ValueError, TypeError, RecursionError):
         raise InvalidCursor("Take `next_cursor` as it came, or leave it out.") from None
     return values
 
 
 def instant(text: str) -> datetime:
-    """Reads a time with its zone; raises ValueError for one without."""
+    """Reads a time in UTC, as PostgreSQL's come; raises ValueError for any other."""
     value = datetime.fromisoformat(text)
-    if value.tzinfo is None:
-        raise ValueError("a time needs a zone")
+    if value.utcoffset() != timedelta(0):
+        raise ValueError("not in UTC")
     return value

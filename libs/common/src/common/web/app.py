@@ -63,10 +63,6 @@ def create_api(
     process with a public one (see `by_port`) has none of its own. `exception_handlers` are for errors that are not
     rendered as problems, such as OAuth's (RFC 6749 §5.2); the closest class wins.
     """
-    routes = [route for router in routers for route in router.routes]
-    for route in routes:
-        if not isinstance(route, ApiRoute):
-            raise TypeError(f"{route!r} is not an ApiRoute: make routes with an ApiRouter, and include none in another")
     api = Api(
         health=health,
         cors_origins=settings.cors_origins,
@@ -74,7 +70,7 @@ def create_api(
         version=version,
         description=description,
         lifespan=lifespan,
-        routes=[*routes, *health_routes(health)],
+        routes=[*_routes(routers), *health_routes(health)],
         exception_handlers=HANDLERS | dict(exception_handlers or {}),
         docs_url=None,
         redoc_url=None,
@@ -84,6 +80,16 @@ def create_api(
     )
     api.router.routes += docs_routes(settings.service, title, api.openapi)
     return api
+
+
+def _routes(routers: Sequence[ApiRouter]) -> list[ApiRoute]:
+    routes: dict[str, ApiRoute] = {}
+    for route in (route for router in routers for route in router.routes):
+        if not isinstance(route, ApiRoute):
+            raise TypeError(f"{route!r} is not an ApiRoute: make routes with an ApiRouter, and include none in another")
+        if routes.setdefault(route.unique_id, route) is not route:
+            raise ValueError(f"two operations are named {route.unique_id}")
+    return list(routes.values())
 
 
 def by_port(public: ASGIApp, internal: ASGIApp, port: int | None) -> ASGIApp:

@@ -1,0 +1,209 @@
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import Query, Request
+from pydantic import Field, SecretStr, ValidationError
+from starlette.responses import PlainTextResponse
+
+from common.web import ApiRouter, StrictModel
+
+MIB = 1024 * 1024
+JSON = {"content-type": "application/json"}
+
+router = ApiRouter()
+
+
+class Line(StrictModel):
+    sku: Annotated[str, Field(max_length=64)]
+    quantity: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class Note(StrictModel):
+    text: str | None = None
+    lines: tuple[Line, ...] = ()
+    tags: dict[str, list[str]] | None = None
+    secret: SecretStr | None = None
+
+
+@router.post("/notes", status_code=201)
+async def write_note(body: Note) -> Note:
+    return body
+
+
+@router.post("/notes/import")
+async def import_notes(body: Any) -> Any:
+    return body
+
+
+@router.post("/bell", status_code=204)
+async def ring() -> None: ...
+
+
+@router.post("/token")
+async def token(request: Request) -> PlainTextResponse:
+    return PlainTextResponse((await request.body()).decode())
+
+
+@router.get("/notes/{name}")
+async def find_note(name: str, text: Annotated[str, Query()] = "") -> dict[str, str]:
+    return {"name": name, "text": text}
+
+
+@pytest.fixture
+async def http(serve: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with serve(router) as client:
+        yield client
+
+
+async def refusal(http: httpx.AsyncClient, body: bytes, path: str = "/notes") -> tuple[int, str]:
+    answer = await http.post(path, content=body, headers=JSON)
+    return answer.status_code, answer.json()["code"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[1,]",
+        b"'text'",
+        b'{"text": NaN}',
+        b'{"text": -Infinity}',
+        b'{"text": 1e999}',
+        b'{"text": "a", "text": "b"}',
+        b'{"lines": [{"sku": "a", "sku": "b"}]}',
+        b'{"text": "\xff"}',
+        b'{"text": "\xed\xa0\x80"}',
+        b'{"text": "\x00"}',
+        b'{"text": 1' + b"0" * 5000 + b"}",
+        b"[" * 33 + b"]" * 33,
+        b"[" * 100_000,
+        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        "\ufeff{}".encode(),
+        b" ",
+    ],
+    ids=lambda body: repr(body[:24]),
+)
+async def test_malformed_json_is_400(http: httpx.AsyncClient, body: bytes) -> None:
+    assert await refusal(http, body) == (400, "malformed_json")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "a\\u0000b"}',
+        b'{"text": "\\ud800"}',
+        b'{"text": "\\udc00\\ud800"}',
+        b'{"lines": [{"sku": "\\u0000"}]}',
+        b'{"tags": {"a": ["ok", "\\udfff"]}}',
+        b'{"tags": {"\\u0000": []}}',
+        b'{"secret": "\\u0000"}',
+    ],
+)
+async def test_text_that_the_database_cannot_hold_is_422_wherever_it_stands(
+    http: httpx.AsyncClient, body: bytes
+) -> None:
+    assert await refusal(http, body) == (422, "validation_error")
+
+
+async def test_a_bad_text_is_named_by_its_place(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/notes", content=b'{"lines": [{"sku": "a"}, {"sku": "\\u0000"}]}', headers=JSON)
+    assert [error["loc"] for error in answer.json()["errors"]] == [["body", "lines", 1, "sku"]]
+
+
+@pytest.mark.parametrize("text", ["", "  kept as it is \t", "日本 😀 \u202e", "\\ud83d\\ude00", "\\n\\u0001"])
+async def test_any_other_text_arrives_unchanged(http: httpx.AsyncClient, text: str) -> None:
+    answer = await http.post("/notes", content=f'{{"text": "{text}"}}'.replace("\t", "\\t").encode(), headers=JSON)
+    assert answer.status_code == 201
+    expected = text.encode().decode("unicode_escape") if "\\" in text else text
+    assert answer.json()["text"] == expected.encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"unknown": 1}', "extra_forbidden"),
+        (b'{"lines": [{"sku": "a", "price": 1}]}', "extra_forbidden"),
+        (b'{"lines": [{"sku": "a", "quantity": 99999999999999999999999999}]}', "less_than_equal"),
+        (b'{"lines": [{"sku": "a", "quantity": 1.5}]}', "int_from_float"),
+        (b'{"lines": [{"quantity": 1}]}', "missing"),
+        (b"[]", "model_attributes_type"),
+        (b"null", "model_attributes_type"),
+        (b"", "missing"),
+    ],
+)
+async def test_what_does_not_fit_the_model_is_422(http: httpx.AsyncClient, body: bytes, code: str) -> None:
+    answer = await http.post("/notes", content=body, headers=JSON)
+    assert answer.status_code == 422
+    assert [error["code"] for error in answer.json()["errors"]] == [code]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json", "json", ""],
+)
+async def test_a_body_that_is_not_said_to_be_json_is_415(http: httpx.AsyncClient, content_type: str) -> None:
+    answer = await http.post("/notes", content=b"{}", headers={"content-type": content_type})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON", "application/a+json"])
+async def test_json_by_any_of_its_names_is_taken(http: httpx.AsyncClient, content_type: str) -> None:
+    assert (await http.post("/notes", content=b"{}", headers={"content-type": content_type})).status_code == 201
+
+
+async def test_a_post_without_a_body_needs_no_content_type(http: httpx.AsyncClient) -> None:
+    assert (await http.post("/bell")).status_code == 204
+
+
+async def chunks(count: int, size: int = 64 * 1024) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x" * size
+
+
+@pytest.mark.parametrize("path", ["/notes", "/token", "/bell"])
+async def test_a_body_over_one_mebibyte_is_413(http: httpx.AsyncClient, path: str) -> None:
+    answer = await http.post(path, content=b"x" * (MIB + 1), headers=JSON)
+    assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize("path", ["/notes", "/token"])
+async def test_a_body_in_chunks_is_cut_off_at_one_mebibyte(http: httpx.AsyncClient, path: str) -> None:
+    answer = await http.post(path, content=chunks(17), headers=JSON)
+    assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
+
+
+async def test_a_body_of_exactly_one_mebibyte_is_read(http: httpx.AsyncClient) -> None:
+    assert (await http.post("/token", content=b"x" * MIB)).status_code == 200
+    assert (await http.post("/token", content=chunks(16))).status_code == 200
+
+
+async def test_nul_in_the_address_is_422(http: httpx.AsyncClient) -> None:
+    for address, place in (("/notes/a%00b", "path"), ("/notes/a?text=%00", "query"), ("/notes/a?%00=", "query")):
+        answer = await http.get(address)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["loc"] == [place]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"text": "\x00"},
+        {"text": "\ud800"},
+        {"tags": {"a": ["\x00"]}},
+        {"tags": {"\ud800": []}},
+        {"secret": "\x00"},
+        {"lines": [{"sku": "\x00"}]},
+    ],
+)
+def test_a_strict_model_refuses_such_text_by_itself(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Note.model_validate(values)
+
+
+def test_a_strict_model_is_frozen_and_changes_nothing() -> None:
+    note = Note.model_validate({"text": "  é  "})
+    assert note.text == "  é  "
+    with pytest.raises(ValidationError):
+        note.text = "other"  # type: ignore[misc]

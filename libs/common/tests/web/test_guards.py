@@ -1,0 +1,113 @@
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import Depends, Request
+
+from common.errors import Forbidden, Unauthorized
+from common.web import ApiRouter, StrictModel
+
+router = ApiRouter()
+
+
+class Guard:
+    """Lets in who names himself; counts how often it did the work."""
+
+    is_guard = True
+
+    def __init__(self, *, only: str | None = None) -> None:
+        self.scopes = ("orders:write",) if only is None else ("orders:admin",)
+        self._only = only
+        self.worked = 0
+
+    async def __call__(self, request: Request) -> str:
+        known: str | None = getattr(request.state, "name", None)
+        if known is None:
+            if "authorization" not in request.headers:
+                raise Unauthorized(headers={"WWW-Authenticate": "Bearer"})
+            self.worked += 1
+            known = request.state.name = request.headers["authorization"]
+        if self._only is not None and known != self._only:
+            raise Forbidden
+        return known
+
+
+guard = Guard()
+
+
+class Body(StrictModel):
+    text: str
+
+
+async def shouted(name: Annotated[str, Depends(guard)]) -> str:
+    return name.upper()
+
+
+@router.post("/plain/{number}")
+async def plain(number: int, body: Body, name: Annotated[str, Depends(guard)]) -> str:
+    return name
+
+
+@router.post("/nested")
+async def nested(body: Body, name: Annotated[str, Depends(shouted)]) -> str:
+    return name
+
+
+@router.post("/listed", dependencies=[Depends(Guard(only="root"))])
+async def listed(body: Body) -> str:
+    return body.text
+
+
+guarded_router = ApiRouter(prefix="/all", dependencies=[Depends(guard)])
+
+
+@guarded_router.post("")
+async def of_a_guarded_router(body: Body) -> str:
+    return body.text
+
+
+PATHS = ["/plain/1", "/nested", "/listed", "/all"]
+
+
+@pytest.fixture
+async def http(serve: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with serve(router, guarded_router) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/plain/not-a-number"])
+@pytest.mark.parametrize("body", [b"{", b'{"unknown": 1}', b"\xff", b""])
+async def test_who_is_not_let_in_learns_nothing_of_the_body(http: httpx.AsyncClient, path: str, body: bytes) -> None:
+    answer = await http.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_wrong_content_type_comes_after_the_guard(http: httpx.AsyncClient, path: str) -> None:
+    assert (await http.post(path, content=b"x")).status_code == 401
+    assert (await http.post(path, content=b"x", headers={"authorization": "root"})).status_code == 415
+
+
+async def test_who_may_not_is_refused_before_his_body_is_read(http: httpx.AsyncClient) -> None:
+    assert (await http.post("/listed", content=b"{", headers={"authorization": "ada"})).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/plain/1", "root"), ("/nested", "ROOT"), ("/listed", "t"), ("/all", "t")]
+)
+async def test_who_is_let_in_is_known_to_the_handler(http: httpx.AsyncClient, path: str, expected: str) -> None:
+    answer = await http.post(path, json={"text": "t"}, headers={"authorization": "root"})
+    assert (answer.status_code, answer.json()) == (200, expected)
+
+
+async def test_a_guard_works_once_for_each_request(http: httpx.AsyncClient) -> None:
+    before = guard.worked
+    await http.post("/nested", json={"text": "t"}, headers={"authorization": "ada"})
+    assert guard.worked == before + 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_an_unsupported_method_is_405_without_a_token(http: httpx.AsyncClient, path: str) -> None:
+    assert (await http.delete(path)).status_code == 405
