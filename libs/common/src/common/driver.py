@@ -1,0 +1,68 @@
+"""Connections of the driver itself, for the one statement that is too hot for the ORM."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from common.database import driver_dsn
+from common.settings import ServiceSettings
+
+
+class DriverPool:
+    """Up to `size` asyncpg connections, each for one statement at a time, which is its own transaction.
+
+    asyncpg's pool costs a request about as much as the statement itself, to restore what a borrower may have changed.
+    Here nothing is lent: a statement leaves no state behind, and a connection that it failed on otherwise than by the
+    database's own word is dropped. Connections are opened when they are needed and lost ones replaced.
+
+    `timeout` is in seconds and covers it all: waiting, connecting, the statement. `TimeoutError` and a lost connection
+    leave unknown whether the statement took effect.
+    """
+
+    def __init__(self, dsn: str, *, size: int, timeout: float, name: str) -> None:
+        self._dsn = dsn
+        self._timeout = timeout
+        self._name = name
+        self._places = asyncio.Semaphore(size)
+        self._idle: list[asyncpg.Connection] = []
+
+    @classmethod
+    def open(cls, settings: ServiceSettings) -> "DriverPool":
+        return cls(
+            driver_dsn(settings.database_url.get_secret_value()),
+            size=settings.database_pool_size,
+            timeout=settings.database_timeout,
+            name=f"{settings.service}-driver",
+        )
+
+    async def fetch(self, statement: str, *arguments: Any) -> Sequence[asyncpg.Record]:
+        async with asyncio.timeout(self._timeout), self._places:
+            connection = await self._connection()
+            try:
+                rows: Sequence[asyncpg.Record] = await connection.fetch(statement, *arguments)
+            except asyncpg.PostgresError:
+                self._idle.append(connection)
+                raise
+            except BaseException:
+                connection.terminate()
+                raise
+            self._idle.append(connection)
+            return rows
+
+    async def close(self) -> None:
+        while self._idle:
+            self._idle.pop().terminate()
+
+    async def _connection(self) -> asyncpg.Connection:
+        # The last one used first: its buffers and its backend's caches are warm.
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await asyncpg.connect(
+            self._dsn,
+            timeout=self._timeout,
+            server_settings={"application_name": self._name, "jit": "off"},
+        )

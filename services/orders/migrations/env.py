@@ -1,0 +1,5 @@
+from common import outbox
+from common.migrations import run_migrations
+from orders.models import Base
+
+run_migrations([Base.metadata, outbox.metadata])

@@ -1,0 +1,1 @@
+"""Waybill's catalogue and orders."""

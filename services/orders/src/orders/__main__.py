@@ -1,0 +1,12 @@
+"""`python -m orders COMMAND`."""
+
+from common.commands import RELAY, command_line
+
+main = command_line(
+    "orders",
+    settings="orders.settings:OrdersSettings",
+    roles={"api": "orders.app:create_app", "relay": RELAY},
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The API of orders: the only wiring."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from common.access import token_verifier
+from common.database import Database
+from common.driver import DriverPool
+from common.health import Health
+from common.tokens import TokenVerifier
+from common.web import create_api
+from orders import routes
+from orders.deps import State
+from orders.settings import OrdersSettings
+
+
+def create_app(
+    settings: OrdersSettings,
+    health: Health,
+    *,
+    internal_port: int | None = None,  # noqa: ARG001 - of every service; orders has no internal endpoints
+    tokens: TokenVerifier | None = None,
+) -> ASGIApp:
+    """`tokens` stands in for a verifier fed by auth."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
+        async with contextlib.AsyncExitStack() as stack:
+            database = Database.open(settings)
+            stack.push_async_callback(database.close)
+            health.add("postgres", database.ping)
+            driver = DriverPool.open(settings)
+            stack.push_async_callback(driver.close)
+            if tokens is not None:
+                verifier = tokens
+            else:
+                verifier = await stack.enter_async_context(token_verifier(settings, health))
+            yield State(database=database, driver=driver, tokens=verifier)
+
+    return create_api(
+        settings,
+        title="Waybill orders",
+        description="The catalogue, and orders from it.",
+        routers=[routes.orders, routes.products],
+        health=health,
+        lifespan=lifespan,
+    )

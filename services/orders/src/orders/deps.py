@@ -1,0 +1,72 @@
+"""What routes are given: the session, who asks, and what the lifespan holds."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Final, TypedDict
+from uuid import UUID
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.database import Database
+from common.driver import DriverPool
+from common.errors import Forbidden
+from common.security import Guard, authenticate, require_scopes
+from common.tokens import Principal, TokenVerifier
+
+_STAFF: Final = ("staff", "admin")
+
+
+class State(TypedDict):
+    """What the lifespan yields."""
+
+    database: Database
+    driver: DriverPool
+    tokens: TokenVerifier
+
+
+def get_database(request: Request) -> Database:
+    database: Database = request.state.database
+    return database
+
+
+def get_driver(request: Request) -> DriverPool:
+    driver: DriverPool = request.state.driver
+    return driver
+
+
+async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with get_database(request).transaction() as session:
+        yield session
+
+
+def runs_orders(principal: Principal) -> bool:
+    """Staff do, and clients that act for themselves: what an administrator gave them a scope for, that they may do to
+    any order.
+    """
+    return principal.is_client or not principal.roles.isdisjoint(_STAFF)
+
+
+def visible_customer(principal: Principal) -> UUID | None:
+    """Whose orders alone the principal may see and change; None where they may be anybody's."""
+    return None if runs_orders(principal) else principal.user_id
+
+
+class _OrderDesk(Guard):
+    """Lets those through who run orders."""
+
+    async def __call__(self, request: Request) -> Principal:
+        principal = await super().__call__(request)
+        if not runs_orders(principal):
+            raise Forbidden("This is for staff.", headers={"WWW-Authenticate": 'Bearer error="insufficient_scope"'})
+        return principal
+
+
+DatabaseDep = Annotated[Database, Depends(get_database)]
+DriverDep = Annotated[DriverPool, Depends(get_driver)]
+SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+ReaderDep = Annotated[Principal, Depends(require_scopes("orders:read"))]
+WriterDep = Annotated[Principal, Depends(require_scopes("orders:write"))]
+signed_in: Final = Depends(authenticate)
+order_desk: Final = Depends(_OrderDesk(scopes=("orders:write",)))
+catalogue_staff: Final = Depends(Guard(scopes=("orders:write",), roles=_STAFF))

@@ -1,0 +1,29 @@
+"""Entity tags made of an order's version, and the conditions that clients make of them (RFC 9110 §8.8.3, §13.1)."""
+
+import re
+from typing import Annotated, Final
+
+from fastapi import Header
+
+_TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<version>[0-9]{1,9})"')
+
+IfMatch = Annotated[str | None, Header(description="Only if the order's ETag is one of these.", max_length=1000)]
+IfNoneMatch = Annotated[str | None, Header(description="Only if the order's ETag is none of these.", max_length=1000)]
+
+
+def etag(version: int) -> str:
+    return f'"{version}"'
+
+
+def expected_versions(if_match: str | None) -> frozenset[int] | None:
+    """The versions that the client accepts; None for any. Weak tags never match here (§13.1.1)."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    return frozenset(int(tag["version"]) for tag in _TAG.finditer(if_match) if not tag["weak"])
+
+
+def is_unchanged(if_none_match: str | None, version: int) -> bool:
+    """Whether the client has this version already. Weak tags count (§13.1.2)."""
+    if if_none_match is None:
+        return False
+    return if_none_match.strip() == "*" or version in {int(tag["version"]) for tag in _TAG.finditer(if_none_match)}

@@ -1,0 +1,61 @@
+"""The events that orders publishes. Fields are only ever added, and as optional; anything else is a new version."""
+
+from datetime import datetime
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from common.events import Event
+from orders.models import Money
+
+
+class OrderedLine(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sku: str
+    name: str
+    quantity: int
+    unit_price: Money
+
+
+class OrderPlaced(Event):
+    """Recorded by `orders.placing`, whose statement makes the data in the database."""
+
+    type: ClassVar[str] = "orders.order.placed.v1"
+
+    order_id: UUID
+    customer_id: UUID
+    lines: list[OrderedLine]
+    total: Money
+    placed_at: datetime
+
+
+class OrderChanged(Event):
+    """What every later event tells."""
+
+    order_id: UUID
+    customer_id: UUID
+    total: Money
+
+
+class OrderConfirmed(OrderChanged):
+    type: ClassVar[str] = "orders.order.confirmed.v1"
+
+
+class OrderShipped(OrderChanged):
+    type: ClassVar[str] = "orders.order.shipped.v1"
+
+    carrier: str
+    tracking_number: str
+
+
+class OrderDelivered(OrderChanged):
+    type: ClassVar[str] = "orders.order.delivered.v1"
+
+
+class OrderCancelled(OrderChanged):
+    type: ClassVar[str] = "orders.order.cancelled.v1"
+
+    reason: str | None
+    cancelled_by: Literal["customer", "staff"]

@@ -1,0 +1,174 @@
+"""The catalogue and orders: tables, and the rules of an order's state."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column
+
+from common.database import NAMING
+from orders.errors import InvalidTransition
+
+MAX_PRICE: Final = 10**12
+MAX_QUANTITY: Final = 1000
+MAX_LINES: Final = 100
+MAX_TOTAL: Final = 2**53 - 1
+"""Minor units. The largest integer that every JSON reader holds exactly (RFC 8259 §6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An exact amount in minor units (cents) of an ISO 4217 currency."""
+
+    amount: int
+    currency: str
+
+
+class OrderStatus(enum.StrEnum):
+    PLACED = "placed"
+    CONFIRMED = "confirmed"
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+    CANCELLED = "cancelled"
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration
+        str: Text,
+        bytes: LargeBinary,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+    }
+
+
+class Product(Base):
+    """What can be ordered, and its price now. Products are taken off sale, never deleted."""
+
+    __tablename__ = "products"
+    __table_args__ = (
+        CheckConstraint("sku ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", name="sku"),
+        CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name"),
+        CheckConstraint(f"price_amount BETWEEN 0 AND {MAX_PRICE}", name="price_amount"),
+        CheckConstraint("price_currency ~ '^[A-Z]{3}$'", name="price_currency"),
+    )
+
+    sku: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    name: Mapped[str]
+    price: Mapped[Money] = composite(mapped_column("price_amount", BigInteger), mapped_column("price_currency", Text))
+    active: Mapped[bool]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Order(Base):
+    """One customer's order. `version` counts its events: each change is one, made under the row's lock.
+
+    Ids sort by the time of placing, so that newest first needs no index but theirs.
+    """
+
+    __tablename__ = "orders"
+    __table_args__ = (
+        CheckConstraint("status IN ('placed', 'confirmed', 'shipped', 'delivered', 'cancelled')", name="status"),
+        CheckConstraint("(status = 'placed') = (version = 1) AND version >= 1", name="version"),
+        CheckConstraint(f"total_amount BETWEEN 0 AND {MAX_TOTAL}", name="total_amount"),
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+        CheckConstraint("char_length(note) <= 1000", name="note"),
+        CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="idempotency_key"),
+        Index(None, "customer_id", "id"),
+        Index(None, "status", "id"),
+        Index(
+            "uq_orders_customer_id_idempotency_key",
+            "customer_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where="idempotency_key IS NOT NULL",
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    customer_id: Mapped[UUID]
+    """The `sub` of the customer's token. Users' table is another service's, so nothing references it."""
+    status: Mapped[OrderStatus] = mapped_column(Text)
+    total_amount: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str]
+    """Of the total and of every line."""
+    note: Mapped[str | None]
+    version: Mapped[int]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    idempotency_key: Mapped[str | None]
+    request_hash: Mapped[bytes | None]
+    """Of the request that the key came with."""
+
+    @property
+    def total(self) -> Money:
+        return Money(self.total_amount, self.currency)
+
+    def confirm(self, now: datetime) -> None:
+        self._become(OrderStatus.CONFIRMED, now, from_=(OrderStatus.PLACED,))
+
+    def ship(self, now: datetime) -> None:
+        self._become(OrderStatus.SHIPPED, now, from_=(OrderStatus.CONFIRMED,))
+
+    def deliver(self, now: datetime) -> None:
+        self._become(OrderStatus.DELIVERED, now, from_=(OrderStatus.SHIPPED,))
+
+    def cancel(self, now: datetime, *, by_customer: bool) -> None:
+        """Customers may until it is confirmed, staff until it is shipped."""
+        allowed = (OrderStatus.PLACED,) if by_customer else (OrderStatus.PLACED, OrderStatus.CONFIRMED)
+        self._become(OrderStatus.CANCELLED, now, from_=allowed)
+
+    def _become(self, status: OrderStatus, now: datetime, *, from_: tuple[OrderStatus, ...]) -> None:
+        if self.status not in from_:
+            raise InvalidTransition(f"The order is {self.status}.")
+        self.status = status
+        self.version += 1
+        self.updated_at = now
+
+
+class OrderLine(Base):
+    """A product as it was sold: name and price are the catalogue's at that moment, hence no reference to it."""
+
+    __tablename__ = "order_lines"
+    __table_args__ = (
+        CheckConstraint("position BETWEEN 1 AND 100", name="position"),
+        CheckConstraint("quantity BETWEEN 1 AND 1000", name="quantity"),
+        CheckConstraint(f"unit_amount BETWEEN 0 AND {MAX_PRICE}", name="unit_amount"),
+    )
+
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    """From 1, as the customer listed them."""
+    sku: Mapped[str]
+    name: Mapped[str]
+    quantity: Mapped[int]
+    unit_amount: Mapped[int] = mapped_column(BigInteger)
+    """Minor units of the order's currency."""
+
+
+class TimelineEntry(Base):
+    """One event of an order, kept for as long as the order is."""
+
+    __tablename__ = "order_timeline"
+    __table_args__ = (CheckConstraint("version >= 1", name="version"),)
+
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    occurred_at: Mapped[datetime]
+    data: Mapped[dict[str, Any]]

@@ -1,0 +1,175 @@
+"""Every select of orders, and the writes that are statements of their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Row, Select, func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.errors import NotFound
+from orders.models import Money, Order, OrderLine, OrderStatus, Product, TimelineEntry
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """An order with its lines, as it is told: one row of one statement."""
+
+    id: UUID
+    customer_id: UUID
+    status: OrderStatus
+    lines: Sequence[dict[str, Any]]
+    total: Money
+    note: str | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+_LINES: Final = (
+    select(
+        func.jsonb_agg(
+            aggregate_order_by(
+                func.jsonb_build_object(
+                    "sku",
+                    OrderLine.sku,
+                    "name",
+                    OrderLine.name,
+                    "quantity",
+                    OrderLine.quantity,
+                    "unit_price",
+                    func.jsonb_build_object("amount", OrderLine.unit_amount, "currency", Order.currency),
+                ),
+                OrderLine.position,
+            )
+        )
+    )
+    .where(OrderLine.order_id == Order.id)
+    .scalar_subquery()
+    .label("lines")
+)
+_VIEW: Final = select(
+    Order.id,
+    Order.customer_id,
+    Order.status,
+    Order.total_amount,
+    Order.currency,
+    Order.note,
+    Order.version,
+    Order.created_at,
+    Order.updated_at,
+    _LINES,
+)
+
+
+def _view(row: Row[Any]) -> OrderView:
+    return OrderView(
+        id=row.id,
+        customer_id=row.customer_id,
+        status=row.status,
+        lines=row.lines,
+        total=Money(row.total_amount, row.currency),
+        note=row.note,
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+async def order(session: AsyncSession, order_id: UUID, *, customer_id: UUID | None = None) -> OrderView:
+    """An order, of one customer where one is given. Raises `NotFound`."""
+    row = (await session.execute(_of_customer(_VIEW.where(Order.id == order_id), customer_id))).one_or_none()
+    if row is None:
+        raise _no_such_order()
+    return _view(row)
+
+
+async def orders(
+    session: AsyncSession,
+    *,
+    customer_id: UUID | None,
+    status: OrderStatus | None,
+    after: UUID | None,
+    limit: int,
+) -> Sequence[OrderView]:
+    """Newest first, past the order `after`."""
+    statement = _of_customer(_VIEW, customer_id).order_by(Order.id.desc()).limit(limit)
+    if status is not None:
+        statement = statement.where(Order.status == status)
+    if after is not None:
+        statement = statement.where(Order.id < after)
+    return [_view(row) for row in await session.execute(statement)]
+
+
+async def order_of_key(session: AsyncSession, customer_id: UUID, key: str) -> tuple[OrderView, bytes] | None:
+    """The order that a request with this idempotency key made, and that request's hash."""
+    statement = _VIEW.add_columns(Order.request_hash)
+    row = (
+        await session.execute(statement.where(Order.customer_id == customer_id, Order.idempotency_key == key))
+    ).one_or_none()
+    return (_view(row), row.request_hash) if row is not None else None
+
+
+async def lock_order(session: AsyncSession, order_id: UUID, *, customer_id: UUID | None = None) -> Order:
+    """The order, its row locked: its version and its events are the caller's. Raises `NotFound`."""
+    statement = _of_customer(select(Order).where(Order.id == order_id), customer_id).with_for_update()
+    found = await session.scalar(statement, execution_options={"populate_existing": True})
+    if found is None:
+        raise _no_such_order()
+    return found
+
+
+async def timeline(
+    session: AsyncSession, order_id: UUID, *, customer_id: UUID | None, after: int | None, limit: int
+) -> Sequence[TimelineEntry]:
+    """An order's events, oldest first, past version `after`. Raises `NotFound`."""
+    if await session.scalar(_of_customer(select(Order.id).where(Order.id == order_id), customer_id)) is None:
+        raise _no_such_order()
+    statement = select(TimelineEntry).where(TimelineEntry.order_id == order_id)
+    if after is not None:
+        statement = statement.where(TimelineEntry.version > after)
+    return (await session.scalars(statement.order_by(TimelineEntry.version).limit(limit))).all()
+
+
+async def product(session: AsyncSession, sku: str) -> Product:
+    """Raises `NotFound`."""
+    found = await session.get(Product, sku)
+    if found is None:
+        raise NotFound("There is no such product.")
+    return found
+
+
+async def products(session: AsyncSession, *, active: bool | None, after: str | None, limit: int) -> Sequence[Product]:
+    """By SKU, past the product `after`."""
+    statement = select(Product).order_by(Product.sku).limit(limit)
+    if active is not None:
+        statement = statement.where(Product.active == active)
+    if after is not None:
+        statement = statement.where(Product.sku > after)
+    return (await session.scalars(statement)).all()
+
+
+async def put_product(
+    session: AsyncSession, sku: str, *, name: str, price: Money, active: bool, now: datetime
+) -> Product:
+    """Makes the product or changes it; a new one has two equal times."""
+    values = {"name": name, "price_amount": price.amount, "price_currency": price.currency, "active": active}
+    statement = insert(Product).values(sku=sku, created_at=now, updated_at=now, **values)
+    statement = statement.on_conflict_do_update(index_elements=[Product.sku], set_={**values, "updated_at": now})
+    put: Product = (await session.scalars(statement.returning(Product))).one()
+    return put
+
+
+S = TypeVar("S", bound=Select[Any])
+
+
+def _of_customer(statement: S, customer_id: UUID | None) -> S:
+    """Ownership is part of the question: an order of somebody else is not there."""
+    return statement if customer_id is None else statement.where(Order.customer_id == customer_id)
+
+
+def _no_such_order() -> NotFound:
+    return NotFound("There is no such order.")

@@ -1,0 +1,194 @@
+"""HTTP to handlers."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Query, Response
+
+from common.errors import Forbidden
+from common.idempotency import IdempotencyKey, IdempotencyKeyHeader
+from common.pagination import Page, PageDep
+from common.web import ApiRouter, responses
+from orders import handlers, queries
+from orders.deps import (
+    DatabaseDep,
+    DriverDep,
+    ReaderDep,
+    SessionDep,
+    WriterDep,
+    catalogue_staff,
+    order_desk,
+    signed_in,
+    visible_customer,
+)
+from orders.etags import IfMatch, IfNoneMatch, etag, expected_versions, is_unchanged
+from orders.models import Money, OrderStatus
+from orders.schemas import (
+    CancelOrder,
+    OrderOut,
+    PlaceOrder,
+    ProductIn,
+    ProductOut,
+    ShipOrder,
+    SkuPath,
+    TimelineEntryOut,
+    read_sku,
+    read_version,
+)
+
+orders = ApiRouter(prefix="/orders", tags=["orders"])
+products = ApiRouter(prefix="/products", tags=["products"])
+
+
+@orders.post("", status_code=201, responses=responses(409))
+async def place_order(
+    body: PlaceOrder,
+    principal: WriterDep,
+    database: DatabaseDep,
+    driver: DriverDep,
+    response: Response,
+    *,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> OrderOut:
+    """Prices come from the catalogue. Send an `Idempotency-Key` to be able to repeat the request safely."""
+    order = await handlers.place_order(
+        database,
+        driver,
+        customer_id=principal.user_id,
+        lines=[(line.sku, line.quantity) for line in body.lines],
+        note=body.note,
+        key=IdempotencyKey.of(idempotency_key, body),
+    )
+    response.headers["Location"] = f"/orders/{order.id}"
+    return _told(order, response)
+
+
+@orders.get("")
+async def list_orders(
+    page: PageDep,
+    principal: ReaderDep,
+    session: SessionDep,
+    status: OrderStatus | None = None,
+    customer_id: Annotated[UUID | None, Query(description="For staff: only this customer's.")] = None,
+) -> Page[OrderOut]:
+    """One's own orders, newest first; for staff, everybody's."""
+    visible = visible_customer(principal)
+    if visible is not None and customer_id not in (None, visible):
+        raise Forbidden("Only staff may ask for another customer's orders.")
+    after = page.after(UUID)
+    rows = await queries.orders(
+        session,
+        customer_id=visible or customer_id,
+        status=status,
+        after=after[0] if after is not None else None,
+        limit=page.limit + 1,
+    )
+    return page.page(rows, key=lambda order: (order.id,), item=OrderOut.model_validate)
+
+
+@orders.get("/{order_id}", response_model=OrderOut, responses=responses(404) | {304: {"description": "Not Modified"}})
+async def get_order(
+    order_id: UUID, principal: ReaderDep, session: SessionDep, response: Response, if_none_match: IfNoneMatch = None
+) -> OrderOut | Response:
+    order = await queries.order(session, order_id, customer_id=visible_customer(principal))
+    if is_unchanged(if_none_match, order.version):
+        return Response(status_code=304, headers={"ETag": etag(order.version)})
+    return _told(order, response)
+
+
+@orders.get("/{order_id}/events", responses=responses(404))
+async def get_timeline(
+    order_id: UUID, page: PageDep, principal: ReaderDep, session: SessionDep
+) -> Page[TimelineEntryOut]:
+    """What happened to the order, oldest first."""
+    after = page.after(read_version)
+    rows = await queries.timeline(
+        session,
+        order_id,
+        customer_id=visible_customer(principal),
+        after=after[0] if after is not None else None,
+        limit=page.limit + 1,
+    )
+    return page.page(rows, key=lambda entry: (entry.version,), item=TimelineEntryOut.model_validate)
+
+
+@orders.post("/{order_id}/cancel", responses=responses(404, 409, 412))
+async def cancel_order(
+    order_id: UUID,
+    principal: WriterDep,
+    session: SessionDep,
+    response: Response,
+    *,
+    body: CancelOrder | None = None,
+    if_match: IfMatch = None,
+) -> OrderOut:
+    """Customers may cancel what is `placed`, staff also what is `confirmed`."""
+    order = await handlers.cancel_order(
+        session,
+        order_id,
+        customer_id=visible_customer(principal),
+        reason=body.reason if body is not None else None,
+        expected=expected_versions(if_match),
+    )
+    return _told(order, response)
+
+
+@orders.post("/{order_id}/confirm", dependencies=[order_desk], responses=responses(404, 409, 412))
+async def confirm_order(order_id: UUID, session: SessionDep, response: Response, if_match: IfMatch = None) -> OrderOut:
+    order = await handlers.confirm_order(session, order_id, expected=expected_versions(if_match))
+    return _told(order, response)
+
+
+@orders.post("/{order_id}/ship", dependencies=[order_desk], responses=responses(404, 409, 412))
+async def ship_order(
+    order_id: UUID, body: ShipOrder, session: SessionDep, response: Response, if_match: IfMatch = None
+) -> OrderOut:
+    order = await handlers.ship_order(
+        session,
+        order_id,
+        carrier=body.carrier,
+        tracking_number=body.tracking_number,
+        expected=expected_versions(if_match),
+    )
+    return _told(order, response)
+
+
+@orders.post("/{order_id}/deliver", dependencies=[order_desk], responses=responses(404, 409, 412))
+async def deliver_order(order_id: UUID, session: SessionDep, response: Response, if_match: IfMatch = None) -> OrderOut:
+    order = await handlers.deliver_order(session, order_id, expected=expected_versions(if_match))
+    return _told(order, response)
+
+
+@products.get("", dependencies=[signed_in])
+async def list_products(page: PageDep, session: SessionDep, *, active: bool | None = None) -> Page[ProductOut]:
+    """By SKU."""
+    after = page.after(read_sku)
+    rows = await queries.products(
+        session, active=active, after=after[0] if after is not None else None, limit=page.limit + 1
+    )
+    return page.page(rows, key=lambda product: (product.sku,), item=ProductOut.model_validate)
+
+
+@products.get("/{sku}", dependencies=[signed_in], responses=responses(404))
+async def get_product(sku: SkuPath, session: SessionDep) -> ProductOut:
+    return ProductOut.model_validate(await queries.product(session, sku))
+
+
+@products.put(
+    "/{sku}",
+    dependencies=[catalogue_staff],
+    responses={201: {"model": ProductOut, "description": "New in the catalogue"}},
+)
+async def put_product(sku: SkuPath, body: ProductIn, session: SessionDep, response: Response) -> ProductOut:
+    """Adds a product to the catalogue or changes it. Orders keep the name and price they were placed with."""
+    price = Money(body.price.amount, body.price.currency)
+    product, is_new = await handlers.put_product(session, sku, name=body.name, price=price, active=body.active)
+    if is_new:
+        response.status_code = 201
+        response.headers["Location"] = f"/products/{sku}"
+    return ProductOut.model_validate(product)
+
+
+def _told(order: queries.OrderView, response: Response) -> OrderOut:
+    response.headers["ETag"] = etag(order.version)
+    return OrderOut.model_validate(order)
