@@ -11,9 +11,10 @@ from starlette.types import ASGIApp, Lifespan
 from auth.deps import State
 from auth.errors import OAuthError
 from auth.grants import TokenEndpoint
+from auth.inspection import TokenInspection
 from auth.keyring import Keyring
 from auth.own_tokens import OwnToken, OwnVerifier
-from auth.routes import internal, oauth, sessions
+from auth.routes import clients, internal, oauth, sessions
 from auth.settings import Settings
 from common.database import Database
 from common.health import Health
@@ -44,8 +45,9 @@ def create_app(
                     settings=settings,
                     database=database,
                     keyring=keyring,
-                    tokens=OwnVerifier(keyring, database, settings),
+                    tokens=OwnVerifier(keyring, database, settings, audience=settings.audience),
                     token_endpoint=TokenEndpoint(settings, database, keyring, users),
+                    token_inspection=TokenInspection(settings, database, keyring),
                 )
         finally:
             polling.cancel()
@@ -59,7 +61,7 @@ def public_api(settings: Settings, health: Health, *, lifespan: Lifespan[FastAPI
     return create_api(
         settings,
         title="Waybill auth",
-        routers=[oauth.router, sessions.router],
+        routers=[oauth.router, sessions.router, clients.router],
         health=health,
         lifespan=lifespan,
         exception_handlers={OAuthError: oauth.render_oauth_error},

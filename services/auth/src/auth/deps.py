@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth.grants import TokenEndpoint
+from auth.inspection import TokenInspection
 from auth.keyring import Keyring
 from auth.own_tokens import OwnVerifier
 from auth.settings import Settings
@@ -25,6 +26,7 @@ class State(TypedDict):
     keyring: Keyring
     tokens: OwnVerifier
     token_endpoint: TokenEndpoint
+    token_inspection: TokenInspection
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -34,7 +36,7 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 PrincipalDep = Annotated[Principal, Depends(authenticate)]
-AdminDep = Annotated[Principal, Depends(require_roles("admin"))]
+AdminGuard = Depends(require_roles("admin"))
 RevocationsReader = Depends(require_scopes(SCOPE))
 
 

@@ -224,9 +224,11 @@ class Session(Base):
             again = refresh_tokens.derive(secret, self.id, self.place, self.nonce)
             # Unless the secret was changed in these seconds: then nobody can tell that child any more.
             return again if again.digest == self.token_hash else None
-        if token.digest == self.parent_hash or token.is_authentic(secret, self.nonce):
-            return Reuse()
-        return None
+        return Reuse() if self.issued(token, secret) else None
+
+    def issued(self, token: PresentedToken, secret: bytes) -> bool:
+        """Whether the token is one of this family's, used or not."""
+        return token.digest in (self.token_hash, self.parent_hash) or token.is_authentic(secret, self.nonce)
 
     def revoke(self, reason: str, now: datetime) -> None:
         self.revoked_at, self.revoke_reason = now, reason

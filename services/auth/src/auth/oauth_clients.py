@@ -1,12 +1,10 @@
 """Who a client is: first-party apps, services of ours, and those that administrators manage."""
 
 import enum
-import hashlib
-import hmac
 from dataclasses import dataclass
 from typing import Final
 
-from auth import queries
+from auth import client_secrets, queries
 from auth.errors import InvalidClient
 from auth.oauth_form import ClientCredentials
 from auth.scopes import PERSON_SCOPES
@@ -63,11 +61,6 @@ async def authenticate_client(
     )
 
 
-def secret_hash(secret: str) -> bytes:
-    """SHA-256 is enough for a secret of 256 random bits: there is nothing to guess."""
-    return hashlib.sha256(secret.encode()).digest()
-
-
-def _check_secret(secret: str | None, expected: bytes) -> None:
-    if secret is None or not hmac.compare_digest(secret_hash(secret), expected):
+def _check_secret(secret: str | None, expected_hash: bytes) -> None:
+    if not client_secrets.is_right(secret, expected_hash):
         raise InvalidClient

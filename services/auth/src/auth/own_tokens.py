@@ -43,19 +43,17 @@ class OwnToken:
 
 
 class OwnVerifier(TokenVerifier):
-    """Verifies with auth's own keys, and asks its own tables about revocation: they know first."""
+    """Verifies with auth's own keys, and asks its own tables about revocation: they know first.
 
-    def __init__(self, keyring: Keyring, database: Database, settings: Settings) -> None:
-        super().__init__(issuer=settings.public_url, audience=settings.audience, keys=keyring)
+    Without an `audience` it takes tokens for any service, as revocation and introspection must.
+    """
+
+    def __init__(self, keyring: Keyring, database: Database, settings: Settings, *, audience: str | None) -> None:
+        super().__init__(issuer=settings.public_url, audience=audience, keys=keyring)
         self._database = database
 
     async def verify(self, token: str) -> Principal:
         principal = await super().verify(token)
-        await self.check_revocation(principal)
-        return principal
-
-    async def check_revocation(self, principal: Principal) -> None:
-        """Raises `InvalidToken` where the principal's token was revoked."""
         try:
             session_id = uuid.UUID(principal.session_id or "")
         except ValueError:
@@ -70,3 +68,4 @@ class OwnVerifier(TokenVerifier):
             )
         if revoked:
             raise InvalidToken("The access token was revoked")
+        return principal

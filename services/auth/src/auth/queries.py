@@ -44,6 +44,12 @@ async def lock_family(session: AsyncSession, session_id: uuid.UUID) -> tuple[Sub
     return None if subject is None or family is None else (subject, family)
 
 
+async def family(session: AsyncSession, session_id: uuid.UUID) -> tuple[Subject, Session] | None:
+    query = select(Subject, Session).join(Session, Session.user_id == Subject.user_id).where(Session.id == session_id)
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
 async def lock_own_session(session: AsyncSession, session_id: uuid.UUID, *, user_id: uuid.UUID) -> Session | None:
     return await session.scalar(
         select(Session)
@@ -137,3 +143,10 @@ async def signing_keys(session: AsyncSession) -> Sequence[SigningKey]:
 
 async def forget_devices(session: AsyncSession, user_id: uuid.UUID) -> None:
     await session.execute(update(Session).where(Session.user_id == user_id).values(device=""))
+
+
+async def add_revoked_token(session: AsyncSession, sid: uuid.UUID, *, client_id: str, now: datetime) -> bool:
+    """Whether it was not there before."""
+    statement = insert(RevokedToken).values(sid=sid, client_id=client_id, revoked_at=now)
+    added = await session.execute(statement.on_conflict_do_nothing().returning(RevokedToken.sid))
+    return added.scalar() is not None

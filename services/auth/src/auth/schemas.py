@@ -26,6 +26,23 @@ class OAuthErrorAnswer(Model):
     error_description: str
 
 
+class Introspection(Model):
+    """RFC 7662 §2.2. Nothing but `active` is said of a token that is not."""
+
+    active: bool
+    scope: str | None = None
+    client_id: str | None = None
+    token_type: str | None = None
+    sub: str | None = None
+    sid: str | None = None
+    iss: str | None = None
+    aud: list[str] | None = None
+    exp: int | None = None
+    iat: int | None = None
+    jti: str | None = None
+    roles: list[str] | None = None
+
+
 class Metadata(Model):
     """RFC 8414 §2."""
 
@@ -78,13 +95,21 @@ class Revocations(Model):
 GrantType = Literal["client_credentials", "refresh_token"]
 ClientName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"\S")]
 
-ScopeName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+ScopeName = Literal[
+    "orders:read",
+    "orders:write",
+    "notifications:read",
+    "events:read",
+    "credentials:verify",
+    "links:issue",
+    "revocations:read",
+]
 
 
 class RegisterClient(StrictModel):
     name: ClientName
     grant_types: Annotated[list[GrantType], Field(min_length=1, max_length=2)]
-    scopes: Annotated[list[ScopeName], Field(max_length=20)]
+    scopes: Annotated[list[ScopeName], Field(max_length=20, default_factory=list)]
 
 
 class ClientOut(Model):

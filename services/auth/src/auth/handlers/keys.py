@@ -70,6 +70,31 @@ async def rotate(session: AsyncSession, encryption: KeyEncryption, policy: KeyPo
     return await _add_pending(session, encryption, policy, now, policy.pending)
 
 
+async def replace_all(session: AsyncSession, encryption: KeyEncryption, policy: KeyPolicy, now: datetime) -> SigningKey:
+    """An emergency: every key goes at once, and with them all access tokens. Verifiers fetch the set on the event."""
+    await _lock(session)
+    for key in await queries.signing_keys(session):
+        await session.delete(key)
+        await _announce(session, key, "gone", key.version + 1, now)
+    await session.flush()
+    active = keys.generate(encryption, policy.alg, status=KeyStatus.ACTIVE, now=now, changes_at=now + policy.active)
+    session.add(active)
+    await _announce(session, active, "active", active.version, now)
+    return active
+
+
+async def rewrap(session: AsyncSession, old: KeyEncryption, new: KeyEncryption) -> int:
+    """Encrypts private parts anew that are still under `old`; returns how many."""
+    await _lock(session)
+    count = 0
+    for key in await queries.signing_keys(session):
+        if key.sealed is not None and key.kek_id == old.id:
+            key.sealed = new.seal(old.unseal(key), key.kid, key.alg)
+            key.kek_id = new.id
+            count += 1
+    return count
+
+
 async def _add_pending(
     session: AsyncSession, encryption: KeyEncryption, policy: KeyPolicy, now: datetime, wait: timedelta
 ) -> SigningKey:

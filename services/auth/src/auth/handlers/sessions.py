@@ -15,6 +15,7 @@ from auth.models import Limits, Reuse, Session, Subject, SubjectStatus
 from auth.refresh_tokens import PresentedToken
 from common.database import new_id
 from common.outbox import record
+from common.tokens import Principal
 
 _DEVICE_LENGTH: Final = 200
 
@@ -121,6 +122,18 @@ async def revoke(session: AsyncSession, family: Session, reason: Reason, now: da
     family.revoke(reason, now)
     revoked = SessionRevoked(session_id=family.id, user_id=family.user_id, client_id=family.client_id, reason=reason)
     await record(session, revoked, subject=family.id, version=family.version, occurred_at=now)
+
+
+async def end_token(session: AsyncSession, principal: Principal, *, now: datetime) -> None:
+    """Ends the session of an access token. A client's own token has none: it is itself what is revoked."""
+    session_id = uuid.UUID(principal.session_id or "")
+    if not principal.is_client:
+        family = await queries.lock_own_session(session, session_id, user_id=principal.user_id)
+        if family is not None:
+            await revoke(session, family, "token_revoked", now)
+    elif await queries.add_revoked_token(session, session_id, client_id=principal.client_id, now=now):
+        revoked = SessionRevoked(session_id=session_id, client_id=principal.client_id, reason="token_revoked")
+        await record(session, revoked, subject=session_id, version=1, occurred_at=now)
 
 
 async def end_own(session: AsyncSession, session_id: uuid.UUID, *, user_id: uuid.UUID, now: datetime) -> None:

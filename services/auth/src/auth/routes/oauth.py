@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse
 from auth.deps import client_network
 from auth.errors import OAuthError
 from auth.grants import TokenRequest
-from auth.oauth_form import Form, client_credentials
-from auth.schemas import Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
+from auth.oauth_form import ClientCredentials, Form, client_credentials
+from auth.schemas import Introspection, Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
 from auth.scopes import MANAGED_SCOPES, PERSON_SCOPES
 from common.web import ApiRouter
 
@@ -37,6 +37,12 @@ _CLIENT_FIELDS: Final = {
     "client_secret": "Its secret, where it has one and sends no Basic credentials.",
 }
 
+_TOKEN_FIELDS: Final = {
+    "token": "A refresh token or an access token.",
+    "token_type_hint": "Accepted and not needed: the two are told apart by themselves.",
+    **_CLIENT_FIELDS,
+}
+
 
 @router.post(
     "/token",
@@ -57,8 +63,7 @@ _CLIENT_FIELDS: Final = {
 )
 async def issue_token(request: Request, response: Response) -> TokenAnswer:
     """Exchanges a grant for tokens."""
-    form = Form(request.headers.get("content-type", ""), await request.body())
-    credentials = client_credentials(form, request.headers.getlist("authorization"))
+    form, credentials = await _read(request)
     token_request = TokenRequest(
         form=form,
         credentials=credentials,
@@ -66,6 +71,33 @@ async def issue_token(request: Request, response: Response) -> TokenAnswer:
         device=request.headers.get("user-agent", ""),
     )
     answer: TokenAnswer = await request.state.token_endpoint.answer(token_request)
+    response.headers.update(_NO_STORE)
+    return answer
+
+
+@router.post(
+    "/revoke",
+    response_class=Response,
+    responses=_oauth_errors(400, 401),
+    openapi_extra=_form_of("token", _TOKEN_FIELDS),
+)
+async def revoke_token(request: Request) -> Response:
+    """Ends a token and the session it belongs to (RFC 7009). Unknown and ended ones are answered alike."""
+    form, credentials = await _read(request)
+    await request.state.token_inspection.revoke(form, credentials)
+    return Response(status_code=200, headers=_NO_STORE)
+
+
+@router.post(
+    "/introspect",
+    response_model_exclude_none=True,
+    responses=_oauth_errors(400, 401),
+    openapi_extra=_form_of("token", _TOKEN_FIELDS),
+)
+async def introspect_token(request: Request, response: Response) -> Introspection:
+    """Says whether a token is good, and what it says (RFC 7662). For clients with a secret."""
+    form, credentials = await _read(request)
+    answer: Introspection = await request.state.token_inspection.introspect(form, credentials)
     response.headers.update(_NO_STORE)
     return answer
 
@@ -100,6 +132,11 @@ async def read_keys(request: Request) -> Response:
     if key_set.etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(key_set.body, media_type="application/json", headers=headers)
+
+
+async def _read(request: Request) -> tuple[Form, ClientCredentials | None]:
+    form = Form(request.headers.get("content-type", ""), await request.body())
+    return form, client_credentials(form, request.headers.getlist("authorization"))
 
 
 async def render_oauth_error(_request: Request, error: Exception) -> Response:

@@ -1,0 +1,152 @@
+"""OAuth clients that administrators manage."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from common.database import Database
+from common.revocation import Denylist, SubjectRevoked
+
+from .conftest import Auth
+from .test_refresh import events
+from .test_sessions import bearer
+
+REPORTS = {"name": "Reports", "grant_types": ["client_credentials"], "scopes": ["orders:read", "events:read"]}
+
+
+@pytest.fixture
+async def admin(auth: Auth) -> dict[str, str]:
+    return bearer(await auth.sign_in(auth.users.add("root@example.com", role="admin")))
+
+
+Register = Callable[..., Awaitable[dict[str, Any]]]
+
+
+@pytest.fixture
+def register(auth: Auth, admin: dict[str, str]) -> Register:
+    async def register(**changes: Any) -> dict[str, Any]:
+        answer = await auth.http.post("/clients", json=REPORTS | changes, headers=admin)
+        assert answer.status_code == 201, answer.text
+        client: dict[str, Any] = answer.json()
+        return client
+
+    return register
+
+
+async def client_token(auth: Auth, client: dict[str, Any], **form: str) -> httpx.Response:
+    credentials = httpx.BasicAuth(client["client_id"], client["client_secret"])
+    return await auth.http.post("/token", data={"grant_type": "client_credentials", **form}, auth=credentials)
+
+
+async def test_a_registered_client_gets_tokens(auth: Auth, register: Register) -> None:
+    client = await register()
+    answer = await client_token(auth, client, scope="orders:read")
+    assert answer.status_code == 200
+    principal = await auth.principal(answer.json()["access_token"])
+    assert (principal.subject, principal.client_id) == (client["client_id"], client["client_id"])
+    assert (principal.scopes, principal.roles) == (frozenset({"orders:read"}), frozenset())
+
+
+async def test_its_secret_is_shown_once_and_kept_as_a_hash(
+    auth: Auth, admin: dict[str, str], register: Register, database: Database
+) -> None:
+    client = await register()
+    listed = (await auth.http.get("/clients", headers=admin)).json()
+    assert listed["items"] == [{name: client[name] for name in client if name != "client_secret"}]
+    async with database.transaction() as session:
+        stored = (await session.execute(text("SELECT clients::text FROM clients"))).scalar_one()
+    assert client["client_secret"] not in stored
+
+
+async def test_a_client_may_have_no_scope(auth: Auth, register: Register) -> None:
+    client = await register(scopes=[])
+    answer = (await client_token(auth, client)).json()
+    assert answer["scope"] == ""
+    assert (await auth.principal(answer["access_token"])).scopes == frozenset()
+
+
+async def test_no_client_sees_a_password(auth: Auth, admin: dict[str, str]) -> None:
+    answer = await auth.http.post("/clients", json=REPORTS | {"grant_types": ["password"]}, headers=admin)
+    assert answer.status_code == 422
+
+
+async def test_a_grant_that_a_client_was_not_given_is_refused(auth: Auth, register: Register) -> None:
+    client = await register(grant_types=["refresh_token"])
+    answer = await client_token(auth, client)
+    assert (answer.status_code, answer.json()["error"]) == (400, "unauthorized_client")
+
+
+@pytest.mark.parametrize("how", ["new secret", "deleted"])
+async def test_a_client_that_changes_loses_its_tokens(
+    auth: Auth, admin: dict[str, str], register: Register, database: Database, how: str
+) -> None:
+    client = await register(scopes=["revocations:read"])
+    token = (await client_token(auth, client)).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    assert (await auth.internal.get("/internal/revocations", headers=headers)).status_code == 200
+    path = f"/clients/{client['client_id']}"
+    if how == "deleted":
+        assert (await auth.http.delete(path, headers=admin)).status_code == 204
+    else:
+        renewed = await auth.http.post(f"{path}/secret", headers=admin)
+        assert renewed.status_code == 201
+        assert (await client_token(auth, renewed.json())).status_code == 200
+    assert (await client_token(auth, client)).json()["error"] == "invalid_client"
+    assert (await auth.internal.get("/internal/revocations", headers=headers)).status_code == 401
+    denylist = Denylist()
+    denylist.revoke_subject(SubjectRevoked.model_validate((await events(database))[-1][2]))
+    assert denylist.denies(await auth.principal(token))
+    snapshot = await auth.internal.get("/internal/revocations", headers=await auth.service_token())
+    assert {"subject": client["client_id"], "min_session_version": 2, "except_session_id": None} in snapshot.json()[
+        "subjects"
+    ]
+
+
+async def test_a_client_that_is_not_there_cannot_be_changed(
+    auth: Auth, admin: dict[str, str], register: Register
+) -> None:
+    client = await register()
+    await auth.http.delete(f"/clients/{client['client_id']}", headers=admin)
+    for client_id in ("nobody", client["client_id"]):
+        for answer in (
+            await auth.http.delete(f"/clients/{client_id}", headers=admin),
+            await auth.http.post(f"/clients/{client_id}/secret", headers=admin),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (404, "client_not_found")
+
+
+async def test_clients_come_in_pages(auth: Auth, admin: dict[str, str], register: Register) -> None:
+    made = [(await register(name=f"Client {number}"))["client_id"] for number in range(3)]
+    first = (await auth.http.get("/clients?limit=2", headers=admin)).json()
+    rest = (await auth.http.get(f"/clients?limit=2&cursor={first['next_cursor']}", headers=admin)).json()
+    assert [item["client_id"] for item in (*first["items"], *rest["items"])] == made[::-1]
+
+
+@pytest.mark.parametrize("role", ["user", "staff"])
+async def test_only_administrators_manage_clients(auth: Auth, role: str) -> None:
+    headers = bearer(await auth.sign_in(auth.users.add("ada@example.com", role=role)))
+    answer = await auth.http.post("/clients", content="{", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert (await auth.http.get("/clients", headers=headers)).status_code == 403
+    assert (await auth.http.get("/clients", headers=await auth.service_token())).status_code == 403
+    assert (await auth.http.get("/clients")).status_code == 401
+
+
+async def test_a_wrong_registration_is_refused(auth: Auth, admin: dict[str, str], subtests: pytest.Subtests) -> None:
+    wrong = [
+        {},
+        REPORTS | {"name": ""},
+        REPORTS | {"name": " "},
+        REPORTS | {"name": "n" * 101},
+        REPORTS | {"name": "a\x00b"},
+        REPORTS | {"grant_types": []},
+        REPORTS | {"grant_types": ["implicit"]},
+        REPORTS | {"scopes": ["admin"]},
+        REPORTS | {"client_id": "mine"},
+    ]
+    for body in wrong:
+        with subtests.test(str(body)):
+            assert (await auth.http.post("/clients", json=body, headers=admin)).status_code == 422

@@ -1,0 +1,205 @@
+"""Signing keys: published before they sign, published after, never at rest in clear."""
+
+import json
+from datetime import datetime, timedelta
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from auth import queries
+from auth.handlers import keys as handlers
+from auth.handlers.keys import KeyPolicy
+from auth.keyring import Keyring, policy_of
+from auth.keys import KeyEncryption, WrongKeyEncryptionKey, generate
+from auth.models import KeyStatus, SigningKey
+from auth.settings import Settings
+from common.database import Database, utc_now
+from common.errors import Unavailable
+from common.jwks import JwksClient
+
+from .conftest import INTERNAL_PORT, Auth, Users, serving
+from .test_refresh import events
+
+ENCRYPTION = KeyEncryption(b"k" * 32)
+POLICY = KeyPolicy("ES256", timedelta(minutes=15), timedelta(days=30), timedelta(minutes=15))
+
+
+async def advance(database: Database, now: datetime, policy: KeyPolicy = POLICY) -> None:
+    async with database.transaction() as session:
+        await handlers.advance(session, ENCRYPTION, policy, now)
+
+
+async def statuses(database: Database) -> list[str]:
+    async with database.transaction() as session:
+        return [key.status for key in await queries.signing_keys(session)]
+
+
+async def kids(database: Database) -> list[str]:
+    async with database.transaction() as session:
+        return [key.kid for key in await queries.signing_keys(session)]
+
+
+async def test_the_first_key_signs_at_once(auth: Auth, database: Database) -> None:
+    assert await statuses(database) == ["active"]
+    answer = await auth.http.get("/.well-known/jwks.json")
+    (jwk,) = answer.json()["keys"]
+    assert jwk.keys() == {"kty", "crv", "x", "y", "kid", "alg", "use"}
+    assert (jwk["alg"], jwk["use"]) == ("ES256", "sig")
+
+
+async def test_replicas_that_start_together_make_one_key(settings: Settings, users: Users) -> None:
+    async with serving(settings, users) as one, serving(settings, users) as other:
+        keys = [(await auth.http.get("/.well-known/jwks.json")).json() for auth in (one, other)]
+    assert keys[0] == keys[1]
+
+
+async def test_the_key_set_is_cached_and_asked_for_again_cheaply(auth: Auth) -> None:
+    answer = await auth.http.get("/.well-known/jwks.json")
+    assert answer.headers["Cache-Control"] == "public, max-age=300"
+    assert answer.headers["Content-Type"] == "application/json"
+    tag = answer.headers["ETag"]
+    for known in (tag, f'W/{tag}, "x"', "*"):
+        again = await auth.http.get("/.well-known/jwks.json", headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
+    assert (await auth.http.get("/.well-known/jwks.json", headers={"If-None-Match": '"x"'})).status_code == 200
+
+
+async def test_a_key_lives_through_all_its_statuses(database: Database) -> None:
+    start = utc_now()
+    await advance(database, start)
+    await advance(database, start + timedelta(days=29))
+    assert await statuses(database) == ["active"]
+    # A quarter of an hour before its end the successor is published, and signs once the time is over.
+    await advance(database, start + timedelta(days=30, minutes=-15))
+    assert await statuses(database) == ["active", "pending"]
+    await advance(database, start + timedelta(days=30, seconds=-1))
+    assert await statuses(database) == ["active", "pending"]
+    await advance(database, start + timedelta(days=30))
+    assert await statuses(database) == ["retiring", "active"]
+    await advance(database, start + timedelta(days=30, minutes=14))
+    assert await statuses(database) == ["retiring", "active"]
+    await advance(database, start + timedelta(days=30, minutes=15))
+    assert await statuses(database) == ["active"]
+    told = [(data["status"], version) for _, version, data in await events(database)]
+    assert told == [("active", 1), ("pending", 1), ("retiring", 2), ("active", 2), ("gone", 3)]
+
+
+async def test_a_late_successor_still_has_its_time_of_publication(database: Database) -> None:
+    """Nothing ran for two months: verifiers must learn of the next key first all the same."""
+    start = utc_now()
+    await advance(database, start)
+    await advance(database, start + timedelta(days=60))
+    assert await statuses(database) == ["active", "pending"]
+    await advance(database, start + timedelta(days=60, minutes=14))
+    assert await statuses(database) == ["active", "pending"]
+    await advance(database, start + timedelta(days=60, minutes=15))
+    assert await statuses(database) == ["retiring", "active"]
+
+
+async def test_another_algorithm_brings_a_new_key(database: Database) -> None:
+    start = utc_now()
+    await advance(database, start)
+    rs256 = KeyPolicy("RS256", POLICY.pending, POLICY.active, POLICY.retiring)
+    await advance(database, start + timedelta(hours=1), rs256)
+    await advance(database, start + timedelta(hours=1, minutes=15), rs256)
+    async with database.transaction() as session:
+        keys = await queries.signing_keys(session)
+    assert [(key.alg, key.status) for key in keys] == [("ES256", "retiring"), ("RS256", "active")]
+
+
+async def test_a_rotation_publishes_at_once_and_can_be_repeated(database: Database) -> None:
+    start = utc_now()
+    await advance(database, start)
+    for minute in (1, 2):
+        async with database.transaction() as session:
+            await handlers.rotate(session, ENCRYPTION, POLICY, start + timedelta(minutes=minute))
+    assert await statuses(database) == ["active", "pending", "pending"]
+    await advance(database, start + timedelta(minutes=20))
+    assert await statuses(database) == ["retiring", "retiring", "active"]
+
+
+async def test_a_rotation_costs_no_valid_token_its_validity(auth: Auth, database: Database, settings: Settings) -> None:
+    ada = auth.users.add("ada@example.com")
+    verifier_keys = JwksClient(auth.internal, f"http://auth.test:{INTERNAL_PORT}/.well-known/jwks.json")
+    old = (await auth.sign_in(ada))["access_token"]
+    async with database.transaction() as session:
+        await handlers.rotate(session, ENCRYPTION, policy_of(settings), utc_now())
+    keyring = Keyring(database, settings)
+    await keyring.refresh()
+    before = keyring.key_set
+    await advance(database, utc_now() + timedelta(minutes=15))
+    await keyring.refresh()
+    assert keyring.key_set == before
+    new = keyring.sign({"iss": "x"})
+    assert new.split(".")[0] != old.split(".")[0]
+    await verifier_keys.refresh()
+    assert len(verifier_keys._keys) == 1  # as of before the rotation: the replica under test has not looked yet
+    for kid in await kids(database):
+        assert await keyring.find(kid) is not None
+
+
+async def test_an_emergency_leaves_only_a_new_key(database: Database) -> None:
+    start = utc_now()
+    await advance(database, start)
+    (old,) = await kids(database)
+    async with database.transaction() as session:
+        await handlers.replace_all(session, ENCRYPTION, POLICY, start)
+    (new,) = await kids(database)
+    assert new != old
+    assert await statuses(database) == ["active"]
+    told = [(data["kid"], data["status"]) for _, _, data in await events(database)]
+    assert told == [(old, "active"), (old, "gone"), (new, "active")]
+
+
+async def test_private_keys_are_encrypted_at_rest_and_bound_to_their_row(auth: Auth, database: Database) -> None:
+    async with database.transaction() as session:
+        (key,) = await queries.signing_keys(session)
+        stored = (await session.execute(text("SELECT signing_keys::text FROM signing_keys"))).scalar_one()
+    private = ENCRYPTION.unseal(key)
+    secret = private.private_numbers().private_value  # type: ignore[union-attr]
+    assert f"{secret:064x}" not in stored
+    assert '"d"' not in json.dumps(key.jwk)
+    assert key.sealed is not None
+    assert b'"d"' not in key.sealed
+    other = generate(ENCRYPTION, "ES256", status=KeyStatus.ACTIVE, now=utc_now(), changes_at=utc_now())
+    other.sealed = key.sealed
+    with pytest.raises(WrongKeyEncryptionKey):
+        ENCRYPTION.unseal(other)
+    with pytest.raises(WrongKeyEncryptionKey):
+        KeyEncryption(b"x" * 32).unseal(key)
+
+
+async def test_keys_are_rewrapped_under_a_new_encryption_key(database: Database) -> None:
+    await advance(database, utc_now())
+    successor = KeyEncryption(b"n" * 32)
+    async with database.transaction() as session:
+        assert await handlers.rewrap(session, ENCRYPTION, successor) == 1
+        assert await handlers.rewrap(session, ENCRYPTION, successor) == 0
+    async with database.transaction() as session:
+        (key,) = await queries.signing_keys(session)
+    assert key.kek_id == successor.id
+    successor.unseal(key)
+
+
+async def test_without_its_keys_auth_is_not_ready_and_says_so(database: Database, settings: Settings) -> None:
+    await advance(database, utc_now())
+    changed = settings.model_copy(update={"key_encryption_key": SecretStr("A" * 43 + "=")})
+    keyring = Keyring(database, changed)
+    with pytest.raises(WrongKeyEncryptionKey):
+        await keyring.refresh()
+    with pytest.raises(ConnectionError):
+        await keyring.check()
+    with pytest.raises(Unavailable):
+        keyring.sign({})
+    with pytest.raises(Unavailable):
+        _ = keyring.key_set
+
+
+async def test_two_active_keys_are_impossible(database: Database) -> None:
+    def key() -> SigningKey:
+        return generate(ENCRYPTION, "ES256", status=KeyStatus.ACTIVE, now=utc_now(), changes_at=utc_now())
+
+    with pytest.raises(Exception, match="uq_signing_keys_active"):
+        async with database.transaction() as session:
+            session.add_all([key(), key()])

@@ -1,0 +1,27 @@
+"""The migrations make what the models say, and can be undone."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.util.exc import CommandError
+
+from auth.settings import Settings
+from common.migrations import config
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+
+
+async def test_the_models_have_not_drifted_from_the_migrations(settings: Settings) -> None:
+    alembic = config(MIGRATIONS, settings.database_url.get_secret_value())
+    await asyncio.to_thread(command.check, alembic)
+
+
+async def test_down_and_up_again(settings: Settings) -> None:
+    alembic = config(MIGRATIONS, settings.database_url.get_secret_value())
+    await asyncio.to_thread(command.downgrade, alembic, "base")
+    with pytest.raises(CommandError):
+        await asyncio.to_thread(command.check, alembic)
+    await asyncio.to_thread(command.upgrade, alembic, "head")
+    await asyncio.to_thread(command.check, alembic)

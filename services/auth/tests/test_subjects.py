@@ -1,0 +1,220 @@
+"""What becomes of sessions when users says that a person has changed: as events, in any order, against logins."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import jwt
+import pytest
+
+from auth.consumers import handlers
+from common.database import Database, new_id, utc_now
+from common.events import Envelope
+from common.revocation import Denylist, SubjectRevoked
+
+from .conftest import PASSWORD, Auth, Person
+from .test_refresh import events, refused
+from .test_sessions import bearer, sid
+
+
+@pytest.fixture
+def happens(database: Database) -> Callable[..., Awaitable[None]]:
+    """Takes the effect of one of users' events about a person."""
+
+    async def happens(what: str, person: Person, *, version: int, **data: Any) -> None:
+        event = Envelope(
+            id=new_id(),
+            type=f"users.user.{what}.v1",
+            subject=str(person.user_id),
+            version=version,
+            time=utc_now(),
+            data=_json({"user_id": str(person.user_id), **data}),
+        )
+        received = handlers.read(event)
+        assert received is not None
+        async with database.transaction() as session:
+            await handlers.handle(session, received)
+
+    return happens
+
+
+def _json(data: dict[str, Any]) -> str:
+    return str(data).replace("'", '"').replace("None", "null")
+
+
+async def is_good(auth: Auth, tokens: dict[str, str]) -> bool:
+    return (await auth.http.get("/sessions", headers=bearer(tokens))).status_code == 200
+
+
+async def is_denied(auth: Auth, database: Database, tokens: dict[str, str]) -> bool:
+    """Whether another service denies the token, by the events it has received."""
+    denylist = Denylist()
+    for event_type, _, data in await events(database):
+        if event_type == "auth.subject.revoked.v1":
+            denylist.revoke_subject(SubjectRevoked.model_validate(data))
+    return denylist.denies(await auth.principal(tokens["access_token"]))
+
+
+Happens = Callable[..., Awaitable[None]]
+
+
+@pytest.mark.parametrize("what", ["deactivated", "erased"])
+async def test_who_is_deactivated_or_erased_is_signed_out_everywhere(
+    auth: Auth, database: Database, happens: Happens, what: str
+) -> None:
+    ada = auth.users.add("ada@example.com")
+    tokens = await auth.sign_in(ada)
+    await happens(what, ada, version=2)
+    assert await refused(auth, tokens["refresh_token"])
+    assert not await is_good(auth, tokens)
+    assert await is_denied(auth, database, tokens)
+    assert (await events(database))[-1][2]["reason"] == what
+
+
+async def test_a_login_verified_before_a_deactivation_is_refused_after_it(auth: Auth, happens: Happens) -> None:
+    """users answered "right password", then the account was deactivated, and auth heard of that first."""
+    ada = auth.users.add("ada@example.com")
+    calls = 0
+
+    async def deactivate(person: Person) -> None:
+        nonlocal calls
+        calls += 1
+        await happens("deactivated", person, version=2)
+        del auth.users.people[person.email]
+
+    auth.users.on_verified = deactivate
+    answer = await auth.token(grant_type="password", username=ada.email, password=PASSWORD)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+    assert calls == 1
+
+
+async def test_a_login_that_overtakes_the_event_of_a_deactivation_dies_with_it(auth: Auth, happens: Happens) -> None:
+    """users answered, then the account was deactivated, and auth signed in before it heard."""
+    ada = auth.users.add("ada@example.com", version=1)
+    tokens = await auth.sign_in(ada)
+    await happens("deactivated", ada, version=2)
+    assert not await is_good(auth, tokens)
+
+
+async def test_a_login_with_an_outdated_answer_is_verified_again(auth: Auth, happens: Happens) -> None:
+    ada = auth.users.add("ada@example.com")
+
+    async def promote(person: Person) -> None:
+        if person.version == 1:
+            person.version, person.role = 2, "staff"
+            await happens("role_changed", person, version=2, role="staff")
+
+    auth.users.on_verified = promote
+    tokens = await auth.sign_in(ada)
+    assert (await auth.principal(tokens["access_token"])).roles == {"staff"}
+    assert len(auth.users.asked) == 2
+
+
+async def test_who_is_reactivated_can_sign_in_again(auth: Auth, happens: Happens) -> None:
+    ada = auth.users.add("ada@example.com")
+    old = await auth.sign_in(ada)
+    await happens("deactivated", ada, version=2)
+    await happens("reactivated", ada, version=3)
+    ada.version = 3
+    assert await is_good(auth, await auth.sign_in(ada))
+    assert not await is_good(auth, old)
+    assert await refused(auth, old["refresh_token"])
+
+
+async def test_a_new_role_voids_tokens_with_the_old_one_but_not_the_session(
+    auth: Auth, database: Database, happens: Happens
+) -> None:
+    ada = auth.users.add("ada@example.com", role="admin")
+    tokens = await auth.sign_in(ada)
+    await happens("role_changed", ada, version=2, role="user")
+    assert not await is_good(auth, tokens)
+    assert await is_denied(auth, database, tokens)
+    fresh = (await auth.refresh(tokens["refresh_token"])).json()
+    assert (await auth.principal(fresh["access_token"])).roles == {"user"}
+    assert await is_good(auth, fresh)
+    assert not await is_denied(auth, database, fresh)
+
+
+async def test_a_login_after_the_change_survives_its_late_event(
+    auth: Auth, database: Database, happens: Happens
+) -> None:
+    ada = auth.users.add("ada@example.com", version=1)
+    old = await auth.sign_in(ada)
+    ada.version, ada.role = 2, "staff"
+    new = await auth.sign_in(ada)
+    await happens("role_changed", ada, version=2, role="staff")
+    assert (await is_good(auth, old), await is_good(auth, new)) == (False, True)
+    assert (await is_denied(auth, database, old), await is_denied(auth, database, new)) == (True, False)
+
+
+async def test_a_password_change_spares_the_session_it_came_from(
+    auth: Auth, database: Database, happens: Happens
+) -> None:
+    ada = auth.users.add("ada@example.com")
+    here, there = await auth.sign_in(ada), await auth.sign_in(ada)
+    await happens("password_changed", ada, version=2, except_session_id=sid(here))
+    assert (await is_good(auth, here), await is_good(auth, there)) == (True, False)
+    assert (await is_denied(auth, database, here), await is_denied(auth, database, there)) == (False, True)
+    assert await refused(auth, there["refresh_token"])
+    assert (await auth.refresh(here["refresh_token"])).status_code == 200
+
+
+async def test_a_password_reset_spares_none(auth: Auth, happens: Happens) -> None:
+    ada = auth.users.add("ada@example.com")
+    tokens = await auth.sign_in(ada)
+    await happens("password_changed", ada, version=2, except_session_id=None)
+    assert not await is_good(auth, tokens)
+    assert await refused(auth, tokens["refresh_token"])
+
+
+async def test_a_login_with_the_new_password_survives_the_late_event(
+    auth: Auth, database: Database, happens: Happens
+) -> None:
+    ada = auth.users.add("ada@example.com", version=1)
+    old = await auth.sign_in(ada)
+    ada.version = 2
+    new = await auth.sign_in(ada)
+    await happens("password_changed", ada, version=2)
+    assert await refused(auth, old["refresh_token"])
+    assert await is_good(auth, new)
+    assert not await is_denied(auth, database, new)
+    assert (await auth.refresh(new["refresh_token"])).status_code == 200
+
+
+async def test_events_out_of_order_end_in_the_same_state(auth: Auth, happens: Happens) -> None:
+    ada = auth.users.add("ada@example.com")
+    old = await auth.sign_in(ada)
+    await happens("reactivated", ada, version=3)
+    await happens("deactivated", ada, version=2)
+    ada.version = 3
+    assert not await is_good(auth, old)
+    assert await is_good(auth, await auth.sign_in(ada))
+
+
+async def test_an_event_about_somebody_who_never_signed_in_is_kept(
+    auth: Auth, database: Database, happens: Happens
+) -> None:
+    ada = auth.users.add("ada@example.com", role="staff", version=1)
+    await happens("deactivated", ada, version=2)
+    answer = await auth.token(grant_type="password", username=ada.email, password=PASSWORD)
+    assert answer.status_code == 503  # users keeps answering as of before: nothing auth could mint
+    assert not [event for event in await events(database) if event[0] == "auth.subject.revoked.v1"]
+
+
+async def test_a_revoked_subjects_events_have_versions_without_a_gap(
+    auth: Auth, database: Database, happens: Happens
+) -> None:
+    ada = auth.users.add("ada@example.com")
+    await auth.sign_in(ada)
+    await happens("role_changed", ada, version=2, role="staff")
+    await happens("password_changed", ada, version=5)
+    cuts = [event for event in await events(database) if event[0] == "auth.subject.revoked.v1"]
+    assert [version for _, version, _ in cuts] == [1, 2]
+
+
+async def test_the_session_version_in_a_token_rises_with_each_cut(auth: Auth, happens: Happens) -> None:
+    ada = auth.users.add("ada@example.com")
+    first = await auth.sign_in(ada)
+    await happens("role_changed", ada, version=2, role="staff")
+    second = (await auth.refresh(first["refresh_token"])).json()
+    versions = [jwt.decode(t["access_token"], options={"verify_signature": False})["sv"] for t in (first, second)]
+    assert versions == [1, 2]
