@@ -46,6 +46,7 @@ class Principal:
 
     subject: str
     client_id: str
+    audiences: frozenset[str]
     scopes: frozenset[str]
     roles: frozenset[str]
     session_id: str | None
@@ -87,14 +88,15 @@ class TokenVerifier:
     """Checks signature, claims and revocation. A verified token is remembered by its hash, and asked about
     again only for what can change: its key, its expiry, its revocation.
 
-    `max_lifetime` and `leeway` are seconds; `remembered` bounds the cache in tokens.
+    `audience` is this service's own resource URI; None, for any, is right only where the issuer looks at its own
+    tokens. `max_lifetime` and `leeway` are seconds; `remembered` bounds the cache in tokens.
     """
 
     def __init__(
         self,
         *,
         issuer: str,
-        audience: str,
+        audience: str | None,
         keys: KeySource,
         denylist: Denylist | None = None,
         max_lifetime: int = 300,
@@ -156,7 +158,8 @@ class TokenVerifier:
             raise InvalidToken("A claim is missing")
         if claims["iss"] != self._issuer:
             raise InvalidToken("The access token is from another issuer")
-        if self._audience not in _strings(claims["aud"], single=True):
+        audiences = _strings(claims["aud"], single=True)
+        if self._audience is not None and self._audience not in audiences:
             raise InvalidToken("The access token is not for this service")
         issued_at, expires_at = self._dates(claims)
         scope = claims["scope"]
@@ -165,6 +168,7 @@ class TokenVerifier:
         return Principal(
             subject=_identifier(claims["sub"]),
             client_id=_identifier(claims["client_id"]),
+            audiences=frozenset(audiences),
             scopes=frozenset(scope.split()),
             roles=frozenset(_strings(claims.get("roles", []))),
             session_id=_identifier(claims["sid"]) if "sid" in claims else None,
