@@ -1,6 +1,5 @@
 """The API of users on a database of its own, public and internal, with tokens that a test issuer signs."""
 
-import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,10 +10,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
+from starlette.types import Receive, Scope, Send
 
 from common.database import Database
 from common.health import Health
 from common.testing import MakeDatabase
+from common.testing_http import running
 from common.testing_tokens import TokenIssuer
 from users.app import create_app
 from users.settings import UsersSettings
@@ -106,6 +107,7 @@ async def settings(make_database: MakeDatabase) -> UsersSettings:
         client_secret=SecretStr("unused"),
         public_url=ISSUER.issuer,
         auth_url="http://auth.invalid",
+        login_patience=60,
     )
 
 
@@ -126,7 +128,12 @@ async def start(database: Database) -> AsyncIterator[Start]:
 
         async def started(settings: UsersSettings) -> World:
             app = create_app(settings, Health(), internal_port=INTERNAL_PORT, tokens=ISSUER.verifier("users"))
-            transport = httpx.ASGITransport(await stack.enter_async_context(_with_lifespan(app)))
+            state = await stack.enter_async_context(running(app))
+
+            async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+                await app({**scope, "state": dict(state)}, receive, send)
+
+            transport = httpx.ASGITransport(with_state)
             clients = [
                 await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=f"http://users:{port}"))
                 for port in (8000, INTERNAL_PORT)
@@ -139,24 +146,3 @@ async def start(database: Database) -> AsyncIterator[Start]:
 @pytest.fixture
 async def world(start: Start, settings: UsersSettings) -> World:
     return await start(settings)
-
-
-@contextlib.asynccontextmanager
-async def _with_lifespan(app: Any) -> AsyncIterator[Any]:
-    """Runs the app's lifespan as a server does, and hands its state to every request."""
-    state: dict[str, Any] = {}
-    received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    task = asyncio.create_task(app({"type": "lifespan", "state": state}, received.get, sent.put))
-    await received.put({"type": "lifespan.startup"})
-    started = await sent.get()
-    assert started["type"] == "lifespan.startup.complete", started
-
-    async def with_state(scope: Any, receive: Any, send: Any) -> None:
-        await app({**scope, "state": dict(state)}, receive, send)
-
-    try:
-        yield with_state
-    finally:
-        await received.put({"type": "lifespan.shutdown"})
-        await task

@@ -40,7 +40,9 @@ def create_app(
             else:
                 verifier = await stack.enter_async_context(token_verifier(settings, health))
             await stack.enter_async_context(upkeep.running(database))
-            yield State(database=database, tokens=verifier, hashing=hashing, gate=Gate())
+            yield State(
+                database=database, tokens=verifier, hashing=hashing, gate=Gate(patience=settings.login_patience)
+            )
 
     public = create_api(
         settings,

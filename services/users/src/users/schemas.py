@@ -10,7 +10,7 @@ from common.web import Model, StrictModel
 from users.models import PROFILE_FIELDS, LinkPurpose, ProfileField, Role, Status
 from users.passwords import MAX_LENGTH, MIN_LENGTH
 from users.profile import MAX_EMAIL, MAX_NAME, email_address, person_name
-from users.throttle import network_of
+from users.throttle import UNKNOWN_NETWORK, network_of
 
 PersonName = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(person_name)]
 EmailAddress = Annotated[
@@ -89,7 +89,7 @@ class Credentials(StrictModel):
 
     email: Annotated[str, Field(max_length=1024)]
     password: AnyPassword
-    network: Annotated[str, Field(max_length=64), AfterValidator(network_of)] | None = None
+    network: Annotated[str, Field(max_length=64), AfterValidator(network_of)] = UNKNOWN_NETWORK
 
 
 class VerifiedAccount(Model):

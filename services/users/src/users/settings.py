@@ -16,3 +16,6 @@ class UsersSettings(ServiceSettings):
     """Threads that hash passwords; as many as cores unless set (a container with a CPU quota sees the host's)."""
     password_queue: int = Field(default=32, ge=0, le=10_000)
     """Requests that may wait for a hashing thread before others are answered 503."""
+    login_patience: float = Field(default=3.0, gt=0, le=60)
+    """Seconds that one of many sign-ins at once, of one account from one network, waits for its turn; below what auth
+    waits for the answer."""

@@ -63,14 +63,17 @@ class Attempt:
 def network_of(address: str) -> str:
     """The network that an address (or a network, as it is) belongs to: one IPv4 address, or an IPv6 /64.
 
-    Raises `ValueError` for anything else.
+    What is no address counts as one network of its own: a sign-in must not fail for how it came here.
     """
-    interface = ipaddress.ip_interface(address)
-    if isinstance(interface, ipaddress.IPv6Interface):
-        if interface.ip.ipv4_mapped is not None:
-            return f"{interface.ip.ipv4_mapped}/32"
-        return str(ipaddress.IPv6Network((int(interface.ip), 64), strict=False))
-    return f"{interface.ip}/32"
+    try:
+        interface = ipaddress.ip_interface(address)
+    except ValueError:
+        return UNKNOWN_NETWORK
+    if isinstance(interface, ipaddress.IPv4Interface):
+        return f"{interface.ip}/32"
+    if interface.ip.ipv4_mapped is not None:
+        return f"{interface.ip.ipv4_mapped}/32"
+    return str(ipaddress.IPv6Network((int(interface.ip), 64), strict=False))
 
 
 def pair_key(account: str, network: str) -> bytes:

@@ -7,7 +7,7 @@ from users.deps import DatabaseDep, GateDep, HashingDep, SessionDep, may_issue_l
 from users.errors import InvalidCredentials
 from users.handlers import links, logins
 from users.schemas import Credentials, IssuedLinkOut, VerifiedAccount
-from users.throttle import UNKNOWN_NETWORK, pair_key
+from users.throttle import pair_key
 
 router = ApiRouter(prefix="/internal", tags=["internal"])
 
@@ -17,7 +17,7 @@ async def verify_credentials(
     body: Credentials, database: DatabaseDep, hashing: HashingDep, gate: GateDep
 ) -> VerifiedAccount:
     """Whose credentials these are. Unknown, wrong and deactivated get the same 401 after the same time."""
-    email, network, password = body.email.lower(), body.network or UNKNOWN_NETWORK, body.password.get_secret_value()
+    email, network, password = body.email.lower(), body.network, body.password.get_secret_value()
     async with gate.through(pair_key(email, network)):
         with hashing.place() as place:
             async with database.transaction() as session:

@@ -1,0 +1,79 @@
+"""`python -m users promote`: how a system gets its first admin."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from users.settings import UsersSettings
+
+Run = Any
+
+
+@pytest.fixture
+def run(settings: UsersSettings, tmp_path: Path) -> Run:
+    """Runs a command as an operator does, with settings from the environment and secrets in files."""
+    for name in ("database_url", "amqp_url", "client_secret"):
+        (tmp_path / f"waybill_{name}").write_text(getattr(settings, name).get_secret_value())
+    environment = {
+        "PATH": os.environ["PATH"],
+        "WAYBILL_SECRETS_DIR": str(tmp_path),
+        "WAYBILL_PUBLIC_URL": settings.public_url,
+        "WAYBILL_AUTH_URL": settings.auth_url,
+    }
+
+    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "users", *words],
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+async def test_promote_makes_the_first_admin_and_tells_so(world: Any, run: Run) -> None:
+    person = await world.sign_up(email="ann@example.com")
+    done = run("promote", "Ann@Example.com", "admin")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ann@example.com is admin now, was user\n", "")
+    again = run("promote", "ann@example.com", "admin")
+    assert (again.returncode, again.stdout) == (0, "ann@example.com is admin already\n")
+    data = {"user_id": person["id"], "role": "admin"}
+    assert (await world.events(person["id"]))[1:] == [
+        {"type": "users.user.role_changed.v1", "version": 2, "data": data}
+    ]
+
+
+async def test_promote_of_nobody_or_to_no_role_fails_with_a_sentence(world: Any, run: Run) -> None:
+    nobody = run("promote", "nobody@example.com", "admin")
+    assert (nobody.returncode, nobody.stdout) == (1, "")
+    assert "nobody@example.com: There is no such user." in nobody.stderr
+    assert run("promote", "nobody@example.com", "king").returncode == 2
+
+
+async def test_promote_does_not_demote_the_last_admin(world: Any, run: Run) -> None:
+    admin = await world.admin()
+    refused = run("promote", admin["email"], "user")
+    assert refused.returncode == 1
+    assert "last active admin" in refused.stderr
+
+
+async def test_promote_without_a_database_fails_with_a_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "waybill_database_url").write_text("postgresql://nobody@127.0.0.1:1/none")
+    failed = run("promote", "ann@example.com", "admin")
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+
+
+async def test_an_operator_sees_what_waits_in_the_outbox(world: Any, run: Run) -> None:
+    await world.sign_up()
+    shown = run("outbox", "status", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["pending"] == 1

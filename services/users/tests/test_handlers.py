@@ -1,0 +1,77 @@
+"""Use cases stay within the caller's transaction."""
+
+import asyncio
+
+import pytest
+
+from common.database import Database
+from common.errors import NotFound
+from users import queries
+from users.errors import EmailTaken, LastAdmin
+from users.handlers import accounts, administration
+from users.models import User
+
+HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"
+
+
+async def sign_up(database: Database, email: str = "ann@example.com") -> User:
+    async with database.transaction() as session:
+        return await accounts.sign_up(session, name="Ann", email=email, age=None, password_hash=HASH, send_welcome=True)
+
+
+class Undone(Exception):
+    """Ends a transaction without a commit."""
+
+
+async def test_what_the_caller_rolls_back_never_happened(database: Database) -> None:
+    ann = await sign_up(database)
+    with pytest.raises(Undone):
+        async with database.transaction() as session:
+            await administration.change_role(session, ann.id, "admin")
+            await accounts.change_profile(session, ann.id, {"name": "Anna"})
+            raise Undone
+    async with database.transaction() as session:
+        found = await queries.user(session, ann.id)
+        assert (found.role, found.name, found.version) == ("user", "Ann", 1)
+
+
+async def test_several_changes_in_one_transaction_are_several_versions(database: Database) -> None:
+    ann = await sign_up(database)
+    async with database.transaction() as session:
+        await administration.change_role(session, ann.id, "staff")
+        await accounts.change_profile(session, ann.id, {"name": "Anna"})
+        changed = await administration.deactivate(session, ann.id)
+    assert changed.version == 4
+
+
+async def test_an_address_that_was_free_a_moment_ago_is_refused_by_the_index(database: Database) -> None:
+    await sign_up(database)
+    with pytest.raises(EmailTaken):
+        await sign_up(database)
+
+
+async def test_two_who_take_each_others_address_at_once_end_without_a_deadlock(database: Database) -> None:
+    ann, bob = await sign_up(database), await sign_up(database, "bob@example.com")
+
+    async def take(user: User, email: str) -> str:
+        try:
+            async with database.transaction() as session:
+                await accounts.change_profile(session, user.id, {"email": email})
+        except EmailTaken:
+            return "taken"
+        return "moved"
+
+    assert await asyncio.gather(take(ann, bob.email), take(bob, ann.email)) == ["taken", "taken"]
+
+
+async def test_promoting_tells_the_role_before(database: Database) -> None:
+    await sign_up(database)
+    async with database.transaction() as session:
+        user, before = await administration.promote(session, "ann@example.com", "admin")
+    assert (user.role, before, user.version) == ("admin", "user", 2)
+    with pytest.raises(LastAdmin):
+        async with database.transaction() as session:
+            await administration.promote(session, "ann@example.com", "staff")
+    with pytest.raises(NotFound):
+        async with database.transaction() as session:
+            await administration.promote(session, "nobody@example.com", "admin")

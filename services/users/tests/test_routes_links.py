@@ -1,0 +1,205 @@
+"""Verifying an address and resetting a password, by links whose secrets exist in mails only."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+NEW = "another lighthouse 8"
+
+
+async def requested(world: Any, person: Any) -> list[str]:
+    """The links asked for so far, by what their events say."""
+    rows = await world.rows("SELECT data FROM outbox WHERE type = 'users.secret_link.requested.v1' ORDER BY id")
+    return [row["data"]["link_id"] for row in rows if row["data"]["user_id"] == person["id"]]
+
+
+async def verification(world: Any, person: Any) -> str:
+    """The secret of a link that verifies the address."""
+    answer = await world.public.post("/email-verifications", headers=world.bearer(person))
+    assert answer.status_code == 202
+    token: str = (await world.issue((await requested(world, person))[-1])).json()["token"]
+    return token
+
+
+async def reset(world: Any, person: Any) -> str:
+    """The secret of a link that resets the password."""
+    answer = await world.public.post("/password-resets", json={"email": person["email"]})
+    assert answer.status_code == 202
+    token: str = (await world.issue((await requested(world, person))[-1])).json()["token"]
+    return token
+
+
+async def confirm(world: Any, token: str) -> tuple[int, str | None]:
+    answer = await world.public.post("/email-verifications/confirm", json={"token": token})
+    return answer.status_code, answer.json()["code"] if answer.content else None
+
+
+async def set_new(world: Any, token: str, password: str = NEW) -> tuple[int, str | None]:
+    answer = await world.public.post("/password-resets/confirm", json={"token": token, "password": password})
+    return answer.status_code, answer.json()["code"] if answer.content else None
+
+
+async def test_an_address_is_verified_by_the_link_once(world: Any) -> None:
+    person = await world.sign_up()
+    token = await verification(world, person)
+    assert await confirm(world, token) == (204, None)
+    assert (await world.public.get("/me", headers=world.bearer(person))).json()["email_verified"] is True
+    event = (await world.events(person["id"]))[-1]
+    assert event == {"type": "users.user.email_verified.v1", "version": 2, "data": {"user_id": person["id"]}}
+    assert await confirm(world, token) == (400, "invalid_link")
+
+
+async def test_a_verified_address_is_not_verified_again(world: Any) -> None:
+    person = await world.sign_up()
+    assert await confirm(world, await verification(world, person)) == (204, None)
+    assert (await world.public.post("/email-verifications", headers=world.bearer(person))).status_code == 202
+    assert len(await requested(world, person)) == 1
+
+
+async def test_a_verification_is_asked_for_by_the_person_only(world: Any) -> None:
+    assert (await world.public.post("/email-verifications")).status_code == 401
+
+
+async def test_a_password_is_reset_by_the_link_once_and_all_sessions_are_to_end(world: Any) -> None:
+    person = await world.sign_up()
+    token = await reset(world, person)
+    assert await set_new(world, token) == (204, None)
+    assert (await world.log_in(person["email"])).status_code == 401
+    assert (await world.log_in(person["email"], NEW)).status_code == 200
+    event = (await world.events(person["id"]))[-1]
+    data = {"user_id": person["id"], "except_session_id": None}
+    assert event == {"type": "users.user.password_changed.v1", "version": 2, "data": data}
+    assert await set_new(world, token, "a third lighthouse 9") == (400, "invalid_link")
+
+
+async def test_asking_for_a_reset_answers_alike_whether_or_not_the_account_exists(world: Any) -> None:
+    person, gone = await world.sign_up(), await world.sign_up()
+    await world.execute("UPDATE users SET status = 'deactivated' WHERE id = :id", id=gone["id"])
+    for email in (person["email"].upper(), gone["email"], "nobody@example.com"):
+        answer = await world.public.post("/password-resets", json={"email": email})
+        assert (answer.status_code, answer.text) == (202, "null")
+    assert len(await requested(world, person)) == 1
+    assert await requested(world, gone) == []
+
+
+async def test_nobodys_mailbox_is_filled(world: Any) -> None:
+    person = await world.sign_up()
+    for _ in range(8):
+        assert (await world.public.post("/password-resets", json={"email": person["email"]})).status_code == 202
+    assert len(await requested(world, person)) == 5
+    await world.execute("UPDATE secret_links SET requested_at = requested_at - interval '1 hour'")
+    await world.public.post("/password-resets", json={"email": person["email"]})
+    assert len(await requested(world, person)) == 6
+
+
+async def test_the_mails_writer_is_told_what_the_mail_needs(world: Any) -> None:
+    person = await world.sign_up(name="Ann")
+    await world.public.post("/password-resets", json={"email": person["email"]})
+    [link_id] = await requested(world, person)
+    issued = (await world.issue(link_id)).json()
+    assert len(issued.pop("token")) >= 43
+    assert issued.pop("expires_at").endswith("Z")
+    assert issued == {
+        "purpose": "reset_password", "user_id": person["id"], "name": "Ann", "email": person["email"]
+    }  # fmt: skip
+
+
+async def test_a_mail_that_was_written_twice_has_two_secrets_and_one_use(world: Any) -> None:
+    person = await world.sign_up()
+    first = await reset(world, person)
+    second = (await world.issue((await requested(world, person))[0])).json()["token"]
+    assert first != second
+    assert await set_new(world, first) == (204, None)
+    assert await set_new(world, second) == (400, "invalid_link")
+
+
+async def test_one_link_used_ten_times_at_once_works_once(world: Any) -> None:
+    person = await world.sign_up()
+    token = await verification(world, person)
+    outcomes = await asyncio.gather(*(confirm(world, token) for _ in range(10)))
+    assert sorted(status for status, _ in outcomes) == [204] + [400] * 9
+    person = await world.sign_up()
+    token = await reset(world, person)
+    outcomes = await asyncio.gather(*(set_new(world, token, f"lighthouse number {n}") for n in range(5)))
+    assert sorted(status for status, _ in outcomes) == [204] + [400] * 4
+
+
+async def test_a_secret_is_good_for_its_purpose_only(world: Any) -> None:
+    person = await world.sign_up()
+    assert await confirm(world, await reset(world, person)) == (400, "invalid_link")
+    assert await set_new(world, await verification(world, person)) == (400, "invalid_link")
+
+
+async def test_a_secret_expires(world: Any) -> None:
+    person = await world.sign_up()
+    token = await reset(world, person)
+    await world.execute("UPDATE secret_link_tokens SET expires_at = now()")
+    assert await set_new(world, token) == (400, "invalid_link")
+
+
+@pytest.mark.parametrize("token", ["x", "A" * 43, "' OR true --"])
+async def test_what_is_no_secret_of_ours_is_400(world: Any, token: str) -> None:
+    assert await confirm(world, token) == (400, "invalid_link")
+    assert await set_new(world, token) == (400, "invalid_link")
+
+
+async def test_a_refused_password_leaves_the_link_good(world: Any) -> None:
+    person = await world.sign_up()
+    token = await reset(world, person)
+    assert await set_new(world, token, "password1234") == (422, "weak_password")
+    assert await set_new(world, token, person["email"] + "!") == (422, "weak_password")
+    assert await set_new(world, token) == (204, None)
+
+
+@pytest.mark.parametrize("change", ["email", "password", "deactivated", "erased"])
+async def test_what_changes_the_account_makes_its_open_links_void(world: Any, change: str) -> None:
+    person = await world.sign_up()
+    headers = world.bearer(person)
+    token = await verification(world, person)
+    await world.public.post("/password-resets", json={"email": person["email"]})
+    match change:
+        case "email":
+            answer = await world.public.patch("/me", json={"email": "new@example.com"}, headers=headers)
+        case "password":
+            body = {"current": world.password, "new": NEW}
+            answer = await world.public.put("/me/password", json=body, headers=headers)
+        case "deactivated":
+            answer = await world.public.post(f"/users/{person['id']}/deactivate", headers=world.bearer(admin=True))
+        case _:
+            answer = await world.public.delete("/me", headers=headers)
+    assert answer.is_success
+    assert await confirm(world, token) == (400, "invalid_link")
+    assert (await world.issue((await requested(world, person))[-1])).status_code == 404
+
+
+async def test_a_link_asked_for_long_ago_is_not_mailed_any_more(world: Any) -> None:
+    person = await world.sign_up()
+    await world.public.post("/password-resets", json={"email": person["email"]})
+    await world.execute("UPDATE secret_links SET requested_at = requested_at - interval '25 hours'")
+    assert (await world.issue((await requested(world, person))[0])).status_code == 404
+    assert (await world.issue(str(uuid4()))).status_code == 404
+
+
+async def test_secrets_are_made_for_services_with_the_scope_only(world: Any) -> None:
+    person = await world.sign_up()
+    await world.public.post("/password-resets", json={"email": person["email"]})
+    path = f"/internal/secret-links/{(await requested(world, person))[0]}"
+    other = {"Authorization": f"Bearer {world.tokens.mint_service('auth', scope='credentials:verify')}"}
+    assert (await world.internal.post(path)).status_code == 401
+    assert (await world.internal.post(path, headers=other)).status_code == 403
+    assert (await world.public.post(path, headers=other)).status_code == 404
+
+
+async def test_no_secret_is_in_any_table(world: Any) -> None:
+    person = await world.sign_up()
+    token = await reset(world, person)
+    tables = [
+        row["tablename"] for row in await world.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    ]
+    for table in tables:
+        contents = str(await world.rows(f'SELECT t::text FROM "{table}" t'))  # noqa: S608
+        assert token not in contents
+        assert token.encode().hex() not in contents
+        assert world.password not in contents

@@ -1,0 +1,64 @@
+"""What a network is, and what is kept of failures."""
+
+from typing import Any
+
+import pytest
+
+from users.throttle import network_of
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.7", "203.0.113.7/32"),
+        ("203.0.113.7/32", "203.0.113.7/32"),
+        ("::ffff:203.0.113.7", "203.0.113.7/32"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::/64", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+        ("", "unknown"),
+        ("203.0.113.7, 10.0.0.1", "unknown"),
+    ],
+)
+def test_a_network_is_one_ipv4_address_or_an_ipv6_64(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+async def test_failures_of_one_account_do_not_touch_another(world: Any) -> None:
+    ann, bob = await world.sign_up(), await world.sign_up()
+    for _ in range(12):
+        await world.log_in(ann["email"], "not the password 1")
+    assert (await world.log_in(ann["email"])).status_code == 429
+    assert (await world.log_in(bob["email"])).status_code == 200
+
+
+async def test_a_bucket_drains_with_time(world: Any) -> None:
+    await world.log_in("nobody@example.com", "not the password 1")
+    await world.time_passes(1000)
+    await world.log_in("nobody@example.com", "not the password 1")
+    assert {row["level"] for row in await world.rows("SELECT level FROM login_buckets")} == {1.0}
+
+
+async def test_a_success_takes_back_what_was_counted_for_it(world: Any) -> None:
+    person = await world.sign_up()
+    assert (await world.log_in(person["email"])).status_code == 200
+    assert {round(row["level"], 3) for row in await world.rows("SELECT level FROM login_buckets")} == {0.0}
+    assert await world.rows("SELECT failures, in_flight FROM login_backoffs") == [{"failures": 0, "in_flight": 0}]
+
+
+async def test_a_known_network_is_noted_anew_once_a_day(world: Any) -> None:
+    person = await world.sign_up()
+
+    async def noted() -> Any:
+        [row] = await world.rows("SELECT network, last_login_at FROM known_networks")
+        assert row["network"] == "203.0.113.1/32"
+        return row["last_login_at"]
+
+    await world.log_in(person["email"])
+    first = await noted()
+    await world.log_in(person["email"])
+    assert await noted() == first
+    await world.time_passes(86_401)
+    await world.log_in(person["email"])
+    assert await noted() > first
