@@ -1,0 +1,5 @@
+from common import inbox
+from common.migrations import run_migrations
+from notifier.models import Base
+
+run_migrations([Base.metadata, inbox.metadata])

@@ -1,0 +1,1 @@
+"""Tells people what happened: contacts, notifications, and their delivery by mail."""

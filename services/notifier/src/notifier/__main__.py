@@ -1,0 +1,16 @@
+"""`python -m notifier COMMAND`."""
+
+from common.commands import command_line
+
+main = command_line(
+    "notifier",
+    settings="notifier.settings:NotifierSettings",
+    roles={
+        "api": "notifier.app:create_app",
+        "consume": "notifier.consumers:handlers",
+        "deliver": "notifier.delivery:deliver",
+    },
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Events in, notifications out. The models name only what is needed of an event; unknown fields are ignored."""
+
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.handlers import Handlers, Received
+from notifier.handlers import forget_person, learn_contact, notify
+from notifier.models import OrderKind
+
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+"""PostgreSQL's text can't hold NUL: an event with one doesn't fit, and is parked at once."""
+
+
+class Reader(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Money(Reader):
+    amount: int
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+
+
+class Person(Reader):
+    user_id: UUID
+
+
+class Profile(Person):
+    name: Line
+    email: Line
+
+
+class Registration(Profile):
+    send_welcome: bool
+
+
+class LinkRequest(Person):
+    link_id: UUID
+    purpose: Literal["verify_email", "reset_password"]
+
+
+class OrderLine(Reader):
+    name: Line
+    quantity: int
+    unit_price: Money
+
+
+class Order(Reader):
+    """An order in whatever state; what a state adds is in its own model."""
+
+    order_id: UUID
+    customer_id: UUID
+    total: Money
+
+
+class PlacedOrder(Order):
+    lines: list[OrderLine]
+
+
+class ShippedOrder(Order):
+    carrier: Line
+    tracking_number: Line
+
+
+class CancelledOrder(Order):
+    reason: Line | None = None
+
+
+handlers: Final = Handlers()
+
+
+@handlers.on("users.user.registered.v1", Registration)
+async def user_registered(session: AsyncSession, event: Received[Registration]) -> None:
+    person = event.data
+    await learn_contact(session, person.user_id, version=event.version, name=person.name, email=person.email)
+    if person.send_welcome:
+        await notify(session, person.user_id, "welcome", event_id=event.id, occurred_at=event.time)
+
+
+@handlers.on("users.user.updated.v1", Profile)
+async def user_updated(session: AsyncSession, event: Received[Profile]) -> None:
+    person = event.data
+    await learn_contact(session, person.user_id, version=event.version, name=person.name, email=person.email)
+
+
+@handlers.on("users.user.erased.v1", Person)
+async def user_erased(session: AsyncSession, event: Received[Person]) -> None:
+    await forget_person(session, event.data.user_id, version=event.version)
+
+
+@handlers.on("users.user.password_changed.v1", Person)
+async def password_changed(session: AsyncSession, event: Received[Person]) -> None:
+    await notify(session, event.data.user_id, "password_changed", event_id=event.id, occurred_at=event.time)
+
+
+@handlers.on("users.secret_link.requested.v1", LinkRequest)
+async def secret_link_requested(session: AsyncSession, event: Received[LinkRequest]) -> None:
+    """The secret is made when the mail is written; until then there is only the link's id."""
+    link = event.data
+    data = {"link_id": str(link.link_id)}
+    await notify(session, link.user_id, link.purpose, event_id=event.id, occurred_at=event.time, data=data)
+
+
+@handlers.on("orders.order.placed.v1", PlacedOrder)
+async def order_placed(session: AsyncSession, event: Received[PlacedOrder]) -> None:
+    await _order(session, event, "order_placed")
+
+
+@handlers.on("orders.order.confirmed.v1", Order)
+async def order_confirmed(session: AsyncSession, event: Received[Order]) -> None:
+    await _order(session, event, "order_confirmed")
+
+
+@handlers.on("orders.order.shipped.v1", ShippedOrder)
+async def order_shipped(session: AsyncSession, event: Received[ShippedOrder]) -> None:
+    await _order(session, event, "order_shipped")
+
+
+@handlers.on("orders.order.delivered.v1", Order)
+async def order_delivered(session: AsyncSession, event: Received[Order]) -> None:
+    await _order(session, event, "order_delivered")
+
+
+@handlers.on("orders.order.cancelled.v1", CancelledOrder)
+async def order_cancelled(session: AsyncSession, event: Received[CancelledOrder]) -> None:
+    await _order(session, event, "order_cancelled")
+
+
+async def _order(session: AsyncSession, event: Received[Any], kind: OrderKind) -> None:
+    """Each state is told of by itself, in whatever order the events come: no state is skipped for a newer one."""
+    order: Order = event.data
+    await notify(
+        session,
+        order.customer_id,
+        kind,
+        event_id=event.id,
+        occurred_at=event.time,
+        order_id=order.order_id,
+        data=order.model_dump(mode="json", exclude={"order_id", "customer_id"}),
+    )

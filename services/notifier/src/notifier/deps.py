@@ -1,0 +1,29 @@
+"""What routes are given: the session, and who asks."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, TypedDict
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.database import Database
+from common.security import require_scopes
+from common.tokens import Principal, TokenVerifier
+
+
+class State(TypedDict):
+    """What the lifespan yields."""
+
+    database: Database
+    tokens: TokenVerifier
+
+
+async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
+    database: Database = request.state.database
+    async with database.transaction() as session:
+        yield session
+
+
+SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+ReaderDep = Annotated[Principal, Depends(require_scopes("notifications:read"))]
+WriterDep = Annotated[Principal, Depends(require_scopes("notifications:write"))]

@@ -1,0 +1,153 @@
+"""Contacts, notifications and deliveries: tables, and the rules of their state."""
+
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, MetaData, Text, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from common.database import NAMING, new_id
+
+OrderKind = Literal["order_placed", "order_confirmed", "order_shipped", "order_delivered", "order_cancelled"]
+SecurityKind = Literal["password_changed", "verify_email", "reset_password"]
+Kind = Literal["welcome"] | OrderKind | SecurityKind
+Channel = Literal["mail"]
+State = Literal["waiting", "pending", "sent", "failed", "cancelled"]
+
+TITLES: Final[dict[Kind, str]] = {
+    "welcome": "Welcome to Waybill",
+    "order_placed": "We have your order",
+    "order_confirmed": "Your order is confirmed",
+    "order_shipped": "Your order is on its way",
+    "order_delivered": "Your order was delivered",
+    "order_cancelled": "Your order was cancelled",
+    "password_changed": "Your password was changed",
+    "verify_email": "Please verify your e-mail address",
+    "reset_password": "Reset your password",
+}
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's declaration
+        datetime: DateTime(timezone=True),
+        str: Text,
+        dict[str, Any]: JSONB,
+    }
+
+
+class Contact(Base):
+    """A person as users' events tell of them; version 0 is one that nothing but an id is known of yet.
+
+    The row stays when the person is erased, empty: a late event must not bring them back. It is also the lock between
+    a contact's arrival and the notifications that wait for it.
+    """
+
+    __tablename__ = "contacts"
+    __table_args__ = (
+        CheckConstraint("version >= 0", name="version"),
+        CheckConstraint("(name IS NULL) = (email IS NULL)", name="whole"),
+        CheckConstraint("(email IS NOT NULL) = (version > 0 AND NOT erased)", name="known"),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(server_default=text("0"))
+    name: Mapped[str | None]
+    email: Mapped[str | None]
+    erased: Mapped[bool] = mapped_column(server_default=text("false"))
+    order_updates: Mapped[bool] = mapped_column(server_default=text("true"))
+    welcome: Mapped[bool] = mapped_column(server_default=text("true"))
+
+    @property
+    def is_known(self) -> bool:
+        return self.email is not None
+
+    def learn(self, *, version: int, name: str, email: str) -> bool:
+        """Takes what an event tells. Whether it was news: neither older than what is known, nor of an erased person."""
+        if self.erased or version <= self.version:
+            return False
+        self.version, self.name, self.email = version, name, email
+        return True
+
+    def erase(self, *, version: int) -> None:
+        """Forgets the person, for good."""
+        self.version, self.name, self.email, self.erased = max(version, self.version), None, None, True
+        self.order_updates = self.welcome = True
+
+    def wants_mail(self, kind: Kind) -> bool:
+        match kind:
+            case "welcome":
+                return self.welcome
+            case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled":
+                return self.order_updates
+            case "password_changed" | "verify_email" | "reset_password":
+                return True
+
+
+class Notification(Base):
+    """Something a person is told, once. Its id is that of the event which brought it; `data` is what its text needs."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        CheckConstraint(f"kind IN ({', '.join(repr(kind) for kind in TITLES)})", name="kind"),
+        CheckConstraint("(order_id IS NOT NULL) = starts_with(kind, 'order_')", name="order_id"),
+        # One per state of an order, whichever event tells of it.
+        Index(
+            "uq_notifications_order_id_kind", "order_id", "kind", unique=True, postgresql_where="order_id IS NOT NULL"
+        ),
+        Index(None, "user_id", "created_at", "id"),
+        Index("ix_notifications_unread", "user_id", "created_at", "id", postgresql_where="read_at IS NULL"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("contacts.user_id"))
+    kind: Mapped[Kind] = mapped_column(Text)
+    order_id: Mapped[UUID | None]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    """When it happened, so that what is handled late is listed where it belongs."""
+    read_at: Mapped[datetime | None]
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.kind]
+
+    def read(self, now: datetime) -> None:
+        self.read_at = self.read_at or now
+
+
+class Delivery(Base):
+    """One notification's way over one channel.
+
+    `waiting` for its contact → `pending` → `sent`, `failed` (refused for good) or `cancelled` (nothing to send any
+    more). A deliverer claims a pending one by moving `due_at` ahead, by its lease: should it die, it falls due again.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("notification_id", "channel"),
+        CheckConstraint("channel IN ('mail')", name="channel"),
+        CheckConstraint("state IN ('waiting', 'pending', 'sent', 'failed', 'cancelled')", name="state"),
+        CheckConstraint("(settled_at IS NOT NULL) = (state IN ('sent', 'failed', 'cancelled'))", name="settled"),
+        CheckConstraint("state <> 'failed' OR cause IS NOT NULL", name="cause"),
+        # The queue: small however long the history is.
+        Index("ix_deliveries_pending", "due_at", postgresql_where="state = 'pending'"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    notification_id: Mapped[UUID] = mapped_column(ForeignKey("notifications.id", ondelete="CASCADE"))
+    channel: Mapped[Channel] = mapped_column(Text)
+    state: Mapped[State] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    cause: Mapped[str | None]
+    """Why the last attempt did not succeed."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    settled_at: Mapped[datetime | None]
+
+    @classmethod
+    def by_mail(cls, notification_id: UUID, *, waiting: bool) -> "Delivery":
+        state: State = "waiting" if waiting else "pending"
+        return cls(id=new_id(), notification_id=notification_id, channel="mail", state=state)

@@ -1,0 +1,183 @@
+"""Every select of notifier, and the writes that are statements of their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, Update, delete, func, literal_column, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.errors import NotFound
+from notifier.models import Contact, Delivery, Kind, Notification, State
+
+# A literal, not a parameter: a generic plan could not use the partial index otherwise.
+_IS_PENDING: Final[ColumnElement[bool]] = Delivery.state == literal_column("'pending'")
+
+
+async def contact(session: AsyncSession, user_id: UUID) -> Contact | None:
+    return await session.get(Contact, user_id)
+
+
+async def contact_to_notify(session: AsyncSession, user_id: UUID) -> Contact:
+    """The contact, which until the commit neither arrives, nor changes, nor is erased. Many may hold it so at once."""
+    statement = select(Contact).where(Contact.user_id == user_id).with_for_update(read=True, key_share=True)
+    return await _ensured(session, user_id, statement)
+
+
+async def lock_contact(session: AsyncSession, user_id: UUID) -> Contact:
+    """The contact, its row locked, against `contact_to_notify` as well."""
+    return await _ensured(session, user_id, select(Contact).where(Contact.user_id == user_id).with_for_update())
+
+
+async def _ensured(session: AsyncSession, user_id: UUID, statement: Select[Contact]) -> Contact:
+    """The row, made empty where there is none: something must be there to lock."""
+    fresh = {"populate_existing": True}
+    found = await session.scalar(statement, execution_options=fresh)
+    if found is None:
+        await session.execute(insert(Contact).values(user_id=user_id).on_conflict_do_nothing())
+        found = (await session.scalars(statement, execution_options=fresh)).one()
+    return found
+
+
+async def add_notification(
+    session: AsyncSession,
+    notification_id: UUID,
+    *,
+    user_id: UUID,
+    kind: Kind,
+    order_id: UUID | None,
+    data: dict[str, Any],
+    created_at: datetime,
+) -> bool:
+    """Whether it is new: neither this event nor another told of the same state of the order before."""
+    statement = insert(Notification).values(
+        id=notification_id, user_id=user_id, kind=kind, order_id=order_id, data=data, created_at=created_at
+    )
+    added = await session.scalar(statement.on_conflict_do_nothing().returning(Notification.id))
+    return added is not None
+
+
+async def notifications(
+    session: AsyncSession,
+    user_id: UUID,
+    *,
+    unread: bool | None,
+    after: tuple[datetime, UUID] | None,
+    limit: int,
+) -> Sequence[Notification]:
+    """Newest first. `unread` None is both kinds."""
+    statement = select(Notification).where(Notification.user_id == user_id)
+    if unread is not None:
+        statement = statement.where(Notification.read_at.is_(None) if unread else Notification.read_at.is_not(None))
+    if after is not None:
+        statement = statement.where(tuple_(Notification.created_at, Notification.id) < after)
+    statement = statement.order_by(Notification.created_at.desc(), Notification.id.desc()).limit(limit)
+    return (await session.scalars(statement)).all()
+
+
+async def lock_notification(session: AsyncSession, notification_id: UUID, *, user_id: UUID) -> Notification:
+    """Raises `NotFound`, for somebody else's as well."""
+    statement = select(Notification).where(Notification.id == notification_id, Notification.user_id == user_id)
+    found = await session.scalar(statement.with_for_update())
+    if found is None:
+        raise NotFound("There is no such notification.")
+    return found
+
+
+async def delete_notifications(session: AsyncSession, user_id: UUID) -> None:
+    """And their deliveries."""
+    await session.execute(delete(Notification).where(Notification.user_id == user_id))
+
+
+async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:
+    """Makes due what waited for this contact; whether there was any."""
+    statement = (
+        update(Delivery)
+        .where(Delivery.state == "waiting", Delivery.notification_id == Notification.id)
+        .where(Notification.user_id == user_id)
+        .values(state="pending", due_at=func.now())
+        .returning(Delivery.id)
+    )
+    return bool((await session.execute(statement, execution_options={"synchronize_session": False})).all())
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedDelivery:
+    """A delivery that is ours until the lease ends, with all that its text needs."""
+
+    id: UUID
+    attempts: int
+    """This one included; also the proof of the claim."""
+    created_at: datetime
+    notification_id: UUID
+    user_id: UUID
+    kind: Kind
+    order_id: UUID | None
+    data: dict[str, Any]
+    name: str
+    email: str
+
+
+async def claim_deliveries(session: AsyncSession, *, limit: int, lease: timedelta) -> list[ClaimedDelivery]:
+    """Claims what is due, oldest first. Nobody waits for a row that another is claiming."""
+    due = (
+        select(Delivery.id)
+        .where(_IS_PENDING, Delivery.due_at <= func.now())
+        .order_by(Delivery.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    statement = (
+        update(Delivery)
+        .where(Delivery.id == due.c.id)
+        .where(Notification.id == Delivery.notification_id, Contact.user_id == Notification.user_id)
+        .values(due_at=func.now() + lease, attempts=Delivery.attempts + 1)
+        .returning(
+            Delivery.id,
+            Delivery.attempts,
+            Delivery.created_at,
+            Notification.id,
+            Notification.user_id,
+            Notification.kind,
+            Notification.order_id,
+            Notification.data,
+            Contact.name,
+            Contact.email,
+        )
+    )
+    rows = await session.execute(statement, execution_options={"synchronize_session": False})
+    return [ClaimedDelivery(*row) for row in rows]
+
+
+async def renew_claims(session: AsyncSession, delivery_ids: Sequence[UUID], *, lease: timedelta) -> None:
+    await _change(session, update(Delivery).where(Delivery.id.in_(delivery_ids)).values(due_at=func.now() + lease))
+
+
+async def settle_delivery(session: AsyncSession, delivery_id: UUID, state: State, *, cause: str | None = None) -> None:
+    """Ends it, even if the claim was lost meanwhile: what was sent is sent."""
+    settled = update(Delivery).where(Delivery.id == delivery_id)
+    await _change(session, settled.values(state=state, cause=cause, settled_at=func.now()))
+
+
+async def postpone_delivery(
+    session: AsyncSession, claimed: ClaimedDelivery, *, by: timedelta, cause: str, counts: bool
+) -> None:
+    """Gives the claim up until later, if it is still ours. `counts` is whether it was an attempt."""
+    postponed = update(Delivery).where(Delivery.id == claimed.id, Delivery.attempts == claimed.attempts)
+    attempts = claimed.attempts if counts else claimed.attempts - 1
+    await _change(session, postponed.values(due_at=func.now() + by, attempts=attempts, cause=cause))
+
+
+async def _change(session: AsyncSession, statement: Update) -> None:
+    await session.execute(statement.where(_IS_PENDING), execution_options={"synchronize_session": False})
+
+
+async def backlog(session: AsyncSession) -> tuple[int, float]:
+    """How many deliveries are pending, and the seconds since the oldest of them was planned."""
+    age = func.coalesce(func.extract("epoch", func.now() - func.min(Delivery.created_at)), 0)
+    count, seconds = (await session.execute(select(func.count(), age).where(_IS_PENDING))).one()
+    return count, float(seconds)

@@ -1,0 +1,49 @@
+"""HTTP ↔ handlers."""
+
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import Query
+
+from common.pagination import Page, PageDep, instant
+from common.web import ApiRouter, responses
+from notifier import handlers, queries
+from notifier.deps import ReaderDep, SessionDep, WriterDep
+from notifier.schemas import NotificationOut, Preferences, PreferencesOut
+
+router: Final = ApiRouter(tags=["notifications"])
+
+
+@router.get("/notifications")
+async def list_notifications(
+    page: PageDep,
+    principal: ReaderDep,
+    session: SessionDep,
+    unread: Annotated[bool | None, Query(description="Only unread ones, or only read ones.")] = None,
+) -> Page[NotificationOut]:
+    """One's own, newest first."""
+    rows = await queries.notifications(
+        session, principal.user_id, unread=unread, after=page.after(instant, UUID), limit=page.limit + 1
+    )
+    return page.page(rows, key=lambda row: (row.created_at, row.id), item=NotificationOut.model_validate)
+
+
+@router.post("/notifications/{notification_id}/read", responses=responses(404))
+async def read_notification(notification_id: UUID, principal: WriterDep, session: SessionDep) -> NotificationOut:
+    """Marks one as read; again changes nothing."""
+    notification = await handlers.read_notification(session, notification_id, user_id=principal.user_id)
+    return NotificationOut.model_validate(notification)
+
+
+@router.get("/notification-preferences")
+async def get_notification_preferences(principal: ReaderDep, session: SessionDep) -> PreferencesOut:
+    contact = await queries.contact(session, principal.user_id)
+    return PreferencesOut.model_validate(contact) if contact is not None else PreferencesOut()
+
+
+@router.put("/notification-preferences")
+async def set_notification_preferences(body: Preferences, principal: WriterDep, session: SessionDep) -> PreferencesOut:
+    contact = await handlers.set_preferences(
+        session, principal.user_id, order_updates=body.order_updates, welcome=body.welcome
+    )
+    return PreferencesOut.model_validate(contact)

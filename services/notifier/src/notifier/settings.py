@@ -1,0 +1,42 @@
+"""Settings of notifier, beside those that every service has."""
+
+from email.headerregistry import Address
+from email.utils import parseaddr
+from typing import ClassVar, Literal
+
+from pydantic import Field, SecretStr, field_validator
+
+from common.settings import ServiceSettings
+
+
+class NotifierSettings(ServiceSettings):
+    service: ClassVar[str] = "notifier"
+
+    client_secret: SecretStr
+    """Of notifier's own OAuth client: it reads revocations at auth and has one-time links made at users."""
+    users_url: str
+    """Users' internal address."""
+    smtp_host: str
+    smtp_port: int = Field(ge=1, le=65535)
+    smtp_tls: Literal["off", "starttls", "implicit"] = "off"
+    """`starttls` and `implicit` (RFC 8314 §3) send nothing without a verified certificate."""
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_connections: int = Field(default=4, ge=1, le=100)
+    """Mails that one deliverer sends side by side."""
+    mail_from: str = "Waybill <no-reply@waybill.invalid>"
+    delivery_lease: float = Field(default=12.0, ge=0.5, le=300)
+    """Seconds after which the mails of a deliverer that died are taken over by another."""
+
+    @field_validator("mail_from")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        name, address = parseaddr(value)
+        if "@" not in Address(display_name=name, addr_spec=address).addr_spec:
+            raise ValueError("an address, as in Waybill <no-reply@example.com>")
+        return value
+
+    @property
+    def sender(self) -> Address:
+        name, address = parseaddr(self.mail_from)
+        return Address(display_name=name, addr_spec=address)

@@ -1,0 +1,67 @@
+"""Notifier on a database of its own, with a real SMTP server to receive its mails."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from common.database import Database
+from common.health import Health
+from common.testing import MakeDatabase
+from common.testing_http import api_client
+from common.testing_tokens import TokenIssuer
+from notifier.app import create_app
+from notifier.settings import NotifierSettings
+
+from .mailbox import Mailbox
+from .world import World
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+
+
+@pytest.fixture(scope="session")
+def issuer() -> TokenIssuer:
+    return TokenIssuer()
+
+
+@pytest.fixture
+async def mailbox() -> AsyncIterator[Mailbox]:
+    mailbox = Mailbox()
+    await mailbox.open()
+    yield mailbox
+    await mailbox.close()
+
+
+@pytest.fixture
+async def settings(make_database: MakeDatabase, mailbox: Mailbox, issuer: TokenIssuer) -> NotifierSettings:
+    return NotifierSettings(
+        database_url=SecretStr(await make_database(MIGRATIONS)),
+        amqp_url=SecretStr("amqp://nobody@broker.invalid/"),
+        client_secret=SecretStr("a secret"),
+        public_url=issuer.issuer,
+        auth_url="http://auth.invalid",
+        users_url="http://users.invalid",
+        smtp_host="127.0.0.1",
+        smtp_port=mailbox.port,
+        delivery_lease=1.0,
+    )
+
+
+@pytest.fixture
+async def database(settings: NotifierSettings) -> AsyncIterator[Database]:
+    database = Database.open(settings, role="test")
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    return World(database)
+
+
+@pytest.fixture
+async def api(settings: NotifierSettings, issuer: TokenIssuer) -> AsyncIterator[httpx.AsyncClient]:
+    async with api_client(create_app(settings, Health(), tokens=issuer.verifier("notifier"))) as client:
+        yield client

@@ -1,0 +1,193 @@
+"""What an event does to contacts, notifications and deliveries."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from common.database import Database, new_id
+from common.testing import eventually
+from notifier.consumers import handlers
+
+from .world import World, order_data, received
+
+STATES = ["placed", "confirmed", "shipped", "delivered", "cancelled"]
+
+
+async def test_every_state_of_an_order_gets_one_notification_and_one_mail(world: World) -> None:
+    user_id, order_id = new_id(), new_id()
+    await world.registered(user_id)
+    for state in STATES:
+        await world.order(state, user_id, order_id)
+    assert await world.kinds(user_id) == sorted(f"order_{state}" for state in STATES)
+    assert await world.states() == ["pending"] * len(STATES)
+
+
+async def test_a_state_handled_before_an_earlier_one_silences_neither(world: World) -> None:
+    user_id, order_id = new_id(), new_id()
+    await world.registered(user_id)
+    for state in ("delivered", "shipped", "placed", "confirmed"):
+        await world.order(state, user_id, order_id)
+    assert await world.kinds(user_id) == ["order_confirmed", "order_delivered", "order_placed", "order_shipped"]
+
+
+async def test_a_second_event_of_the_same_state_changes_nothing(world: World) -> None:
+    user_id = new_id()
+    await world.registered(user_id)
+    order_id = await world.order("placed", user_id)
+    await world.order("placed", user_id, order_id)
+    assert await world.kinds(user_id) == ["order_placed"]
+    assert await world.states() == ["pending"]
+
+
+async def test_a_notification_waits_for_its_contact_and_is_released_by_it(world: World) -> None:
+    user_id, stranger = new_id(), new_id()
+    await world.order("placed", user_id)
+    await world.order("placed", stranger)
+    assert await world.kinds(user_id) == ["order_placed"]
+    assert await world.states() == ["waiting", "waiting"]
+    await world.registered(user_id)
+    assert sorted(await world.states()) == ["pending", "waiting"]
+
+
+async def test_a_notification_and_its_contact_handled_at_once_always_meet(world: World) -> None:
+    people = [new_id() for _ in range(40)]
+    for first in range(0, len(people), 4):
+        both = [
+            work
+            for user_id in people[first : first + 4]
+            for work in (world.order("placed", user_id), world.registered(user_id), world.order("shipped", user_id))
+        ]
+        await asyncio.gather(*both)
+    assert await world.states() == ["pending"] * 80
+
+
+@pytest.mark.parametrize("order_first", [True, False])
+async def test_a_notification_and_its_contact_in_two_open_transactions_meet(
+    world: World, database: Database, *, order_first: bool
+) -> None:
+    user_id = new_id()
+    placed = received("orders.order.placed.v1", **order_data("placed", user_id, new_id()))
+    profile: dict[str, Any] = {
+        "user_id": str(user_id),
+        "name": "Ann",
+        "email": "ann@example.com",
+        "send_welcome": False,
+    }
+    registered = received("users.user.registered.v1", **profile)
+    earlier, later = (placed, registered) if order_first else (registered, placed)
+    async with database.transaction() as session:
+        await handlers.handle(session, earlier)
+        blocked = asyncio.create_task(_handle(database, later))
+        await eventually(lambda: _is_blocked(world))
+    await blocked
+    assert await world.states() == ["pending"]
+
+
+async def test_a_contact_known_by_id_only_is_met_too(world: World, database: Database) -> None:
+    """The placeholder is committed already: only the row lock is between the two."""
+    user_id = new_id()
+    await world.order("placed", user_id)
+    confirmed = received("orders.order.confirmed.v1", **order_data("confirmed", user_id, new_id()))
+    async with database.transaction() as session:
+        await handlers.handle(session, confirmed)
+        blocked = asyncio.create_task(world.registered(user_id))
+        await eventually(lambda: _is_blocked(world))
+    await blocked
+    assert await world.states() == ["pending", "pending"]
+
+
+async def _handle(database: Database, event: object) -> None:
+    async with database.transaction() as session:
+        await handlers.handle(session, event)  # type: ignore[arg-type]
+
+
+async def _is_blocked(world: World) -> bool:
+    waiting = await world.rows("SELECT 1 FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()")
+    return bool(waiting)
+
+
+async def test_older_news_of_a_contact_is_ignored(world: World) -> None:
+    user_id = new_id()
+    await world.event("users.user.updated.v1", version=3, user_id=str(user_id), name="Ann New", email="new@example.com")
+    await world.registered(user_id, version=1, name="Ann Old", email="old@example.com")
+    await world.event(
+        "users.user.updated.v1", version=2, user_id=str(user_id), name="Ann Between", email="between@example.com"
+    )
+    [contact] = await world.rows("SELECT name, email, version FROM contacts")
+    assert contact == {"name": "Ann New", "email": "new@example.com", "version": 3}
+
+
+async def test_welcome_is_said_only_where_asked_for_and_even_when_the_news_is_old(world: World) -> None:
+    silent, late = new_id(), new_id()
+    await world.registered(silent, send_welcome=False)
+    await world.event("users.user.updated.v1", version=2, user_id=str(late), name="L", email="late@example.com")
+    await world.registered(late, version=1, send_welcome=True)
+    assert await world.kinds(silent) == []
+    assert await world.kinds(late) == ["welcome"]
+
+
+async def test_an_erased_person_is_forgotten_and_no_late_event_brings_them_back(world: World) -> None:
+    user_id = new_id()
+    await world.registered(user_id, send_welcome=True)
+    await world.order("placed", user_id)
+    await world.event("users.user.erased.v1", version=5, user_id=str(user_id))
+    await world.event("users.user.updated.v1", version=4, user_id=str(user_id), name="Ann", email="ann@example.com")
+    await world.event("users.user.updated.v1", version=6, user_id=str(user_id), name="Ann", email="ann@example.com")
+    await world.registered(user_id, send_welcome=True)
+    await world.order("shipped", user_id)
+    await world.event("users.user.password_changed.v1", version=7, user_id=str(user_id))
+    [contact] = await world.rows("SELECT name, email, erased FROM contacts")
+    assert contact == {"name": None, "email": None, "erased": True}
+    assert await world.kinds(user_id) == []
+    assert await world.deliveries() == []
+
+
+async def test_a_person_erased_before_anything_else_was_heard_stays_unknown(world: World) -> None:
+    user_id = new_id()
+    await world.event("users.user.erased.v1", version=3, user_id=str(user_id))
+    await world.registered(user_id, send_welcome=True)
+    assert await world.kinds(user_id) == []
+
+
+async def test_an_erasure_waits_for_a_notification_under_way_and_takes_it_along(
+    world: World, database: Database
+) -> None:
+    user_id = new_id()
+    await world.registered(user_id)
+    placed = received("orders.order.placed.v1", **order_data("placed", user_id, new_id()))
+    async with database.transaction() as session:
+        await handlers.handle(session, placed)
+        erased = asyncio.create_task(world.event("users.user.erased.v1", version=2, user_id=str(user_id)))
+        await eventually(lambda: _is_blocked(world))
+    await erased
+    assert await world.kinds(user_id) == []
+
+
+async def test_security_notices_and_links_are_planned_whatever_the_preferences(world: World) -> None:
+    user_id = new_id()
+    await world.registered(user_id)
+    await world.rows("UPDATE contacts SET order_updates = false, welcome = false RETURNING user_id")
+    await world.order("placed", user_id)
+    await world.event("users.user.password_changed.v1", version=2, user_id=str(user_id))
+    for purpose in ("verify_email", "reset_password"):
+        await world.event(
+            "users.secret_link.requested.v1", link_id=str(new_id()), user_id=str(user_id), purpose=purpose
+        )
+    assert await world.kinds(user_id) == ["order_placed", "password_changed", "reset_password", "verify_email"]
+    planned = await world.rows("SELECT kind FROM deliveries JOIN notifications n ON n.id = notification_id ORDER BY 1")
+    assert [row["kind"] for row in planned] == ["password_changed", "reset_password", "verify_email"]
+
+
+async def test_the_deliverer_is_woken_by_the_commit_that_plans_a_delivery(world: World, database: Database) -> None:
+    heard = asyncio.Event()
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        await connection.add_listener("deliveries", lambda *_: heard.set())
+        user_id = new_id()
+        await world.order("placed", user_id)
+        await world.registered(user_id)
+        await asyncio.wait_for(heard.wait(), 5)
+    finally:
+        await connection.close()

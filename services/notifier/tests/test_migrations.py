@@ -1,0 +1,36 @@
+"""Migrations go up, down and up again, and make what the models say."""
+
+import asyncio
+
+import alembic.command
+import asyncpg
+
+from common.migrations import config, upgrade
+from common.testing import MakeDatabase
+
+from .conftest import MIGRATIONS
+
+
+async def tables(url: str) -> set[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    finally:
+        await connection.close()
+    return {row["tablename"] for row in rows} - {"alembic_version"}
+
+
+async def test_migrations_go_down_to_nothing_and_up_again(make_database: MakeDatabase) -> None:
+    url = await make_database(MIGRATIONS)
+    before = await tables(url)
+    assert {"contacts", "notifications", "deliveries", "inbox", "parked_messages"} == before
+    await asyncio.to_thread(alembic.command.downgrade, config(MIGRATIONS, url), "base")
+    assert await tables(url) == set()
+    assert await asyncio.to_thread(upgrade, MIGRATIONS, url)
+    assert await tables(url) == before
+    assert not await asyncio.to_thread(upgrade, MIGRATIONS, url)
+
+
+async def test_models_and_migrations_do_not_drift(make_database: MakeDatabase) -> None:
+    url = await make_database(MIGRATIONS)
+    await asyncio.to_thread(alembic.command.check, config(MIGRATIONS, url))

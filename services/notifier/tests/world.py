@@ -1,0 +1,78 @@
+"""What tests do to notifier, and look at."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from common.database import Database, new_id, utc_now
+from common.events import Envelope
+from common.handlers import Received
+from notifier.consumers import handlers
+
+
+class World:
+    """What a test does to notifier, and looks at."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def event(
+        self,
+        event_type: str,
+        *,
+        version: int = 1,
+        event_id: UUID | None = None,
+        **data: Any,
+    ) -> UUID:
+        """Handles an event in a transaction of its own."""
+        event = received(event_type, version=version, event_id=event_id, **data)
+        async with self.database.transaction() as session:
+            await handlers.handle(session, event)
+        return event.id
+
+    async def registered(self, user_id: UUID, *, version: int = 1, **fields: Any) -> UUID:
+        data: dict[str, Any] = {"name": "Ann", "email": f"{user_id}@example.com", "send_welcome": False} | fields
+        return await self.event("users.user.registered.v1", user_id=str(user_id), version=version, **data)
+
+    async def order(self, state: str, customer_id: UUID, order_id: UUID | None = None, **fields: Any) -> UUID:
+        """Handles an order's event; answers the order's id."""
+        order_id = order_id or new_id()
+        await self.event(f"orders.order.{state}.v1", **order_data(state, customer_id, order_id, **fields))
+        return order_id
+
+    async def rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        async with self.database.transaction() as session:
+            return [dict(row) for row in (await session.execute(text(statement), values)).mappings()]
+
+    async def deliveries(self) -> list[dict[str, Any]]:
+        return await self.rows("SELECT * FROM deliveries ORDER BY created_at, id")
+
+    async def states(self) -> list[str]:
+        return [delivery["state"] for delivery in await self.deliveries()]
+
+    async def kinds(self, user_id: UUID) -> list[str]:
+        rows = await self.rows("SELECT kind FROM notifications WHERE user_id = :id ORDER BY kind", id=user_id)
+        return [row["kind"] for row in rows]
+
+
+def received(event_type: str, *, version: int = 1, event_id: UUID | None = None, **data: Any) -> Received[Any]:
+    event = handlers.read(envelope(event_type, version=version, event_id=event_id, **data))
+    assert event is not None
+    return event
+
+
+def envelope(event_type: str, *, version: int = 1, event_id: UUID | None = None, **data: Any) -> Envelope:
+    return Envelope(event_id or new_id(), event_type, "subject", version, utc_now(), json.dumps(data))
+
+
+def order_data(state: str, customer_id: UUID, order_id: UUID, **fields: Any) -> dict[str, Any]:
+    price = {"amount": 1234, "currency": "EUR"}
+    extra: dict[str, dict[str, Any]] = {
+        "placed": {"lines": [{"sku": "LAMP-1", "name": "Lamp", "quantity": 2, "unit_price": price}]},
+        "shipped": {"carrier": "DHL", "tracking_number": "JD014600003"},
+        "cancelled": {"reason": None, "cancelled_by": "staff"},
+    }
+    data = {"order_id": str(order_id), "customer_id": str(customer_id), "total": {"amount": 2468, "currency": "EUR"}}
+    return data | extra.get(state, {}) | fields
