@@ -38,8 +38,8 @@ def new_trace(request_id: str | None = None, traceparent: str | None = None) -> 
     """
     match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     if match is None or (match["more"] and match["version"] == "00"):
-        bits = random.getrandbits(192)
-        ids = f"{bits >> 64 | 1:032x}-{bits & 0xFFFFFFFFFFFFFFFF | 1:016x}-00"
+        digits = random.randbytes(24).hex()  # noqa: S311 - ids to correlate by, no secrets
+        ids = f"{digits[:32]}-{digits[32:]}-00"
     else:
         ids = match["ids"]
     return Trace(request_id or str(uuid7()), "00-" + ids)

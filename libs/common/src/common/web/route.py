@@ -47,19 +47,14 @@ class ApiRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         guards = self._guards()
+        takes_body = self._takes_body()
         takes_json = self.body_field is not None and not isinstance(self.body_field.field_info, params.Form)
-        takes_body = bool((self.methods or set()) - _BODILESS)
         has_parameters = _has_parameters(self.dependant)
 
-        async def guarded(plain: Request) -> Response:
-            length, content_type = _body_headers(plain.scope["headers"])
-            receive = plain.receive
+        async def guarded(request: Request) -> Response:
+            content_type = b""
             if takes_body:
-                if length is None:
-                    receive = _bounded(receive)
-                elif length > MAX_BODY:
-                    raise HTTPException(413)
-            request = ApiRequest(plain.scope, receive)
+                request, content_type = _bounded_request(request)
             if has_parameters:
                 _check_address(request)
             for guard in guards:
@@ -72,12 +67,15 @@ class ApiRoute(APIRoute):
 
         return guarded
 
+    def _takes_body(self) -> bool:
+        return bool((self.methods or set()) - _BODILESS)
+
     def _guards(self) -> list[Callable[[Request], Coroutine[Any, Any, Any]]]:
         return [call for call in _calls(self.dependant) if getattr(call, "is_guard", False)]
 
     def _statuses(self) -> Iterator[int]:
         yield from (500, 503)
-        if bool((self.methods or set()) - _BODILESS):
+        if self._takes_body():
             yield 413
         if self.body_field is not None:
             yield from (400, 415)
@@ -109,19 +107,25 @@ def _has_parameters(dependant: Dependant) -> bool:
     return bool(own) or any(_has_parameters(dependency) for dependency in dependant.dependencies)
 
 
-def _body_headers(headers: list[tuple[bytes, bytes]]) -> tuple[int | None, bytes]:
-    """`Content-Length` (None for a body in chunks) and `Content-Type`, without the framework's slower mapping."""
+def _bounded_request(request: Request) -> tuple[ApiRequest, bytes]:
+    """The request with its body bounded, and its `Content-Type`. Raises 413 where the declared length is too much.
+
+    The server holds a body to its declared length; only one that comes in chunks has to be counted.
+    """
     length, content_type = None, b""
-    for name, value in headers:
+    for name, value in request.scope["headers"]:  # cheaper than the framework's mapping
         if name == b"content-length":
             length = int(value)
         elif name == b"content-type":
             content_type = value
-    return length, content_type
+    if length is None:
+        return ApiRequest(request.scope, _counted(request.receive)), content_type
+    if length > MAX_BODY:
+        raise HTTPException(413)
+    return ApiRequest(request.scope, request.receive), content_type
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Counts what comes in. Only for chunked bodies: the server itself holds others to their `Content-Length`."""
+def _counted(receive: Receive) -> Receive:
     size = 0
 
     async def counted() -> Message:
