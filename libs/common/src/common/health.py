@@ -24,10 +24,11 @@ class Health:
 
         A process that has named no check yet is still starting.
         """
+        checks = dict(self._checks)  # a starting process may name more while these are under way
         outcomes = dict(
             zip(
-                self._checks,
-                await asyncio.gather(*(self._outcome(check, within) for check in self._checks.values())),
+                checks,
+                await asyncio.gather(*(self._outcome(check, within) for check in checks.values())),
                 strict=True,
             )
         )

@@ -16,6 +16,7 @@ from auth.keyring import Keyring
 from auth.own_tokens import OwnToken, OwnVerifier
 from auth.routes import clients, internal, oauth, sessions
 from auth.settings import Settings
+from auth.upkeep import keep_house
 from common.database import Database
 from common.health import Health
 from common.http_client import ServiceClient, http_client
@@ -37,7 +38,7 @@ def create_app(
         keyring = Keyring(database, settings)
         health.add("postgres", database.ping)
         health.add("keys", keyring.check)
-        polling = asyncio.create_task(keyring.run(), name="keyring")
+        running = [asyncio.create_task(keyring.run()), asyncio.create_task(keep_house(database))]
         try:
             async with http_client(users_transport) as http:
                 users = ServiceClient(http, settings.users_url, OwnToken(keyring, settings))
@@ -50,8 +51,9 @@ def create_app(
                     token_inspection=TokenInspection(settings, database, keyring),
                 )
         finally:
-            polling.cancel()
-            await asyncio.gather(polling, return_exceptions=True)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await database.close()
 
     return by_port(public_api(settings, health, lifespan=lifespan), internal_api(settings, health), internal_port)

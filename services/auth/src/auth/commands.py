@@ -1,73 +1,92 @@
 """Operators' commands: signing keys."""
 
-import json
-from collections.abc import Sequence
-from typing import Any
+import base64
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
 from auth.handlers import keys as handlers
 from auth.keyring import policy_of
-from auth.keys import KeyEncryption
+from auth.keys import KeyEncryption, WrongKeyEncryptionKey
 from auth.models import SigningKey
 from auth.settings import Settings
 from common.commands import run
 from common.database import Database, utc_now
+from common.operators.terminal import JSON, show
+
+T = TypeVar("T")
+
+_COLUMNS: Final = ("kid", "algorithm", "status", "created_at", "changes_at", "kek_id")
 
 
-@click.group("keys", help="The keys that sign access tokens.")
-def keys() -> None: ...
+@click.group()
+def keys() -> None:
+    """The keys that sign access tokens."""
 
 
-@keys.command("list", help="Every published key and its status.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@keys.command("list")
+@JSON
 @click.pass_obj
 def list_keys(load: Any, as_json: bool) -> None:
-    rows = [_row(key) for key in run(_present(load("keys")))]
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
-    table = Table("kid", "algorithm", "status", "since", "until")
-    for row in rows:
-        table.add_row(*row.values())
-    Console().print(table)
+    """Every published key, its status, and when that changes."""
+    show(_rows(run(_work(load("ops"), queries.signing_keys))), _COLUMNS, as_json=as_json)
 
 
-@keys.command("rotate", help="Publish a new key now; it signs once verifiers know it. Can be repeated.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@keys.command("rotate")
+@click.option("--emergency", is_flag=True, help="Drop all keys now; every access token ends with them.")
+@JSON
 @click.pass_obj
-def rotate_keys(load: Any, as_json: bool) -> None:
-    row = _row(run(_rotate(load("keys"))))
-    click.echo(json.dumps(row) if as_json else f"published {row['kid']}; it signs from {row['until']}")
+def rotate_keys(load: Any, emergency: bool, as_json: bool) -> None:
+    """Publish a new key now. It signs once verifiers had time to learn of it; can be repeated."""
+    settings = load("ops")
+    step = handlers.replace_all if emergency else handlers.rotate
+    encryption, policy = KeyEncryption(settings.key_encryption_bytes), policy_of(settings)
+    key = run(_work(settings, lambda session: step(session, encryption, policy, utc_now())))
+    show(_rows([key]), _COLUMNS, as_json=as_json)
 
 
-async def _present(settings: Settings) -> Sequence[SigningKey]:
-    database = Database.open(settings, role="keys")
+@keys.command("rewrap")
+@click.option(
+    "--old-key",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the key-encryption key used so far, in base64.",
+)
+@click.pass_obj
+def rewrap_keys(load: Any, old_key: Path) -> None:
+    """Encrypt the private keys anew, under the key-encryption key that is mounted now."""
+    settings = load("ops")
+    try:
+        old = KeyEncryption(base64.b64decode(old_key.read_text()))
+        new = KeyEncryption(settings.key_encryption_bytes)
+        count = run(_work(settings, lambda session: handlers.rewrap(session, old, new)))
+    except (ValueError, WrongKeyEncryptionKey) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{count} rewrapped")
+
+
+async def _work(settings: Settings, step: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    database = Database.open(settings, role="ops")
     try:
         async with database.transaction() as session:
-            return await queries.signing_keys(session)
+            return await step(session)
     finally:
         await database.close()
 
 
-async def _rotate(settings: Settings) -> SigningKey:
-    database = Database.open(settings, role="keys")
-    encryption = KeyEncryption(settings.key_encryption_bytes)
-    try:
-        async with database.transaction() as session:
-            return await handlers.rotate(session, encryption, policy_of(settings), utc_now())
-    finally:
-        await database.close()
-
-
-def _row(key: SigningKey) -> dict[str, str]:
-    return {
-        "kid": key.kid,
-        "algorithm": key.alg,
-        "status": key.status,
-        "since": key.created_at.isoformat(timespec="seconds"),
-        "until": key.changes_at.isoformat(timespec="seconds"),
-    }
+def _rows(present: Sequence[SigningKey]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kid": key.kid,
+            "algorithm": key.alg,
+            "status": key.status,
+            "created_at": key.created_at,
+            "changes_at": key.changes_at,
+            "kek_id": key.kek_id,
+        }
+        for key in present
+    ]

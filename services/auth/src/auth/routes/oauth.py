@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import Request, Response
 from starlette.responses import JSONResponse
 
-from auth.deps import client_network
+from auth.deps import client_address
 from auth.errors import OAuthError
 from auth.grants import TokenRequest
 from auth.oauth_form import ClientCredentials, Form, client_credentials
@@ -67,7 +67,7 @@ async def issue_token(request: Request, response: Response) -> TokenAnswer:
     token_request = TokenRequest(
         form=form,
         credentials=credentials,
-        network=client_network(request),
+        network=client_address(request),
         device=request.headers.get("user-agent", ""),
     )
     answer: TokenAnswer = await request.state.token_endpoint.answer(token_request)

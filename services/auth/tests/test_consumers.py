@@ -1,0 +1,125 @@
+"""The whole way on a real broker: users' event in, sessions ended, revocation at another service's verifier."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aio_pika
+import pytest
+from pydantic import SecretStr
+
+from auth.consumers import handlers
+from auth.settings import Settings
+from common import broker
+from common.consumer import consume
+from common.database import new_id, utc_now
+from common.events import Envelope, encode
+from common.health import Health
+from common.http_client import ServiceClient
+from common.relay import relay
+from common.revocation import Denylist, RevocationFeed
+from common.testing import eventually
+
+from .conftest import Auth, Person, Users, is_ready, serving
+from .test_sessions import bearer, sid
+
+
+class ServiceToken:
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+
+    async def token(self) -> str:
+        return (await self._auth.service_token())["Authorization"].removeprefix("Bearer ")
+
+    def forget(self, token: str) -> None: ...
+
+
+class World:
+    """Auth in all its roles, and the verifier of another service."""
+
+    def __init__(self, auth: Auth, amqp_url: str) -> None:
+        self.auth = auth
+        self._amqp_url = amqp_url
+        self.denylist = Denylist()
+        internal = ServiceClient(auth.internal, str(auth.internal.base_url).rstrip("/"), ServiceToken(auth))
+        self.feed = RevocationFeed("orders", amqp_url, internal, self.denylist, on_keys_changed=lambda: None)
+
+    async def users_say(self, what: str, person: Person, *, version: int, **data: Any) -> None:
+        event = Envelope(
+            id=new_id(),
+            type=f"users.user.{what}.v1",
+            subject=str(person.user_id),
+            version=version,
+            time=utc_now(),
+            data=json.dumps({"user_id": str(person.user_id), **data}),
+        )
+        body, properties = encode(event)
+        async with broker.connect(self._amqp_url, "users") as connection:
+            channel = await broker.wire(connection, confirms=True)
+            await channel.basic_publish(body, exchange="users.events", routing_key=event.type, properties=properties)
+
+    async def denied(self, tokens: dict[str, str]) -> bool:
+        return self.denylist.denies(await self.auth.principal(tokens["access_token"]))
+
+
+@pytest.fixture
+async def world(settings: Settings, users: Users, amqp_url: str) -> AsyncIterator[World]:
+    settings = settings.model_copy(update={"amqp_url": SecretStr(amqp_url), "retry_delays": (0.05, 0.05, 0.05)})
+    connection = await aio_pika.connect(amqp_url)
+    async with connection:
+        await broker.declare_producer(await connection.channel(), "users")
+    stop, relaying, consuming = asyncio.Event(), Health(), Health()
+    async with serving(settings, users) as auth, contextlib.AsyncExitStack() as stack:
+        world = World(auth, amqp_url)
+        roles = asyncio.gather(relay(settings, relaying, stop), consume(settings, consuming, stop, handlers))
+        feed = asyncio.ensure_future(world.feed.run())
+
+        @stack.push_async_callback
+        async def stopped() -> None:
+            stop.set()
+            feed.cancel()
+            await asyncio.gather(roles, feed, return_exceptions=True)
+
+        for ready in (lambda: is_ready(relaying), lambda: is_ready(consuming), lambda: _attached(world.feed)):
+            await eventually(ready)
+        yield world
+
+
+async def _attached(feed: RevocationFeed) -> bool:
+    return feed._attached
+
+
+async def test_signing_out_reaches_another_service(world: World) -> None:
+    tokens = await world.auth.sign_in(world.auth.users.add("ada@example.com"))
+    assert not await world.denied(tokens)
+    started = time.perf_counter()
+    await world.auth.http.delete(f"/sessions/{sid(tokens)}", headers=bearer(tokens))
+    await eventually(lambda: world.denied(tokens))
+    assert time.perf_counter() - started < 5
+
+
+async def test_a_deactivation_at_users_reaches_another_service_by_way_of_auth(world: World) -> None:
+    ada = world.auth.users.add("ada@example.com")
+    tokens = await world.auth.sign_in(ada)
+    await world.users_say("deactivated", ada, version=2)
+    await eventually(lambda: world.denied(tokens))
+    assert (await world.auth.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_every_kind_of_event_that_auth_listens_to_is_understood(world: World) -> None:
+    ada = world.auth.users.add("ada@example.com")
+    kept = await world.auth.sign_in(ada)
+    other = await world.auth.sign_in(ada)
+    await world.users_say("email_verified", ada, version=2)
+    await world.users_say("password_changed", ada, version=3, except_session_id=sid(kept))
+    await eventually(lambda: world.denied(other))
+    assert not await world.denied(kept)
+    await world.users_say("role_changed", ada, version=4, role="staff", by="somebody")
+    await eventually(lambda: world.denied(kept))
+    fresh = (await world.auth.refresh(kept["refresh_token"])).json()
+    assert (await world.auth.principal(fresh["access_token"])).roles == {"staff"}
+    await world.users_say("erased", ada, version=5)
+    await eventually(lambda: world.denied(fresh))
