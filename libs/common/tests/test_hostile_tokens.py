@@ -111,6 +111,7 @@ HOSTILE: dict[str, dict[str, Callable[[], str]]] = {
     "Not an access token": {
         "empty": lambda: "",
         "one word": lambda: "x",
+        "three empty segments": lambda: "..",
         "two segments": lambda: ISSUER.mint().rpartition(".")[0],
         "four segments": lambda: ISSUER.mint() + ".x",
         "encrypted: five segments": lambda: "e30.e30.e30.e30.e30",
@@ -122,7 +123,6 @@ HOSTILE: dict[str, dict[str, Callable[[], str]]] = {
         "over 4 KiB": lambda: ISSUER.mint(note="n" * 4000),
         "1.3 MB of garbage": lambda: "A" * 1_300_000,
         "signature respelled": respelled_signature,
-        "alg none, unsigned": lambda: with_header(alg="none").rpartition(".")[0] + ".",
         "typ JWT": lambda: with_header(typ="JWT"),
         "typ of an ID token": lambda: with_header(typ="id+jwt"),
         "typ missing": lambda: with_header(typ=None),
@@ -141,6 +141,7 @@ HOSTILE: dict[str, dict[str, Callable[[], str]]] = {
         "Infinity in a claim nobody reads": lambda: with_raw_claim("note", "Infinity"),
     },
     "algorithm is not allowed": {
+        "alg none, unsigned": lambda: with_header(alg="none").rpartition(".")[0] + ".",
         "alg none, signed": lambda: with_header(alg="none"),
         "alg none in capitals": lambda: with_header(alg="NONE"),
         "alg missing": lambda: with_header(alg=None),
@@ -160,6 +161,7 @@ HOSTILE: dict[str, dict[str, Callable[[], str]]] = {
         "alg RS256 on an EC key": rs256_under_ec_kid,
         "signed by another key under our kid": lambda: OTHER.mint(headers={"kid": ISSUER.key.kid}),
         "payload swapped": tampered,
+        "signature missing": lambda: ISSUER.mint().rpartition(".")[0] + ".",
         "signature cut": lambda: raw_signature(b"\x01" * 63),
         "signature of zeros (CVE-2022-21449)": lambda: raw_signature(bytes(64)),
         "signature in DER": der_signature,
