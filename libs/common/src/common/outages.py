@@ -10,8 +10,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 _PASSING_CLASSES: Final = ("08", "53", "57")
 """SQLSTATE classes: connection exception, insufficient resources, operator intervention (PostgreSQL, appendix A)."""
-_PASSING_STATES: Final = frozenset({"25006", "40001", "40P01", "55P03"})
-"""Read-only transaction (a stand-by just promoted or demoted), serialization failure, deadlock, lock not available."""
+_PASSING_STATES: Final = frozenset({"25006", "40001", "40P01", "55000", "55P03"})
+"""Read-only transaction (a stand-by just promoted or demoted), serialization failure, deadlock, database closed to
+connections, lock not available."""
 
 _UNREACHABLE: Final = frozenset({None, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 """None: asyncio's "Multiple exceptions" where a name has several addresses and none answers."""
