@@ -16,6 +16,7 @@ class Mailbox:
         self.envelopes: list[Envelope] = []
         self.attempts = 0
         self.connections = 0
+        self.mail_answers: list[str] = []
         self.rcpt_answers: list[str] = []
         self.data_answers: list[str] = []
         self.accepts = asyncio.Event()
@@ -61,7 +62,20 @@ class Mailbox:
         self.connections += 1
         self._transports.append(transport)
 
-    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
+    async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
+        self,
+        _server: SMTP,
+        _session: Session,
+        envelope: Envelope,
+        address: str,
+        _options: list[str],
+    ) -> str:
+        answer = self.mail_answers.pop(0) if self.mail_answers else "250 OK"
+        if answer.startswith("250"):
+            envelope.mail_from = address
+        return answer
+
+    async def handle_RCPT(  # noqa: N802
         self,
         _server: SMTP,
         _session: Session,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -47,6 +48,6 @@ def mail(
         # Not base64, which Python would prefer for some scripts: spam filters take it for hiding something.
         message.set_content(body, cte="7bit" if body.isascii() else "quoted-printable")
         content = message.as_bytes()
-    except (ValueError, IndexError) as error:  # the parser of addresses raises either
+    except (ValueError, IndexError, MessageError) as error:  # the library's parser of addresses raises any of them
         raise Refused(f"no mail can be made for this address: {type(error).__name__}") from None
     return Mail(sender.addr_spec, email, content)

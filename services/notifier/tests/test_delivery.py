@@ -1,0 +1,246 @@
+"""From a planned delivery to a mail in somebody's mailbox, whatever fails on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import asyncpg
+
+from common.database import Database, new_id
+from common.health import Health
+from common.testing import eventually
+from notifier.delivery import deliver
+from notifier.settings import NotifierSettings
+
+from .mailbox import Mailbox
+from .world import World
+
+
+@asynccontextmanager
+async def delivering(settings: NotifierSettings) -> AsyncIterator[Health]:
+    stop, health = asyncio.Event(), Health()
+    task = asyncio.create_task(deliver(settings, health, stop))
+    try:
+        yield health
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 25)
+
+
+async def all_sent(world: World) -> bool:
+    return set(await world.states()) == {"sent"}
+
+
+async def customer(world: World, **fields: Any) -> Any:
+    user_id = new_id()
+    await world.registered(user_id, **fields)
+    return user_id
+
+
+async def test_a_planned_mail_is_sent_and_recorded(world: World, settings: NotifierSettings, mailbox: Mailbox) -> None:
+    user_id = await customer(world, name="Ann", email="ann@example.com")
+    async with delivering(settings):
+        order_id = await world.order("placed", user_id)
+        await eventually(lambda: all_sent(world))
+    [text] = mailbox.to("ann@example.com")
+    assert str(order_id) in text
+    assert "24.68 EUR" in text
+    [mail] = mailbox.mails
+    [notification] = await world.rows("SELECT id FROM notifications")
+    assert mail["Message-ID"] == f"<{notification['id']}@waybill.invalid>"
+    assert mail["From"] == "Waybill <no-reply@waybill.invalid>"
+    assert mail["To"] == "Ann <ann@example.com>"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert mail["Date"] is not None
+
+
+async def test_a_committed_event_is_mailed_within_a_second_though_nobody_polls_in_between(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world)
+    async with delivering(settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: all_sent(world))
+        for _ in range(5):
+            await world.order("placed", user_id)
+            await eventually(lambda: all_sent(world), within=0.7)
+    assert mailbox.connections == 1
+
+
+async def test_a_mail_waits_while_the_server_is_down_and_goes_out_soon_after_it_is_back(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world)
+    await mailbox.close()
+    async with delivering(settings):
+        for _ in range(10):
+            await world.order("placed", user_id)
+        await eventually(lambda: _has_cause(world, "SMTPConnect"))
+        await mailbox.open()
+        await eventually(lambda: all_sent(world))
+    assert len(mailbox.envelopes) == 10
+    assert {delivery["attempts"] for delivery in await world.deliveries()} == {1}, "an outage is no attempt"
+
+
+async def _has_cause(world: World, cause: str) -> bool:
+    return any(cause in (delivery["cause"] or "") for delivery in await world.deliveries())
+
+
+async def test_a_server_that_closes_kept_connections_costs_no_attempt(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world)
+    async with delivering(settings):
+        for _ in range(3):
+            await world.order("placed", user_id)
+            await eventually(lambda: all_sent(world))
+            mailbox.drop_connections()
+    assert len(mailbox.envelopes) == 3
+    assert {delivery["attempts"] for delivery in await world.deliveries()} == {1}
+
+
+async def test_a_temporary_refusal_is_tried_again_later_with_the_same_message_id(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world)
+    mailbox.data_answers = ["451 4.3.0 Later, please"]
+    async with delivering(settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: _has_cause(world, "451 4.3.0 Later, please"))
+        await eventually(lambda: all_sent(world))
+    assert mailbox.attempts == 2
+    [delivery] = await world.deliveries()
+    assert delivery["attempts"] == 2
+    assert delivery["cause"] is None
+
+
+async def test_each_delay_is_longer_than_the_one_before(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world)
+    mailbox.rcpt_answers = ["450 4.2.0 Greylisted"] * 4
+    await world.order("placed", user_id)
+    delays = []
+    async with delivering(settings):
+        for attempt in range(1, 5):
+            await eventually(partial(_postponed, world, attempt))
+            [row] = await world.rows("SELECT extract(epoch FROM due_at - now())::float8 AS delay FROM deliveries")
+            delays.append(row["delay"])
+            await world.rows("UPDATE deliveries SET due_at = now(), cause = NULL RETURNING id")
+        await eventually(lambda: all_sent(world))
+    assert [round(delay / 2 / 2**power) for power, delay in enumerate(delays)] == [1, 1, 1, 1]
+
+
+async def _postponed(world: World, attempts: int) -> bool:
+    [row] = await world.rows("SELECT attempts, cause, due_at > now() AS later FROM deliveries")
+    return row["attempts"] == attempts and row["later"] and row["cause"] is not None and "450" in row["cause"]
+
+
+async def test_a_recipient_refused_for_good_is_recorded_with_the_cause_and_harms_no_other(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    gone, there = await customer(world), await customer(world)
+    mailbox.rcpt_answers = ["550 5.1.1 No such user"]
+    async with delivering(settings):
+        await world.order("placed", gone)
+        await eventually(lambda: _has_cause(world, "550 5.1.1 No such user"))
+        await world.order("placed", there)
+        await eventually(lambda: _settled(world, ["failed", "sent"]))
+    assert len(mailbox.to(f"{there}@example.com")) == 1
+
+
+async def _settled(world: World, states: list[str]) -> bool:
+    return sorted(await world.states()) == states
+
+
+async def test_a_refusal_of_ourselves_loses_no_mail(world: World, settings: NotifierSettings, mailbox: Mailbox) -> None:
+    user_id = await customer(world)
+    mailbox.mail_answers = ["530 5.7.0 Authentication required", "421 Too busy"]
+    async with delivering(settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: all_sent(world))
+    assert len(mailbox.envelopes) == 1
+
+
+async def test_what_came_of_a_sending_is_remembered_while_the_database_is_away(
+    world: World, settings: NotifierSettings, mailbox: Mailbox, database: Database, postgres_server: str
+) -> None:
+    user_id = await customer(world)
+    name = database.engine.url.database
+    admin = await asyncpg.connect(postgres_server)
+    try:
+        mailbox.accepts.clear()
+        async with delivering(settings) as health:
+            await world.order("placed", user_id)
+            await eventually(lambda: _true(mailbox.attempts == 1))
+            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            mailbox.accepts.set()
+            await eventually(lambda: _true(len(mailbox.envelopes) == 1))
+            assert not (await health.ready())[0]
+            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+            await database.engine.dispose()
+            await eventually(lambda: all_sent(world))
+            await world.order("shipped", user_id)
+            await eventually(lambda: all_sent(world))
+    finally:
+        await admin.close()
+    assert len(mailbox.envelopes) == 2
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def test_two_deliverers_send_each_mail_once_though_sending_takes_longer_than_a_lease(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world)
+    mailbox.accepts.clear()
+    async with delivering(settings), delivering(settings):
+        for _ in range(30):
+            await world.order("placed", user_id)
+        await eventually(lambda: _true(mailbox.attempts == 8))
+        asyncio.get_running_loop().call_later(2.5 * settings.delivery_lease, mailbox.accepts.set)
+        await eventually(lambda: all_sent(world))
+    assert len(mailbox.envelopes) == 30
+    assert mailbox.attempts == 30
+
+
+async def test_a_stop_finishes_what_is_being_sent_and_leaves_the_rest(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world)
+    mailbox.accepts.clear()
+    for _ in range(10):
+        await world.order("placed", user_id)
+    async with delivering(settings):
+        await eventually(lambda: _true(mailbox.attempts == settings.smtp_connections))
+        asyncio.get_running_loop().call_later(0.3, mailbox.accepts.set)
+    assert await _settled(world, ["pending"] * 6 + ["sent"] * 4)
+    assert len(mailbox.envelopes) == 4
+
+
+async def test_an_address_that_changed_before_the_mail_went_out_is_the_one_used(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world, email="old@example.com")
+    await world.order("placed", user_id)
+    await world.event("users.user.updated.v1", version=2, user_id=str(user_id), name="Ann", email="new@example.com")
+    async with delivering(settings):
+        await eventually(lambda: all_sent(world))
+    assert [envelope.rcpt_tos for envelope in mailbox.envelopes] == [["new@example.com"]]
+
+
+async def test_an_address_no_mail_can_be_sent_to_fails_alone(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    strange = ["ann@example.com>\r\nRCPT TO:<eve@example.com", "", "@", "a b@example.com", "ännchen@example.com"]
+    for email in strange:
+        await world.order("placed", await customer(world, email=email))
+    await world.order("placed", await customer(world, email="ann@example.com"))
+    async with delivering(settings):
+        await eventually(lambda: _settled(world, ["failed"] * len(strange) + ["sent"]))
+    assert [envelope.rcpt_tos for envelope in mailbox.envelopes] == [["ann@example.com"]]
