@@ -1,13 +1,28 @@
 """What probes and Prometheus ask of every process, whatever its role."""
 
+from collections.abc import Awaitable, Callable
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Scope
 
 from common.health import Health
 from common.telemetry import METRICS_TYPE, metrics_text
+
+
+class UnlistedRoute(Route):
+    """A route outside of the API's description, that shows under its template in logs and metrics as those in it do."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__(path, endpoint, methods=["GET"], include_in_schema=False)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        if match != Match.NONE:
+            found["route"] = self
+        return match, found
 
 
 def health_routes(health: Health) -> list[Route]:
@@ -25,10 +40,10 @@ def health_routes(health: Health) -> list[Route]:
         return Response(metrics_text(), headers={"Content-Type": METRICS_TYPE})
 
     return [
-        Route("/health", alive, include_in_schema=False),
-        Route("/health/live", alive, include_in_schema=False),
-        Route("/health/ready", ready, include_in_schema=False),
-        Route("/metrics", metrics, include_in_schema=False),
+        UnlistedRoute("/health", alive),
+        UnlistedRoute("/health/live", alive),
+        UnlistedRoute("/health/ready", ready),
+        UnlistedRoute("/metrics", metrics),
     ]
 
 

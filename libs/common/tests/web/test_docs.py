@@ -59,6 +59,10 @@ async def test_an_unknown_asset_is_not_found(http: httpx.AsyncClient) -> None:
         assert (await http.get(f"/docs/assets/{name}")).status_code == 404
 
 
+async def test_redocs_logo_stands_beside_its_page(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/redoc/logo-mini.svg")).headers["content-type"] == "image/svg+xml"
+
+
 async def test_the_description_is_json(http: httpx.AsyncClient) -> None:
     answer = await http.get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"

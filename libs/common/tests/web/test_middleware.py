@@ -132,6 +132,11 @@ async def test_a_path_of_no_route_is_logged_without_query_mail_or_line_break(
     assert (line["route"], line["path"]) == ("(no route)", "/users/[mail]/a\r\nb")
 
 
+async def test_pages_are_logged_by_their_templates_too(http: httpx.AsyncClient, log_lines: LogLines) -> None:
+    await http.get("/docs/assets/favicon.png")
+    assert [line["route"] for line in log_lines()] == ["/docs/assets/{name}"]
+
+
 async def test_a_failed_request_is_logged_as_a_warning_in_the_same_form(
     http: httpx.AsyncClient, log_lines: LogLines
 ) -> None:

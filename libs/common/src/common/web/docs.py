@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
+from common.probes import UnlistedRoute
+
 GATEWAY_HEADER: Final = "x-waybill-gateway"
 """Set by the gateway alone, which serves the pages of all services side by side and so under other paths."""
 
@@ -22,6 +24,7 @@ _ASSETS: Final = {
     "swagger-ui-bundle.js": _LIBRARY / "swagger" / "swagger-ui-bundle.js",
     "swagger-init.js": _OWN / "swagger-init.js",
     "redoc.standalone.js": _LIBRARY / "redoc" / "redoc.standalone.js",
+    "logo-mini.svg": _LIBRARY / "redoc" / "logo-mini.svg",  # asked for beside ReDoc's page
     "favicon.png": _LIBRARY / "fastapi" / "favicon.png",
 }
 _HEADERS: Final = {
@@ -38,6 +41,7 @@ _PAGE: Final = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
+<style>body {{ margin: 0 }}</style>
 <link rel="icon" href="{assets}favicon.png">
 {head}</head>
 <body>
@@ -84,8 +88,9 @@ def docs_routes(service: str, title: str, openapi: Callable[[], dict[str, Any]])
         return Response(document[0], media_type="application/json")
 
     return [
-        Route("/docs", docs, include_in_schema=False),
-        Route("/docs/assets/{name}", asset, include_in_schema=False),
-        Route("/redoc", redoc, include_in_schema=False),
-        Route("/openapi.json", description, include_in_schema=False),
+        UnlistedRoute("/docs", docs),
+        UnlistedRoute("/docs/assets/{name}", asset),
+        UnlistedRoute("/redoc", redoc),
+        UnlistedRoute("/redoc/{name}", asset),
+        UnlistedRoute("/openapi.json", description),
     ]

@@ -82,16 +82,11 @@ def _trace(headers: dict[bytes, bytes]) -> Trace:
 def _account(scope: Scope, trace: Trace, status: int, seconds: float) -> None:
     """Measures and logs. `status` 0 means that nobody received an answer."""
     method: str = scope["method"]
-    path: str = scope["path"]
     route = scope.get("route")
-    if route is not None:
-        template, path = route.path, ""
-    elif path in _PROBES:
-        observe_request(method, path, status, seconds)
-        return
-    else:
-        template, path = _UNMATCHED, path[:200]
+    template = _UNMATCHED if route is None else route.path
     observe_request(method, template, status, seconds)
+    if template in _PROBES:
+        return
     request_log.write(
         trace,
         method=method,
@@ -99,7 +94,7 @@ def _account(scope: Scope, trace: Trace, status: int, seconds: float) -> None:
         status=status,
         ms=seconds * 1000,
         principal=scope["state"].get("principal"),
-        path=path,
+        path=scope["path"][:200] if route is None else "",
     )
 
 
