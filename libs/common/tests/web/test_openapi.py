@@ -43,7 +43,7 @@ async def place_order(body: Body, key: Annotated[str | None, Header(alias="Idemp
     raise NotImplementedError
 
 
-@router.get("/orders/{order_id}", responses=responses(404))
+@router.get("/orders/{order_id}", responses=responses(304, 404))
 async def get_order(order_id: int) -> Order:
     raise NotImplementedError
 
@@ -66,7 +66,7 @@ def test_every_operation_declares_every_status_it_answers(document: dict[str, An
     assert statuses(document, "post", "/orders") == [
         "201", "400", "409", "413", "415", "422", "429", "500", "503",
     ]  # fmt: skip
-    assert statuses(document, "get", "/orders/{order_id}") == ["200", "404", "422", "500", "503"]
+    assert statuses(document, "get", "/orders/{order_id}") == ["200", "304", "404", "422", "500", "503"]
     assert statuses(document, "delete", "/everything") == ["204", "413", "500", "503"]
 
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from common.errors import AppError, Conflict, Unavailable
-from common.web import ApiRouter, StrictModel, responses
+from common.web import ApiRouter, Model, StrictModel, responses
 
 router = ApiRouter()
 
@@ -63,6 +63,24 @@ OUTAGES = [
 @router.get("/fail/{how}")
 async def fail(how: str) -> None:
     raise FAILURES[how]
+
+
+UNFIT = {"name": "Ada Lovelace", "age": "sesame"}
+
+
+class Person(Model):
+    name: str
+    age: int
+
+
+@router.get("/unfit")
+async def unfit() -> Person:
+    return UNFIT  # type: ignore[return-value]
+
+
+@router.get("/invalid")
+async def invalid() -> Person:
+    return Person.model_validate(UNFIT)
 
 
 @router.get("/items/{item_id}", responses=responses(404))
@@ -154,6 +172,19 @@ async def test_an_unexpected_error_tells_nothing_and_is_logged_with_its_tracebac
     [error, request] = log_lines()
     assert "ZeroDivisionError: secret detail" in error["exception"]
     assert error["request_id"] == request["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/unfit", "/invalid"])
+async def test_data_that_does_not_fit_its_model_is_500_and_does_not_reach_the_log(
+    http: httpx.AsyncClient, log_lines: Callable[[], list[dict[str, Any]]], path: str
+) -> None:
+    answer = await http.get(path)
+    assert answer.json()["code"] == "internal_error"
+    logged = str(log_lines())
+    assert "int_parsing" in logged
+    for value in UNFIT.values():
+        assert value not in answer.text
+        assert value not in logged
 
 
 @pytest.mark.parametrize("how", OUTAGES)

@@ -13,7 +13,7 @@ UNSTORABLE_MESSAGE: Final = "Text must not contain NUL or unpaired surrogates"
 class Model(BaseModel):
     """Base of answers. Built from attributes (an ORM object) or from a mapping."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, hide_input_in_errors=True)
 
 
 class StrictModel(BaseModel):
@@ -22,7 +22,7 @@ class StrictModel(BaseModel):
     PostgreSQL's `text` can hold neither NUL nor a surrogate, so either would otherwise surface as a 500 at the insert.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @model_validator(mode="after")
     def _storable_text(self) -> Self:

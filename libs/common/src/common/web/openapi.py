@@ -10,21 +10,16 @@ from common.web.problems import PROBLEM_TYPE, TITLES, Problem
 
 SECURITY_SCHEME: Final = "password"
 _REF: Final = "#/components/schemas/"
+_PROBLEM: Final = {"content": {PROBLEM_TYPE: {"schema": {"$ref": _REF + "Problem"}}}}
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declares errors an operation answers: `@router.get("/orders/{id}", responses=responses(404))`.
+    """Declares what else an operation answers: `@router.get("/orders/{id}", responses=responses(304, 404))`.
 
     What the route class knows by itself needs no mention: 400, 413, 415 and 422 of a body, 422 of parameters, what
     guards and other dependencies say in their `statuses`, 500 and 503.
     """
-    return {
-        status: {
-            "description": TITLES[status][1],
-            "content": {PROBLEM_TYPE: {"schema": {"$ref": _REF + "Problem"}}},
-        }
-        for status in statuses
-    }
+    return {status: {"description": TITLES[status][1], **(_PROBLEM if status >= 400 else {})} for status in statuses}
 
 
 def security(scopes: Sequence[str]) -> dict[str, Any]:

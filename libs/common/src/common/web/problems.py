@@ -6,7 +6,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import structlog
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -24,6 +24,7 @@ PROBLEM_TYPE: Final = "application/problem+json"
 MAX_FAULTS: Final = 100
 _TYPE_BASE: Final = "https://waybill.invalid/problems/"
 TITLES: Final = {
+    304: ("not_modified", "Not modified"),
     400: ("bad_request", "Bad request"),
     401: ("unauthorized", "Authentication required"),
     403: ("forbidden", "Not allowed"),
@@ -139,6 +140,13 @@ async def _disconnected(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)  # nobody receives it; the request's log line and metric tell what happened
 
 
+async def _unfit_answer(request: Request, error: Exception) -> Response:
+    """An answer of ours that does not fit its model. The framework's message would put the data into the log."""
+    assert isinstance(error, ResponseValidationError)  # noqa: S101 - as above
+    log.error("answer does not fit its model", faults=[f"{part['loc']}: {part['type']}" for part in error.errors()])
+    return _internal_error(request)
+
+
 async def _unexpected(request: Request, error: Exception) -> Response:
     if is_outage(error):
         log.warning("a backing service is away", error=type(error).__name__, cause=str(error)[:300])
@@ -146,13 +154,18 @@ async def _unexpected(request: Request, error: Exception) -> Response:
             request, 503, "service_unavailable", "Temporarily unavailable", "Try again soon.", headers=_RETRY_AFTER
         )
     log.error("unexpected error", exc_info=error)
-    return problem(request, 500, "internal_error", "Internal error", "It was recorded under this request id.")
+    return _internal_error(request)
+
+
+def _internal_error(request: Request) -> Response:
+    return problem(request, 500, *TITLES[500], "It was recorded under this request id.")
 
 
 HANDLERS: Final[dict[type[Exception], ExceptionHandler]] = {
     AppError: _app_error,
     HTTPException: _http_exception,
     RequestValidationError: _validation_error,
+    ResponseValidationError: _unfit_answer,
     ClientDisconnect: _disconnected,
     Exception: _unexpected,
 }
