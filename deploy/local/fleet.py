@@ -13,6 +13,8 @@ from local.services import ROLES, WITH_INTERNAL_PORT, Addresses, ServiceProgram,
 from local.state import State
 
 MOST_PROCESSES = 32
+POLL_SECONDS = 0.05
+TRUST_SECONDS = 30.0
 
 
 @dataclass
@@ -54,13 +56,35 @@ class Fleet:
         await migrate(self._state, self.addresses, service)
         for role in ROLES[service]:
             self._add(service, role)
-        self._publish()
 
     def start(self, members: Iterable[Member]) -> None:
         for member in members:
             member.leaving = False
             member.process.start()
-        self._publish()
+
+    async def until_serving(self, members: Iterable[Member]) -> None:
+        """Until they are ready, and those that the gateway sends requests to have its trust as well.
+
+        Raises LocalError when one does not get there.
+        """
+        for member in members:
+            await member.process.until_running()
+            if member.program.role == "api":
+                await self._until_trusted(member)
+
+    async def _until_trusted(self, member: Member) -> None:
+        api = member.program
+        expected = [(api.service, api.port)]
+        if api.internal_port is not None:
+            expected.append((f"{api.service}-internal", api.internal_port))
+        try:
+            async with asyncio.timeout(TRUST_SECONDS):
+                for cluster, port in expected:
+                    while not await self._gateway.sends_to(cluster, port):  # noqa: ASYNC110 - nobody tells
+                        await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            log = self._state.logs / "gateway.log"
+            raise LocalError(f"the gateway sends nothing to {api.program.name}", log=log) from None
 
     async def stop(self, members: Iterable[Member]) -> None:
         """All at the same time; the gateway is told before they are."""
@@ -81,10 +105,10 @@ class Fleet:
         for member in members:
             await self.stop([member])
             self.start([member])
-            await member.process.until_running()
+            await self.until_serving([member])
 
-    async def scale(self, service: str, role: str, count: int) -> list[Process]:
-        """Starts or stops processes until there are `count`; returns those that are there then."""
+    async def scale(self, service: str, role: str, count: int) -> None:
+        """Starts or stops processes until there are `count`, all of them serving."""
         if not 0 <= count <= MOST_PROCESSES:
             raise LocalError(f"between 0 and {MOST_PROCESSES} processes, please")
         members = self._roles[service, role]
@@ -94,22 +118,27 @@ class Fleet:
         await self.stop(surplus)
         del members[count:]
         self.start(members)
-        return [member.process for member in members]
+        await self.until_serving(members)
 
     def _add(self, service: str, role: str) -> None:
         members = self._roles[service, role]
         program = service_program(self._state, self.addresses, service, role, index=len(members) + 1)
-        member = Member(program, Process(program.program, role=role, changed=self._changed))
+        member = Member(program, Process(program.program, role=role, changed=self._on_change))
         members.append(member)
         member.process.start()
 
+    def _on_change(self) -> None:
+        self._publish()
+        self._changed()
+
     def _publish(self) -> None:
+        """Only what runs is sent requests; a death is noticed here sooner than by a health check."""
         clusters: dict[str, list[Endpoint]] = {}
         for service in ROLES:
             apis = [
                 member.program
                 for member in self._roles[service, "api"]
-                if not member.leaving and member.process.status is not Status.STOPPED
+                if not member.leaving and member.process.status is Status.RUNNING
             ]
             clusters[service] = [Endpoint(api.port, api.port) for api in apis]
             if service in WITH_INTERNAL_PORT:

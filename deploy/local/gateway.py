@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from local.probes import answers_http
+from local.probes import answers_http, get_text
 from local.program import Program, base_environment
 from local.state import LOOPBACK, State
 from local.wheels import package_folder
@@ -87,6 +87,11 @@ class Gateway:
                 new = file.with_suffix(".new")
                 new.write_text(content)
                 new.replace(file)  # Envoy watches for a move
+
+    async def sends_to(self, cluster: str, port: int) -> bool:
+        """Whether Envoy has the endpoint and finds it healthy."""
+        clusters = await get_text(self._admin_port, "/clusters")
+        return f"{cluster}::{LOOPBACK}:{port}::health_flags::healthy" in clusters
 
     def _localised(self, configuration: dict[str, Any]) -> dict[str, Any]:
         configuration["admin"]["address"]["socket_address"]["port_value"] = self._admin_port

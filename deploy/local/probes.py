@@ -35,6 +35,16 @@ async def answers_http(port: int, path: str, *, auth: tuple[str, str] | None = N
     return status == 200
 
 
+async def get_text(port: int, path: str) -> str:
+    """The body; empty while nothing answers."""
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            _, body = await _exchange(port, f"GET {path}", {}, b"")
+    except (OSError, TimeoutError, ValueError, IndexError):
+        return ""
+    return body
+
+
 async def post_json(port: int, path: str, content: object) -> tuple[int, str]:
     """(status, body). Raises OSError or TimeoutError."""
     async with asyncio.timeout(PATIENT_TIMEOUT):

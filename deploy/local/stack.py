@@ -12,7 +12,6 @@ from local.fleet import Fleet, Member
 from local.gateway import CLUSTERS, Gateway
 from local.mail_server import MailServer
 from local.options import Options
-from local.probes import answers_http
 from local.process import Process
 from local.program import Program
 from local.rabbitmq import RabbitMQ
@@ -92,16 +91,9 @@ class Stack:
         await ensure_databases(self.postgres_url, passwords)
         self.fleet = Fleet(self.state, addresses, self.gateway, self._record)
         await self.fleet.begin()
-        await asyncio.gather(*(member.process.until_running() for member in self.fleet.members()))
+        await asyncio.gather(*(self.fleet.until_serving([member]) for member in self.fleet.members()))
         users = self.fleet.members("users", "api")[0]
         self.admin = await ensure_admin(self.state, addresses, users.program.port)
-        await self._until_routed(self.gateway)
-
-    async def _until_routed(self, gateway: Gateway) -> None:
-        """Until the gateway's own health checks have seen the services, too."""
-        for service in ROLES:
-            while not await answers_http(gateway.port, f"/openapi/{service}.json"):  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.05)
 
     @property
     def amqp_url(self) -> str:

@@ -91,10 +91,10 @@ class Actions:
         servers, members = self._stack.select(target)
         for process in servers:
             process.start()
+        await asyncio.gather(*(process.until_running() for process in servers))
         if self._stack.fleet is not None:
             self._stack.fleet.start(members)
-        for process in [*servers, *(member.process for member in members)]:
-            await process.until_running()
+            await self._stack.fleet.until_serving(members)
 
     async def stop(self, target: str) -> None:
         servers, members = self._stack.select(target)
@@ -115,8 +115,7 @@ class Actions:
         self._stack.select(f"{service}:{role}")
         if self._stack.fleet is None:
             raise LocalError("no services were started")
-        for process in await self._stack.fleet.scale(service, role, count):
-            await process.until_running()
+        await self._stack.fleet.scale(service, role, count)
 
     async def environment(self, service: str) -> dict[str, str]:
         """What the service's processes run with."""
