@@ -55,6 +55,7 @@ async def test_every_answer_tells_its_id_and_its_time(
     assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["x-request-id"])
     assert re.fullmatch(r"\d+\.\d{3}s", answer.headers["x-process-time"])
     assert re.fullmatch(r"app;dur=\d+\.\d", answer.headers["server-timing"])
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_a_request_id_of_the_client_is_kept(http: httpx.AsyncClient) -> None:

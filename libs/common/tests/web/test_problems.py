@@ -163,6 +163,10 @@ async def test_a_thousand_faults_make_a_bounded_answer(http: httpx.AsyncClient) 
     assert len(answer.json()["errors"]) == 100
 
 
+async def test_a_field_name_of_any_length_makes_a_bounded_answer(http: httpx.AsyncClient) -> None:
+    assert len((await http.post("/items/1", json={"x" * 100_000: 1})).content) < 2000
+
+
 async def test_an_unexpected_error_tells_nothing_and_is_logged_with_its_traceback(
     http: httpx.AsyncClient, log_lines: Callable[[], list[dict[str, Any]]]
 ) -> None:

@@ -54,6 +54,7 @@ class RequestMiddleware:
                     (b"x-request-id", trace.request_id.encode()),
                     (b"x-process-time", b"%.3fs" % seconds),
                     (b"server-timing", b"app;dur=%.1f" % (seconds * 1000)),
+                    (b"x-content-type-options", b"nosniff"),  # OWASP ASVS 5, 3.4.4
                 ]
                 if self._health.draining:
                     message["headers"].append((b"connection", b"close"))

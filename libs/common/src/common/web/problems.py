@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 PROBLEM_TYPE: Final = "application/problem+json"
 MAX_FAULTS: Final = 100
+_MAX_STEP: Final = 100
+"""Characters of a step of a fault's place: an unknown field's name is as long as its sender likes."""
 _TYPE_BASE: Final = "https://waybill.invalid/problems/"
 TITLES: Final = {
     304: ("not_modified", "Not modified"),
@@ -133,7 +135,8 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 def _fault(part: Mapping[str, Any]) -> dict[str, Any]:
     """Drops the input and the context, which may be a password; the message names expectations only."""
-    return {"loc": list(part["loc"]), "msg": part["msg"], "code": part["type"]}
+    loc = [step[:_MAX_STEP] if isinstance(step, str) else step for step in part["loc"]]
+    return {"loc": loc, "msg": part["msg"], "code": part["type"]}
 
 
 async def _disconnected(_request: Request, _error: Exception) -> Response:

@@ -7,13 +7,15 @@ from fastapi import APIRouter, Request, Response, params
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive
+from starlette.routing import Match
+from starlette.types import Message, Receive, Scope
 
 from common.errors import UnsupportedMediaType
 from common.web.json_body import parse_json, unstorable_text
 from common.web.openapi import responses, security
 
 _BODILESS: Final = {"GET", "HEAD"}
+_NO_MATCH: Final[tuple[Match, Scope]] = (Match.NONE, {})
 MAX_BODY: Final = 1024 * 1024
 """Bytes of the largest body that is read (CONTRACT §2)."""
 
@@ -38,11 +40,23 @@ class ApiRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["generate_unique_id_function"] = _function_name
         super().__init__(path, endpoint, **options)
+        self._literal, parameter, _ = self.path_format.partition("{")
+        self._has_path_parameters = bool(parameter)
         self.responses = responses(*sorted(self._statuses())) | self.responses
         guards = self._guards()
         if guards:
             scopes = sorted({scope for guard in guards for scope in getattr(guard, "scopes", ())})
             self.openapi_extra = security(scopes) | (self.openapi_extra or {})
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As inherited, but without the regular expression where plain text decides: that costs 4 µs for each route."""
+        path: str = scope["path"]
+        if self._has_path_parameters:
+            return super().matches(scope) if path.startswith(self._literal) else _NO_MATCH
+        if path != self._literal or scope["type"] != "http":
+            return _NO_MATCH
+        match = Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL
+        return match, {"endpoint": self.endpoint, "path_params": {}, "route": self}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
