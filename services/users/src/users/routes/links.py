@@ -1,5 +1,7 @@
 """Verifying an address and resetting a password, by one-time links in mails."""
 
+from fastapi import Response
+
 from common.web import ApiRouter, responses
 from users.deps import DatabaseDep, HashingDep, PrincipalDep, SessionDep
 from users.handlers import links
@@ -8,7 +10,7 @@ from users.schemas import EmailConfirmation, PasswordReset, PasswordResetRequest
 router = ApiRouter(tags=["links"])
 
 
-@router.post("/email-verifications", status_code=202, responses=responses(404))
+@router.post("/email-verifications", status_code=202, response_class=Response, responses=responses(404))
 async def request_email_verification(principal: PrincipalDep, session: SessionDep) -> None:
     """Has a link mailed to the account's address, unless that is verified already."""
     await links.request_email_verification(session, principal.user_id)
@@ -19,7 +21,7 @@ async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
     await links.confirm_email(session, body.token.get_secret_value())
 
 
-@router.post("/password-resets", status_code=202)
+@router.post("/password-resets", status_code=202, response_class=Response)
 async def request_password_reset(body: PasswordResetRequest, session: SessionDep) -> None:
     """Has a link mailed, if there is such an account; the answer is the same if not."""
     await links.request_password_reset(session, body.email)
