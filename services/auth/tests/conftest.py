@@ -162,7 +162,7 @@ async def running(app: ASGIApp) -> AsyncIterator[ASGIApp]:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings, users: Users) -> AsyncIterator[Auth]:
+async def serving(settings: Settings, users: Users, *, ready: bool = True) -> AsyncIterator[Auth]:
     health = Health()
     app = create_app(settings, health, internal_port=INTERNAL_PORT, users_transport=users.transport)
     async with running(app) as asgi:
@@ -171,12 +171,16 @@ async def serving(settings: Settings, users: Users) -> AsyncIterator[Auth]:
             httpx.AsyncClient(transport=transport, base_url="http://auth.test") as http,
             httpx.AsyncClient(transport=transport, base_url=f"http://auth.test:{INTERNAL_PORT}") as internal,
         ):
-            await eventually(lambda: is_ready(health))
+            await eventually(lambda: is_ready_as(health, ready))
             yield Auth(http, internal, users, health, asgi)
 
 
 async def is_ready(health: Health) -> bool:
     return (await health.ready())[0]
+
+
+async def is_ready_as(health: Health, expected: bool) -> bool:
+    return await is_ready(health) is expected
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ from functools import partial
 import httpx
 import jwt
 import pytest
+from pydantic import SecretStr
 
+from auth.settings import Settings
 from common.settings import resource
 from common.tokens import InvalidToken
 
-from .conftest import PASSWORD, Auth
+from .conftest import PASSWORD, Auth, Users, serving
 
 CLAIMS = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "sv", "auth_time", "roles"}
 
@@ -217,3 +219,19 @@ async def test_a_service_gets_all_its_scopes_when_it_names_none(auth: Auth) -> N
 async def test_the_token_endpoint_takes_nothing_but_post(auth: Auth) -> None:
     for method in ("GET", "PUT", "DELETE"):
         assert (await auth.http.request(method, "/token")).status_code == 405
+
+
+async def test_a_database_that_is_away_is_told_in_oauths_terms(settings: Settings, users: Users) -> None:
+    away = settings.model_copy(update={"database_url": SecretStr("postgresql://nobody@127.0.0.1:1/auth")})
+    ada = users.add("ada@example.com")
+    async with serving(away, users, ready=False) as auth:
+        answers = (
+            await auth.token(grant_type="password", username=ada.email, password=PASSWORD),
+            await auth.refresh("wbr_" + "A" * 70),
+            await auth.http.post("/revoke", data={"token": "wbr_" + "A" * 70}),
+            await auth.http.post("/introspect", data={"token": "x", "client_id": "nobody", "client_secret": "x"}),
+        )
+        for answer in answers:
+            assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+            assert answer.headers["Retry-After"]
+        assert (await auth.http.get("/.well-known/jwks.json")).status_code == 503

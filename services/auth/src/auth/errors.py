@@ -40,12 +40,6 @@ class InvalidTarget(OAuthError):
     code, title = "invalid_target", "The resource is not one of ours, or was not granted"
 
 
-class UnsupportedTokenType(OAuthError):
-    """RFC 7009 §2.2.1."""
-
-    code, title = "unsupported_token_type", "This type of token cannot be revoked"
-
-
 class Throttled(OAuthError):
     """No RFC names an error for it; RFC 6585 §4 gives the status."""
 

@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 from uuid import UUID
 
+from auth.models import KeyStatus
 from common.events import Event
 
 Reason = Literal[
@@ -70,4 +71,4 @@ class KeysChanged(Event):
     type: ClassVar[str] = "auth.keys.changed.v1"
 
     kid: str
-    status: Literal["pending", "active", "retiring", "gone"]
+    status: KeyStatus | Literal["gone"]

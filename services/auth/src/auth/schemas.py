@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from auth.scopes import ManagedScope
 from common.web import Model, StrictModel
 
 
@@ -95,21 +96,11 @@ class Revocations(Model):
 GrantType = Literal["client_credentials", "refresh_token"]
 ClientName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"\S")]
 
-ScopeName = Literal[
-    "orders:read",
-    "orders:write",
-    "notifications:read",
-    "events:read",
-    "credentials:verify",
-    "links:issue",
-    "revocations:read",
-]
-
 
 class RegisterClient(StrictModel):
     name: ClientName
     grant_types: Annotated[list[GrantType], Field(min_length=1, max_length=2)]
-    scopes: Annotated[list[ScopeName], Field(max_length=20, default_factory=list)]
+    scopes: Annotated[list[ManagedScope], Field(max_length=20, default_factory=list)]
 
 
 class ClientOut(Model):

@@ -1,7 +1,7 @@
 """What tokens can be good for: scopes (RFC 6749 §3.3) and resources (RFC 8707)."""
 
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, Literal, get_args
 
 from auth.errors import InvalidScope, InvalidTarget
 from common.settings import resource
@@ -9,12 +9,18 @@ from common.settings import resource
 PERSON_SCOPES: Final = ("account", "orders:read", "orders:write", "notifications:read", "notifications:write")
 """What a person's session in a first-party client may do."""
 
-CLIENT_SCOPES: Final = ("orders:read", "orders:write", "notifications:read", "events:read")
-INTERNAL_SCOPES: Final = ("credentials:verify", "links:issue", "revocations:read")
-"""For services' own calls to each other."""
+ManagedScope = Literal[
+    "orders:read",
+    "orders:write",
+    "notifications:read",
+    "events:read",
+    "credentials:verify",
+    "links:issue",
+    "revocations:read",
+]
+"""What an administrator may give a client. The last three are for services' calls to each other."""
 
-MANAGED_SCOPES: Final = (*CLIENT_SCOPES, *INTERNAL_SCOPES)
-"""What an administrator may give a client."""
+MANAGED_SCOPES: Final[tuple[str, ...]] = get_args(ManagedScope)
 
 RESOURCES: Final = tuple(resource(service) for service in ("auth", "users", "orders", "notifier"))
 

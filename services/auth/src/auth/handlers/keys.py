@@ -1,5 +1,6 @@
 """The life of signing keys: pending, active, retiring, gone. Nothing here commits."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -47,27 +48,25 @@ async def advance(session: AsyncSession, encryption: KeyEncryption, policy: KeyP
             await session.delete(key)
             await _announce(session, key, "gone", key.version + 1, now)
     if active is None and not pending:
-        active = keys.generate(encryption, policy.alg, status=KeyStatus.ACTIVE, now=now, changes_at=now + policy.active)
-        session.add(active)
-        await _announce(session, active, "active", active.version, now)
+        active = await _add(session, encryption, policy, status=KeyStatus.ACTIVE, now=now, lasts=policy.active)
     for key in pending:
         if key.changes_at <= now or active is None:
             if active is not None:
                 active.retire(now + policy.retiring)
                 await session.flush()  # before the next one: two active keys are impossible
-                await _announce(session, active, "retiring", active.version, now)
+                await _announce(session, active, KeyStatus.RETIRING, active.version, now)
             key.activate(now + policy.active)
-            await _announce(session, key, "active", key.version, now)
+            await _announce(session, key, KeyStatus.ACTIVE, key.version, now)
             active = key
     if active is not None and not pending and _needs_successor(active, policy, now):
         wait = policy.pending if active.alg != policy.alg else max(policy.pending, active.changes_at - now)
-        await _add_pending(session, encryption, policy, now, wait)
+        await _add(session, encryption, policy, status=KeyStatus.PENDING, now=now, lasts=wait)
 
 
 async def rotate(session: AsyncSession, encryption: KeyEncryption, policy: KeyPolicy, now: datetime) -> SigningKey:
     """Publishes a new key now; it signs once verifiers have had time to learn of it. Can be repeated."""
     await _lock(session)
-    return await _add_pending(session, encryption, policy, now, policy.pending)
+    return await _add(session, encryption, policy, status=KeyStatus.PENDING, now=now, lasts=policy.pending)
 
 
 async def replace_all(session: AsyncSession, encryption: KeyEncryption, policy: KeyPolicy, now: datetime) -> SigningKey:
@@ -77,10 +76,7 @@ async def replace_all(session: AsyncSession, encryption: KeyEncryption, policy: 
         await session.delete(key)
         await _announce(session, key, "gone", key.version + 1, now)
     await session.flush()
-    active = keys.generate(encryption, policy.alg, status=KeyStatus.ACTIVE, now=now, changes_at=now + policy.active)
-    session.add(active)
-    await _announce(session, active, "active", active.version, now)
-    return active
+    return await _add(session, encryption, policy, status=KeyStatus.ACTIVE, now=now, lasts=policy.active)
 
 
 async def rewrap(session: AsyncSession, old: KeyEncryption, new: KeyEncryption) -> int:
@@ -95,12 +91,19 @@ async def rewrap(session: AsyncSession, old: KeyEncryption, new: KeyEncryption) 
     return count
 
 
-async def _add_pending(
-    session: AsyncSession, encryption: KeyEncryption, policy: KeyPolicy, now: datetime, wait: timedelta
+async def _add(
+    session: AsyncSession,
+    encryption: KeyEncryption,
+    policy: KeyPolicy,
+    *,
+    status: KeyStatus,
+    now: datetime,
+    lasts: timedelta,
 ) -> SigningKey:
-    key = keys.generate(encryption, policy.alg, status=KeyStatus.PENDING, now=now, changes_at=now + wait)
+    # In a thread: an RSA key takes long enough to stall every request of the process.
+    key = await asyncio.to_thread(keys.generate, encryption, policy.alg, status=status, now=now, changes_at=now + lasts)
     session.add(key)
-    await _announce(session, key, "pending", key.version, now)
+    await _announce(session, key, status, key.version, now)
     return key
 
 
@@ -111,7 +114,7 @@ def _needs_successor(active: SigningKey, policy: KeyPolicy, now: datetime) -> bo
 async def _announce(
     session: AsyncSession,
     key: SigningKey,
-    status: Literal["pending", "active", "retiring", "gone"],
+    status: KeyStatus | Literal["gone"],
     version: int,
     now: datetime,
 ) -> None:

@@ -1,18 +1,22 @@
 """The OAuth endpoints (RFC 6749, 8414, 7517). Their errors are OAuth's, not problems."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Mapping
+from typing import Any, Final, TypeVar
 
 from fastapi import Request, Response
 from starlette.responses import JSONResponse
 
 from auth.deps import client_address
-from auth.errors import OAuthError
+from auth.errors import OAuthError, TemporarilyUnavailable
 from auth.grants import TokenRequest
 from auth.oauth_form import ClientCredentials, Form, client_credentials
 from auth.schemas import Introspection, Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
 from auth.scopes import MANAGED_SCOPES, PERSON_SCOPES
+from common.errors import Unavailable
+from common.outages import is_outage
 from common.web import ApiRouter
+
+T = TypeVar("T")
 
 router: Final = ApiRouter(tags=["oauth"])
 
@@ -70,7 +74,7 @@ async def issue_token(request: Request, response: Response) -> TokenAnswer:
         network=client_address(request),
         device=request.headers.get("user-agent", ""),
     )
-    answer: TokenAnswer = await request.state.token_endpoint.answer(token_request)
+    answer: TokenAnswer = await _or_oauth_error(request.state.token_endpoint.answer(token_request))
     response.headers.update(_NO_STORE)
     return answer
 
@@ -78,26 +82,26 @@ async def issue_token(request: Request, response: Response) -> TokenAnswer:
 @router.post(
     "/revoke",
     response_class=Response,
-    responses=_oauth_errors(400, 401),
+    responses=_oauth_errors(400, 401, 503),
     openapi_extra=_form_of("token", _TOKEN_FIELDS),
 )
 async def revoke_token(request: Request) -> Response:
     """Ends a token and the session it belongs to (RFC 7009). Unknown and ended ones are answered alike."""
     form, credentials = await _read(request)
-    await request.state.token_inspection.revoke(form, credentials)
+    await _or_oauth_error(request.state.token_inspection.revoke(form, credentials))
     return Response(status_code=200, headers=_NO_STORE)
 
 
 @router.post(
     "/introspect",
     response_model_exclude_none=True,
-    responses=_oauth_errors(400, 401),
+    responses=_oauth_errors(400, 401, 503),
     openapi_extra=_form_of("token", _TOKEN_FIELDS),
 )
 async def introspect_token(request: Request, response: Response) -> Introspection:
     """Says whether a token is good, and what it says (RFC 7662). For clients with a secret."""
     form, credentials = await _read(request)
-    answer: Introspection = await request.state.token_inspection.introspect(form, credentials)
+    answer: Introspection = await _or_oauth_error(request.state.token_inspection.introspect(form, credentials))
     response.headers.update(_NO_STORE)
     return answer
 
@@ -137,6 +141,18 @@ async def read_keys(request: Request) -> Response:
 async def _read(request: Request) -> tuple[Form, ClientCredentials | None]:
     form = Form(request.headers.get("content-type", ""), await request.body())
     return form, client_credentials(form, request.headers.getlist("authorization"))
+
+
+async def _or_oauth_error(work: Awaitable[T]) -> T:
+    """An outage that passes is told in OAuth's terms as well."""
+    try:
+        return await work
+    except OAuthError:
+        raise
+    except Exception as error:
+        if isinstance(error, Unavailable) or is_outage(error):
+            raise TemporarilyUnavailable(headers={"Retry-After": "2"}) from error
+        raise
 
 
 async def render_oauth_error(_request: Request, error: Exception) -> Response:
