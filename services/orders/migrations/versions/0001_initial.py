@@ -38,8 +38,8 @@ TABLES = (
     CONSTRAINT ck_orders_note CHECK (char_length(note) <= 1000),
     CONSTRAINT ck_orders_idempotency_key CHECK ((idempotency_key IS NULL) = (request_hash IS NULL))
 )""",
-    "CREATE INDEX ix_orders_customer_id_id ON orders (customer_id, id)",
-    "CREATE INDEX ix_orders_status_id ON orders (status, id)",
+    "CREATE INDEX ix_orders_customer_id ON orders (customer_id, id)",
+    "CREATE INDEX ix_orders_status ON orders (status, id)",
     """CREATE UNIQUE INDEX uq_orders_customer_id_idempotency_key ON orders (customer_id, idempotency_key)
     WHERE idempotency_key IS NOT NULL""",
     """CREATE TABLE order_lines (

@@ -1,22 +1,24 @@
 """The events that orders publishes. Fields are only ever added, and as optional; anything else is a new version."""
 
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from common.events import Event
 from orders.models import Money
+
+Amount = Annotated[Money, Field(examples=[{"amount": 4900, "currency": "EUR"}])]
 
 
 class OrderedLine(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sku: str
-    name: str
+    name: Annotated[str, Field(examples=["Desk lamp"])]
     quantity: int
-    unit_price: Money
+    unit_price: Amount
 
 
 class OrderPlaced(Event):
@@ -27,7 +29,7 @@ class OrderPlaced(Event):
     order_id: UUID
     customer_id: UUID
     lines: list[OrderedLine]
-    total: Money
+    total: Amount
     placed_at: datetime
 
 
@@ -36,7 +38,7 @@ class OrderChanged(Event):
 
     order_id: UUID
     customer_id: UUID
-    total: Money
+    total: Amount
 
 
 class OrderConfirmed(OrderChanged):

@@ -1,0 +1,65 @@
+"""Migrations go up, down and up again, and make exactly what the models say, constraints included."""
+
+import asyncio
+from pathlib import Path
+
+import alembic.command
+import asyncpg
+
+from common import outbox
+from common.database import Database
+from common.migrations import config, upgrade
+from common.testing import MakeDatabase
+from orders.models import Base
+
+FOLDER = Path(__file__).parents[1] / "migrations"
+
+# Alembic's own comparison passes over CHECK constraints and expressions; PostgreSQL's words for them do not.
+_DEFINITIONS = """
+    SELECT format('%s.%s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+                  CASE WHEN a.attnotnull THEN 'NOT NULL' END) AS definition
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
+      AND c.relname NOT IN ('alembic_version', 'event_log_default')
+    UNION ALL
+    SELECT format('%s: %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+      AND conrelid::regclass::text NOT IN ('alembic_version', 'event_log_default')
+    UNION ALL
+    SELECT indexdef FROM pg_indexes
+    WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'event_log_default')
+    ORDER BY 1"""
+
+
+async def definitions(url: str) -> list[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [row["definition"] for row in await connection.fetch(_DEFINITIONS)]
+    finally:
+        await connection.close()
+
+
+async def test_migrations_go_down_to_nothing_and_up_again(make_database: MakeDatabase) -> None:
+    url = await make_database(FOLDER)
+    before = await definitions(url)
+    await asyncio.to_thread(alembic.command.downgrade, config(FOLDER, url), "base")
+    assert await definitions(url) == []
+    assert await asyncio.to_thread(upgrade, FOLDER, url)
+    assert await definitions(url) == before
+    assert not await asyncio.to_thread(upgrade, FOLDER, url)
+
+
+async def test_models_and_migrations_do_not_drift(make_database: MakeDatabase) -> None:
+    migrated, modelled = await make_database(FOLDER), await make_database(FOLDER)
+    await asyncio.to_thread(alembic.command.downgrade, config(FOLDER, modelled), "base")
+    database = Database(modelled)
+    async with database.engine.begin() as connection:
+        for metadata in (Base.metadata, outbox.metadata):
+            await connection.run_sync(metadata.create_all)
+    await database.close()
+    assert await definitions(migrated) == await definitions(modelled)
+
+
+async def test_alembic_finds_nothing_to_generate(make_database: MakeDatabase) -> None:
+    url = await make_database(FOLDER)
+    await asyncio.to_thread(alembic.command.check, config(FOLDER, url))
