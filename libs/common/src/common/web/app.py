@@ -11,9 +11,9 @@ from common.health import Health
 from common.probes import health_routes
 from common.settings import ServiceSettings
 from common.web.docs import docs_routes
+from common.web.error_handlers import HANDLERS, ProblemMiddleware
 from common.web.middleware import RequestMiddleware
 from common.web.openapi import document
-from common.web.problems import HANDLERS, ProblemMiddleware
 from common.web.route import ApiRoute, ApiRouter
 
 _EXPOSED: Final = ("X-Request-ID", "ETag", "Location", "Retry-After", "X-Process-Time", "Server-Timing")
