@@ -1,8 +1,8 @@
 """Makes every password and key of the compose stack once, and gives each container a folder with its own alone.
 
-Runs as the one-shot service `secrets`, on the standard library: each folder below FOLDER is a volume that one service
-(or server) mounts read-only. What is there stays, so that it is safe to run at every `up`; what follows from it
-(definitions, the databases' passwords, the list of clients) is written anew.
+Runs as the one-shot service `secrets`, on the standard library. Each folder that it fills is a volume, which one
+service or server mounts read-only. What is there stays, so that it is safe to run at every `up`; what follows from it
+(the broker's definitions, the databases' passwords, the list of clients) is written anew.
 """
 
 import base64
@@ -58,10 +58,11 @@ def key() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def main() -> None:
+def make_secrets(root: Path, *, service_group: int, server_group: int) -> None:
+    """Fills one folder below `root`, which exists, for each service and server."""
     database_passwords, amqp_passwords, clients = {}, {}, []
     for service in ROLES:
-        folder = Folder(FOLDER / service, SERVICE_GROUP)
+        folder = Folder(root / service, service_group)
         database = folder.once("waybill_database_url", _url("postgresql", service, f"postgres:5432/{service}"))
         amqp = folder.once("waybill_amqp_url", _url("amqp", service, "rabbitmq:5672/"))
         client = folder.once("waybill_client_secret", password)
@@ -70,17 +71,17 @@ def main() -> None:
         digest = hashlib.sha256(client.encode()).hexdigest()
         clients.append({"client_id": service, "secret_sha256": digest, "scopes": list(SERVICE_SCOPES[service])})
 
-    auth = Folder(FOLDER / "auth", SERVICE_GROUP)
+    auth = Folder(root / "auth", service_group)
     auth.once("waybill_key_encryption_key", key)
     auth.once("waybill_refresh_token_secret", key)
     auth.put("waybill_service_clients", json.dumps(clients))
 
-    postgres = Folder(FOLDER / "postgres", SERVER_GROUP)
+    postgres = Folder(root / "postgres", server_group)
     postgres.once("superuser_password", password)
     for service, value in database_passwords.items():
         postgres.put(service, value)
 
-    rabbitmq = Folder(FOLDER / "rabbitmq", SERVER_GROUP)
+    rabbitmq = Folder(root / "rabbitmq", server_group)
     administrator = rabbitmq.once("administrator_password", password)
     rabbitmq.put("definitions.json", json.dumps(definitions(services=amqp_passwords, administrator=administrator)))
 
@@ -94,4 +95,4 @@ def _password_in(url: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    make_secrets(FOLDER, service_group=SERVICE_GROUP, server_group=SERVER_GROUP)

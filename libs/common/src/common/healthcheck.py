@@ -8,7 +8,7 @@ import socket
 import sys
 
 PORT = 8000
-TIMEOUT = 4
+TIMEOUT = 8
 
 
 def main() -> int:

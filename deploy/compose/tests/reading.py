@@ -1,0 +1,25 @@
+"""compose.yml as data, as far as these tests need it: merges resolved, and variables at their defaults."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DEPLOY = Path(__file__).parents[2]
+CHECKOUT = DEPLOY.parent
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+_VARIABLE = re.compile(r"\$\{\w+:-([^${}]*)\}")
+
+
+def environment(service: str) -> dict[str, str]:
+    return {name: _at_default(value) for name, value in SERVICES[service]["environment"].items()}
+
+
+def _at_default(value: str) -> str:
+    """`${NAME:-default}`, innermost first."""
+    while (resolved := _VARIABLE.sub(r"\1", value)) != value:
+        value = resolved
+    return value
