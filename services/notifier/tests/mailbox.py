@@ -2,6 +2,7 @@
 
 import asyncio
 import email.policy
+from collections import defaultdict
 from email.message import EmailMessage
 from email.parser import BytesParser
 from typing import Any
@@ -30,13 +31,16 @@ class Mailbox:
         parser = BytesParser(EmailMessage, policy=email.policy.default)
         return [parser.parsebytes(envelope.original_content or b"") for envelope in self.envelopes]
 
+    def texts(self) -> dict[str, list[str]]:
+        """What came, by address."""
+        texts: dict[str, list[str]] = defaultdict(list)
+        for mail, envelope in zip(self.mails, self.envelopes, strict=True):
+            for address in envelope.rcpt_tos:
+                texts[address].append(mail.get_content())
+        return texts
+
     def to(self, address: str) -> list[str]:
-        """The texts that came for one address."""
-        return [
-            mail.get_content()
-            for mail, envelope in zip(self.mails, self.envelopes, strict=True)
-            if envelope.rcpt_tos == [address]
-        ]
+        return self.texts()[address]
 
     async def open(self) -> None:
         self._server = await asyncio.get_running_loop().create_server(self._protocol, "127.0.0.1", self.port)

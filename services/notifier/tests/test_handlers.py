@@ -7,7 +7,9 @@ import asyncpg
 import pytest
 
 from common.database import Database, new_id
+from common.handlers import Received
 from common.testing import eventually
+from notifier import queries
 from notifier.consumers import handlers
 
 from .world import World, order_data, received
@@ -60,47 +62,58 @@ async def test_a_notification_and_its_contact_handled_at_once_always_meet(world:
             for work in (world.order("placed", user_id), world.registered(user_id), world.order("shipped", user_id))
         ]
         await asyncio.gather(*both)
+    await look_again(world)
     assert await world.states() == ["pending"] * 80
 
 
+async def look_again(world: World) -> None:
+    """As every deliverer does each second."""
+    async with world.database.transaction() as session:
+        await queries.release_overlooked(session, limit=100)
+
+
 @pytest.mark.parametrize("order_first", [True, False])
-async def test_a_notification_and_its_contact_in_two_open_transactions_meet(
+async def test_a_notification_and_its_contact_in_two_open_transactions_meet_without_waiting_for_each_other(
     world: World, database: Database, *, order_first: bool
 ) -> None:
     user_id = new_id()
     placed = received("orders.order.placed.v1", **order_data("placed", user_id, new_id()))
-    profile: dict[str, Any] = {
-        "user_id": str(user_id),
-        "name": "Ann",
-        "email": "ann@example.com",
-        "send_welcome": False,
-    }
-    registered = received("users.user.registered.v1", **profile)
+    profile: dict[str, Any] = {"user_id": str(user_id), "name": "Ann", "email": "ann@example.com"}
+    registered = received("users.user.registered.v1", **profile, send_welcome=False)
     earlier, later = (placed, registered) if order_first else (registered, placed)
     async with database.transaction() as session:
         await handlers.handle(session, earlier)
-        blocked = asyncio.create_task(_handle(database, later))
-        await eventually(lambda: _is_blocked(world))
-    await blocked
+        await asyncio.wait_for(_handle(database, later), 5)
+    assert await world.states() == ["waiting"]
+    await look_again(world)
     assert await world.states() == ["pending"]
 
 
-async def test_a_contact_known_by_id_only_is_met_too(world: World, database: Database) -> None:
-    """The placeholder is committed already: only the row lock is between the two."""
+async def test_what_waits_long_is_looked_at_rarely_and_still_released_by_its_contact(world: World) -> None:
     user_id = new_id()
     await world.order("placed", user_id)
-    confirmed = received("orders.order.confirmed.v1", **order_data("confirmed", user_id, new_id()))
-    async with database.transaction() as session:
-        await handlers.handle(session, confirmed)
-        blocked = asyncio.create_task(world.registered(user_id))
-        await eventually(lambda: _is_blocked(world))
-    await blocked
-    assert await world.states() == ["pending", "pending"]
+    await world.rows("UPDATE deliveries SET created_at = now() - interval '1 hour' RETURNING id")
+    await look_again(world)
+    [row] = await world.rows("SELECT extract(epoch FROM due_at - now())::float8 AS seconds FROM deliveries")
+    assert 3500 < row["seconds"] < 3700
+    await world.registered(user_id)
+    assert await world.states() == ["pending"]
 
 
-async def _handle(database: Database, event: object) -> None:
+async def test_a_notification_that_overlapped_an_erasure_is_forgotten_too(world: World, database: Database) -> None:
+    user_id = new_id()
+    placed = received("orders.order.placed.v1", **order_data("placed", user_id, new_id()))
     async with database.transaction() as session:
-        await handlers.handle(session, event)  # type: ignore[arg-type]
+        await handlers.handle(session, placed)
+        await world.event("users.user.erased.v1", version=2, user_id=str(user_id))
+    assert await world.kinds(user_id) == ["order_placed"]
+    await look_again(world)
+    assert await world.kinds(user_id) == []
+
+
+async def _handle(database: Database, event: Received[Any]) -> None:
+    async with database.transaction() as session:
+        await handlers.handle(session, event)
 
 
 async def _is_blocked(world: World) -> bool:
@@ -123,6 +136,7 @@ async def test_welcome_is_said_only_where_asked_for_and_even_when_the_news_is_ol
     silent, late = new_id(), new_id()
     await world.registered(silent, send_welcome=False)
     await world.event("users.user.updated.v1", version=2, user_id=str(late), name="L", email="late@example.com")
+    await world.registered(late, version=1, send_welcome=True)
     await world.registered(late, version=1, send_welcome=True)
     assert await world.kinds(silent) == []
     assert await world.kinds(late) == ["welcome"]

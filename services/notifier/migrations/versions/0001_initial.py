@@ -36,7 +36,6 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("read_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("id", name="pk_notifications"),
-        sa.ForeignKeyConstraint(["user_id"], ["contacts.user_id"], name="fk_notifications_user_id_contacts"),
         sa.CheckConstraint(
             "kind IN ('welcome', 'order_placed', 'order_confirmed', 'order_shipped', 'order_delivered',"
             " 'order_cancelled', 'password_changed', 'verify_email', 'reset_password')",
@@ -50,6 +49,13 @@ def upgrade() -> None:
         ["order_id", "kind"],
         unique=True,
         postgresql_where=sa.text("order_id IS NOT NULL"),
+    )
+    op.create_index(
+        "uq_notifications_welcome",
+        "notifications",
+        ["user_id"],
+        unique=True,
+        postgresql_where=sa.text("kind = 'welcome'"),
     )
     op.create_index("ix_notifications_user_id", "notifications", ["user_id", "created_at", "id"])
     op.create_index(
@@ -88,6 +94,7 @@ def upgrade() -> None:
         sa.CheckConstraint("state <> 'failed' OR cause IS NOT NULL", name="ck_deliveries_cause"),
     )
     op.create_index("ix_deliveries_pending", "deliveries", ["due_at"], postgresql_where=sa.text("state = 'pending'"))
+    op.create_index("ix_deliveries_waiting", "deliveries", ["due_at"], postgresql_where=sa.text("state = 'waiting'"))
 
     ddl.create_inbox(op)
 

@@ -52,6 +52,8 @@ OLDEST: Final = Gauge("waybill_deliveries_oldest_age_seconds", "Age of the oldes
 
 _POLL: Final = 1.0
 _MEASURE_EVERY: Final = 15.0
+_LOOK_AGAIN: Final = 1000
+"""Most deliveries without a contact that are looked at in one poll."""
 _DRAIN: Final = 20.0
 """Seconds that a stop leaves to what is being sent."""
 _FIRST_DELAY: Final = 2.0
@@ -109,6 +111,7 @@ class Deliverer:
                 for work in (
                     listen(DELIVERIES_CHANNEL, self._wake.set, dsn=self._database.dsn, name="notifier-deliver-bell"),
                     self._every(self._lease.total_seconds() / 3, self._renew),
+                    self._every(_POLL, self._release_overlooked),
                     self._every(_MEASURE_EVERY, self._measure),
                 )
             ]
@@ -233,6 +236,12 @@ class Deliverer:
         if self._sending:
             async with self._database.transaction() as session:
                 await queries.renew_claims(session, list(self._sending), lease=self._lease)
+
+    async def _release_overlooked(self) -> None:
+        async with self._database.transaction() as session:
+            released = await queries.release_overlooked(session, limit=_LOOK_AGAIN)
+        if released:
+            self._wake.set()
 
     async def _measure(self) -> None:
         await self._channel.rest()

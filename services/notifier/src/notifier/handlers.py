@@ -15,7 +15,7 @@ DELIVERIES_CHANNEL: Final = "deliveries"
 
 
 async def learn_contact(session: AsyncSession, user_id: UUID, *, version: int, name: str, email: str) -> None:
-    """Takes what users tells of a person, unless it is old news, and releases what waited for it."""
+    """Takes what users tells of a person, unless it is old news, and releases what waits for it."""
     contact = await queries.lock_contact(session, user_id)
     was_known = contact.is_known
     if contact.learn(version=version, name=name, email=email) and not was_known:
@@ -26,7 +26,7 @@ async def learn_contact(session: AsyncSession, user_id: UUID, *, version: int, n
 
 async def forget_person(session: AsyncSession, user_id: UUID, *, version: int) -> None:
     """Erases the person, for good, with everything they were told."""
-    contact = await queries.lock_contact(session, user_id)
+    contact = await queries.lock_contact(session, user_id, to_erase=True)
     contact.erase(version=version)
     await queries.delete_notifications(session, user_id)
 
@@ -46,14 +46,15 @@ async def notify(
     The mail waits where the person's address is not known yet. An erased person is told nothing.
     """
     contact = await queries.contact_to_notify(session, user_id)
-    if contact.erased:
+    if contact is not None and contact.erased:
         return
     is_new = await queries.add_notification(
         session, event_id, user_id=user_id, kind=kind, order_id=order_id, data=data or {}, created_at=occurred_at
     )
-    if is_new and contact.wants_mail(kind):
-        session.add(Delivery.by_mail(event_id, waiting=not contact.is_known))
-        if contact.is_known:
+    if is_new and (contact is None or contact.wants_mail(kind)):
+        is_known = contact is not None and contact.is_known
+        session.add(Delivery.by_mail(event_id, waiting=not is_known))
+        if is_known:
             ring_after_commit(session, DELIVERIES_CHANNEL)
 
 

@@ -39,10 +39,9 @@ class Base(DeclarativeBase):
 
 
 class Contact(Base):
-    """A person as users' events tell of them; version 0 is one that nothing but an id is known of yet.
+    """A person as users' events tell of them, and which mails they want; at version 0 only the latter is known.
 
-    The row stays when the person is erased, empty: a late event must not bring them back. It is also the lock between
-    a contact's arrival and the notifications that wait for it.
+    The row stays when the person is erased, empty: a late event must not bring them back.
     """
 
     __tablename__ = "contacts"
@@ -97,12 +96,14 @@ class Notification(Base):
         Index(
             "uq_notifications_order_id_kind", "order_id", "kind", unique=True, postgresql_where="order_id IS NOT NULL"
         ),
+        Index("uq_notifications_welcome", "user_id", unique=True, postgresql_where="kind = 'welcome'"),
         Index(None, "user_id", "created_at", "id"),
         Index("ix_notifications_unread", "user_id", "created_at", "id", postgresql_where="read_at IS NULL"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("contacts.user_id"))
+    user_id: Mapped[UUID]
+    """Of a contact that may not have arrived yet."""
     kind: Mapped[Kind] = mapped_column(Text)
     order_id: Mapped[UUID | None]
     data: Mapped[dict[str, Any]]
@@ -123,6 +124,7 @@ class Delivery(Base):
 
     `waiting` for its contact → `pending` → `sent`, `failed` (refused for good) or `cancelled` (nothing to send any
     more). A deliverer claims a pending one by moving `due_at` ahead, by its lease: should it die, it falls due again.
+    What waits falls due as well: to be asked whether its contact came unseen.
     """
 
     __tablename__ = "deliveries"
@@ -132,8 +134,9 @@ class Delivery(Base):
         CheckConstraint("state IN ('waiting', 'pending', 'sent', 'failed', 'cancelled')", name="state"),
         CheckConstraint("(settled_at IS NOT NULL) = (state IN ('sent', 'failed', 'cancelled'))", name="settled"),
         CheckConstraint("state <> 'failed' OR cause IS NOT NULL", name="cause"),
-        # The queue: small however long the history is.
+        # The two queues: small however long the history is.
         Index("ix_deliveries_pending", "due_at", postgresql_where="state = 'pending'"),
+        Index("ix_deliveries_waiting", "due_at", postgresql_where="state = 'waiting'"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Update, delete, func, literal_column, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, case, delete, func, literal_column, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,30 +15,29 @@ from notifier.models import Contact, Delivery, Kind, Notification, State
 
 # A literal, not a parameter: a generic plan could not use the partial index otherwise.
 _IS_PENDING: Final[ColumnElement[bool]] = Delivery.state == literal_column("'pending'")
+_IS_WAITING: Final[ColumnElement[bool]] = Delivery.state == literal_column("'waiting'")
+_FRESH: Final = {"populate_existing": True}
+_FIRST_LOOK: Final = timedelta(seconds=1)
+_UNSYNCHRONIZED: Final = {"synchronize_session": False}
 
 
 async def contact(session: AsyncSession, user_id: UUID) -> Contact | None:
     return await session.get(Contact, user_id)
 
 
-async def contact_to_notify(session: AsyncSession, user_id: UUID) -> Contact:
-    """The contact, which until the commit neither arrives, nor changes, nor is erased. Many may hold it so at once."""
+async def contact_to_notify(session: AsyncSession, user_id: UUID) -> Contact | None:
+    """The contact, which is not erased before the commit. Waits for nothing but an erasure."""
     statement = select(Contact).where(Contact.user_id == user_id).with_for_update(read=True, key_share=True)
-    return await _ensured(session, user_id, statement)
+    return await session.scalar(statement, execution_options=_FRESH)
 
 
-async def lock_contact(session: AsyncSession, user_id: UUID) -> Contact:
-    """The contact, its row locked, against `contact_to_notify` as well."""
-    return await _ensured(session, user_id, select(Contact).where(Contact.user_id == user_id).with_for_update())
-
-
-async def _ensured(session: AsyncSession, user_id: UUID, statement: Select[Contact]) -> Contact:
-    """The row, made empty where there is none: something must be there to lock."""
-    fresh = {"populate_existing": True}
-    found = await session.scalar(statement, execution_options=fresh)
+async def lock_contact(session: AsyncSession, user_id: UUID, *, to_erase: bool = False) -> Contact:
+    """The contact, its row locked and made where there is none. To erase, also against `contact_to_notify`."""
+    statement = select(Contact).where(Contact.user_id == user_id).with_for_update(key_share=not to_erase)
+    found = await session.scalar(statement, execution_options=_FRESH)
     if found is None:
         await session.execute(insert(Contact).values(user_id=user_id).on_conflict_do_nothing())
-        found = (await session.scalars(statement, execution_options=fresh)).one()
+        found = (await session.scalars(statement, execution_options=_FRESH)).one()
     return found
 
 
@@ -93,15 +92,46 @@ async def delete_notifications(session: AsyncSession, user_id: UUID) -> None:
 
 
 async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:
-    """Makes due what waited for this contact; whether there was any."""
+    """Makes due what waits for this contact, as far as it can be seen; whether there was any."""
     statement = (
         update(Delivery)
-        .where(Delivery.state == "waiting", Delivery.notification_id == Notification.id)
-        .where(Notification.user_id == user_id)
+        .where(_IS_WAITING, Delivery.notification_id == Notification.id, Notification.user_id == user_id)
         .values(state="pending", due_at=func.now())
         .returning(Delivery.id)
     )
-    return bool((await session.execute(statement, execution_options={"synchronize_session": False})).all())
+    return bool((await session.execute(statement, execution_options=_UNSYNCHRONIZED)).all())
+
+
+async def release_overlooked(session: AsyncSession, *, limit: int) -> int:
+    """Releases what waits though its contact has come; how many. For an erased person, deletes the notification.
+
+    A notification and its contact that are handled at the same time do not see each other. Rather than lock each other
+    out (and in batches, each other in: a deadlock), they are looked at again: soon, and the later the longer they wait.
+    """
+    due = (
+        select(Delivery.id, Contact.email, Contact.erased)
+        .join(Notification, Notification.id == Delivery.notification_id)
+        .outerjoin(Contact, Contact.user_id == Notification.user_id)
+        .where(_IS_WAITING, Delivery.due_at <= func.now())
+        .order_by(Delivery.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=Delivery)
+        .cte("due")
+    )
+    is_known = due.c.email.is_not(None)
+    again = func.now() + func.greatest(_FIRST_LOOK, func.now() - Delivery.created_at)
+    statement = (
+        update(Delivery)
+        .where(Delivery.id == due.c.id)
+        .values(
+            state=case((is_known, "pending"), else_=Delivery.state), due_at=case((is_known, func.now()), else_=again)
+        )
+        .returning(Delivery.notification_id, Delivery.state, due.c.erased)
+    )
+    rows = (await session.execute(statement, execution_options=_UNSYNCHRONIZED)).all()
+    if gone := [notification_id for notification_id, _, erased in rows if erased]:
+        await session.execute(delete(Notification).where(Notification.id.in_(gone)))
+    return sum(state == "pending" for _, state, _ in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +179,7 @@ async def claim_deliveries(session: AsyncSession, *, limit: int, lease: timedelt
             Contact.email,
         )
     )
-    rows = await session.execute(statement, execution_options={"synchronize_session": False})
+    rows = await session.execute(statement, execution_options=_UNSYNCHRONIZED)
     return [ClaimedDelivery(*row) for row in rows]
 
 
@@ -173,7 +203,7 @@ async def postpone_delivery(
 
 
 async def _change(session: AsyncSession, statement: Update) -> None:
-    await session.execute(statement.where(_IS_PENDING), execution_options={"synchronize_session": False})
+    await session.execute(statement.where(_IS_PENDING), execution_options=_UNSYNCHRONIZED)
 
 
 async def backlog(session: AsyncSession) -> tuple[int, float]:
