@@ -48,7 +48,7 @@ class Follower:
 def matching(folder: Path, names: tuple[str, ...]) -> list[Path]:
     """The logs of these processes: `orders` means all roles, `orders:api` or `orders-api` one of them."""
     wanted = [name.replace(":", "-") for name in names]
-    logs = sorted(folder.glob("*.log"))
+    logs = sorted(folder.glob("*.log"), key=lambda log: log.stem)
     if not wanted:
         return logs
     return [log for log in logs if any(log.stem == name or log.stem.startswith(f"{name}-") for name in wanted)]

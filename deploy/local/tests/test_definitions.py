@@ -1,0 +1,37 @@
+import re
+from typing import Any
+
+import pytest
+
+from local.definitions import definitions, password_hash
+
+
+def test_passwords_are_hashed_as_rabbitmqs_documentation_does_it() -> None:
+    salt = bytes.fromhex("908dc60a")
+    assert password_hash("test12", salt=salt) == "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
+
+
+def test_no_password_is_in_the_definitions() -> None:
+    text = str(definitions(services={"orders": "orders-secret"}, administrator="admin-secret"))
+    assert "orders-secret" not in text
+    assert "admin-secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "allowed"),
+    [
+        ("configure", "notifier.inbound.retry.5s", True),
+        ("configure", "orders.events", False),
+        ("write", "amq.default", True),
+        ("write", "notifier.inbound", True),
+        ("write", "orders.events", False),
+        ("read", "orders.events", True),
+        ("read", "users.events", True),
+        ("read", "auth.inbound", False),
+        ("read", "xnotifier.inbound", False),
+    ],
+)
+def test_a_service_may_only_touch_its_own_names_and_read_published_events(kind: str, name: str, allowed: bool) -> None:
+    made: dict[str, Any] = definitions(services={"notifier": "x"}, administrator="y")
+    permission = next(row for row in made["permissions"] if row["user"] == "notifier")
+    assert bool(re.search(permission[kind], name)) is allowed
