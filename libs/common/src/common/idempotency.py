@@ -7,25 +7,10 @@ who sent it. A refused request made nothing and leaves none.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Annotated, Final
 
-from fastapi import Header
 from pydantic import BaseModel
 
 from common.errors import Conflict, Unprocessable
-
-MAX_KEY: Final = 255
-
-IdempotencyKeyHeader = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=MAX_KEY,
-        pattern="^[\\x21-\\x7e]+$",
-        description="Send a request again with the same key, and it takes effect once: the answer is the first one's.",
-    ),
-]
 
 
 class IdempotencyKeyReused(Unprocessable):

@@ -6,9 +6,10 @@ from uuid import UUID
 from fastapi import Query, Response
 
 from common.errors import Forbidden
-from common.idempotency import IdempotencyKey, IdempotencyKeyHeader
+from common.idempotency import IdempotencyKey
 from common.pagination import Page, PageDep
 from common.web import ApiRouter, responses
+from common.web.headers import IdempotencyKeyHeader
 from orders import handlers, queries
 from orders.deps import (
     DatabaseDep,

@@ -1,0 +1,18 @@
+"""Request headers that several operations take."""
+
+from typing import Annotated, Final
+
+from fastapi import Header
+
+MAX_IDEMPOTENCY_KEY: Final = 255
+
+IdempotencyKeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=MAX_IDEMPOTENCY_KEY,
+        pattern="^[\\x21-\\x7e]+$",
+        description="Send a request again with the same key, and it takes effect once: the answer is the first one's.",
+    ),
+]
