@@ -148,11 +148,13 @@ async def test_nothing_else_reaches_a_service(echoing: Gateway, path: str) -> No
 async def raw(port: int, request: str) -> tuple[int, dict[str, str], bytes]:
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     writer.write(request.encode())
-    answer = await asyncio.wait_for(reader.read(), 10)
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode().rstrip().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        body = await reader.readexactly(int(headers["content-length"]))
     writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
-    return int(first.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body
+    return int(first.split()[1]), headers, body
 
 
 async def test_a_service_sees_the_peer_and_no_word_of_the_callers_about_himself(client: httpx.AsyncClient) -> None:
