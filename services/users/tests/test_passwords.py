@@ -4,8 +4,10 @@ import asyncio
 import tracemalloc
 
 import argon2
+import psutil
 import pytest
 
+from common.testing import eventually
 from users.errors import HashingBusy, WeakPassword
 from users.passwords import ARGON2ID, HashingPool, refuse_weak
 
@@ -125,3 +127,21 @@ async def test_hashing_does_not_hold_up_the_event_loop(pool: HashingPool) -> Non
         turns += 1
     await hashing
     assert turns > 3 * 16  # on the loop, it would turn once a hash
+
+
+async def test_memory_is_given_back_once_the_burst_is_over(pool: HashingPool) -> None:
+    async def hash_one() -> None:
+        with pool.place() as place:
+            await place.hash("a lighthouse in fog 7")
+
+    def resident() -> float:
+        return psutil.Process().memory_info().rss / 2**20
+
+    await hash_one()
+    before = resident()
+    await asyncio.gather(*(hash_one() for _ in range(16)))
+
+    async def given_back() -> bool:
+        return resident() < before + 10
+
+    await eventually(given_back)

