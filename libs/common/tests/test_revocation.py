@@ -51,6 +51,14 @@ async def test_a_password_change_spares_the_session_it_came_from() -> None:
     assert denylist.denies(await principal(sv=2, sid=None))
 
 
+async def test_what_was_void_before_a_session_was_spared_stays_void() -> None:
+    denylist = Denylist()
+    cut = {"subject": str(USER), "min_session_version": 3, "except_session_id": "s-1", "except_session_version": 2}
+    denylist.revoke_subject(SubjectRevoked.model_validate(cut))
+    assert denylist.denies(await principal(sv=1, sid="s-1"))
+    assert not denylist.denies(await principal(sv=2, sid="s-1"))
+
+
 async def test_an_earlier_revocation_that_arrives_late_changes_nothing() -> None:
     denylist = Denylist()
     denylist.revoke_subject(SubjectRevoked(subject=str(USER), min_session_version=4))

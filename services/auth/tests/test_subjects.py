@@ -158,6 +158,28 @@ async def test_a_password_change_spares_the_session_it_came_from(
     assert (await auth.refresh(here["refresh_token"])).status_code == 200
 
 
+async def test_a_password_change_gives_no_void_token_back(auth: Auth, database: Database, happens: Happens) -> None:
+    """An administrator is demoted, and changes the password in the session that has just lost its token."""
+    ada = auth.users.add("ada@example.com", role="admin")
+    powerful = await auth.sign_in(ada)
+    await happens("role_changed", ada, version=2, role="user")
+    current = (await auth.refresh(powerful["refresh_token"])).json()
+    await happens("password_changed", ada, version=3, except_session_id=sid(powerful))
+    assert (await is_good(auth, powerful), await is_good(auth, current)) == (False, True)
+    assert (await is_denied(auth, database, powerful), await is_denied(auth, database, current)) == (True, False)
+    await happens("password_changed", ada, version=4, except_session_id=sid(powerful))
+    assert (await is_good(auth, powerful), await is_good(auth, current)) == (False, True)
+    snapshot = (await auth.internal.get("/internal/revocations", headers=await auth.service_token())).json()
+    assert snapshot["subjects"] == [
+        {
+            "subject": str(ada.user_id),
+            "min_session_version": 4,
+            "except_session_id": sid(powerful),
+            "except_session_version": 2,
+        }
+    ]
+
+
 async def test_a_password_reset_spares_none(auth: Auth, happens: Happens) -> None:
     ada = auth.users.add("ada@example.com")
     tokens = await auth.sign_in(ada)

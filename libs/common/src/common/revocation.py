@@ -37,11 +37,14 @@ class SessionRevoked(BaseModel):
 
 
 class SubjectRevoked(BaseModel):
-    """Tokens of `subject` below `min_session_version` are void, but those of one session that may be spared."""
+    """Tokens of `subject` below `min_session_version` are void; those of the excepted session only below
+    `except_session_version`: what was void before stays so.
+    """
 
     subject: str
     min_session_version: int
     except_session_id: str | None = None
+    except_session_version: int | None = None
 
 
 class Snapshot(BaseModel):
@@ -54,6 +57,7 @@ class Snapshot(BaseModel):
 class _Cut(NamedTuple):
     min_version: int
     spared: str | None
+    spared_version: int
     forget_at: float
 
 
@@ -71,11 +75,10 @@ class Denylist:
         if principal.session_id in self._sessions:
             return True
         cut = self._subjects.get(principal.subject)
-        return (
-            cut is not None
-            and (principal.session_version or 0) < cut.min_version
-            and (cut.spared is None or principal.session_id != cut.spared)
-        )
+        if cut is None:
+            return False
+        is_spared = cut.spared is not None and principal.session_id == cut.spared
+        return (principal.session_version or 0) < (cut.spared_version if is_spared else cut.min_version)
 
     def revoke_session(self, revoked: SessionRevoked) -> None:
         self._sessions.pop(revoked.session_id, None)
@@ -88,7 +91,10 @@ class Denylist:
             return
         self._subjects.pop(revoked.subject, None)
         self._subjects[revoked.subject] = _Cut(
-            revoked.min_session_version, revoked.except_session_id, self._forget_at()
+            revoked.min_session_version,
+            revoked.except_session_id,
+            revoked.except_session_version or 0,
+            self._forget_at(),
         )
 
     def load(self, snapshot: Snapshot) -> None:

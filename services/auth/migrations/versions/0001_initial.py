@@ -47,11 +47,13 @@ _TABLES = (
     session_version integer NOT NULL,
     min_session_version integer NOT NULL,
     spared_session_id uuid,
+    spared_session_version integer,
     revoked_at timestamptz,
     event_version integer NOT NULL,
     CONSTRAINT ck_subjects_status CHECK (status IN ('active', 'deactivated', 'erased')),
     CONSTRAINT ck_subjects_session_version
-        CHECK (1 <= min_session_version AND min_session_version <= session_version)
+        CHECK (1 <= min_session_version AND min_session_version <= session_version),
+    CONSTRAINT ck_subjects_spared CHECK ((spared_session_id IS NULL) = (spared_session_version IS NULL))
 )""",
     "CREATE INDEX ix_subjects_revoked_at ON subjects (revoked_at) WHERE revoked_at IS NOT NULL",
     """CREATE TABLE sessions (

@@ -40,9 +40,8 @@ class SessionRevoked(Event):
 
 
 class SubjectRevoked(Event):
-    """Tokens of this `sub` with an `sv` below `min_session_version` are void, but those of one spared session.
-
-    `sessions_ended` says whether the sessions ended too, or go on with new tokens.
+    """Tokens of this `sub` with an `sv` below `min_session_version` are void; those of the excepted session only below
+    `except_session_version`. `sessions_ended` says whether the sessions ended too, or go on with new tokens.
     """
 
     type: ClassVar[str] = "auth.subject.revoked.v1"
@@ -51,6 +50,7 @@ class SubjectRevoked(Event):
     user_id: UUID | None = None
     min_session_version: int
     except_session_id: UUID | None = None
+    except_session_version: int | None = None
     sessions_ended: bool
     reason: Reason
 

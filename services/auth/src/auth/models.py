@@ -102,7 +102,7 @@ class Subject(Base):
     """What auth knows of a person from users' events and answers, kept even for those with no session.
 
     `version` is that of users' aggregate. `session_version` is auth's own: each token carries it (`sv`), and tokens
-    below `min_session_version` are void but for those of the spared session.
+    below `min_session_version` are void; those of the spared session only below `spared_session_version`.
     """
 
     __tablename__ = "subjects"
@@ -114,12 +114,14 @@ class Subject(Base):
     session_version: Mapped[int] = mapped_column(default=1)
     min_session_version: Mapped[int] = mapped_column(default=1)
     spared_session_id: Mapped[uuid.UUID | None]
+    spared_session_version: Mapped[int | None]
     revoked_at: Mapped[datetime | None]
     event_version: Mapped[int] = mapped_column(default=0)
 
     __table_args__ = (
         CheckConstraint("status IN ('active', 'deactivated', 'erased')", name="status"),
         CheckConstraint("1 <= min_session_version AND min_session_version <= session_version", name="session_version"),
+        CheckConstraint("(spared_session_id IS NULL) = (spared_session_version IS NULL)", name="spared"),
         Index(None, "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
     )
 
@@ -139,9 +141,13 @@ class Subject(Base):
         return True
 
     def cut(self, now: datetime, *, spare: uuid.UUID | None = None) -> None:
-        """Voids all tokens minted under an earlier session version, but for the spared session's."""
+        """Voids all tokens minted under an earlier session version, but for those of the spared session that were not
+        void already.
+        """
+        was_spared = spare is not None and spare == self.spared_session_id
+        floor = self.spared_session_version if was_spared else self.min_session_version
+        self.spared_session_id, self.spared_session_version = spare, None if spare is None else floor
         self.min_session_version = self.session_version
-        self.spared_session_id = spare
         self.revoked_at = now
         self.event_version += 1
 

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import exists, select, tuple_, union_all, update
+from sqlalchemy import case, exists, select, tuple_, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -97,8 +97,11 @@ async def is_revoked_session(
         revoked = exists().where(Session.id == session_id, Session.revoked_at.is_not(None))
         outdated = exists().where(
             Subject.user_id == user_id,
-            Subject.min_session_version > session_version,
-            Subject.spared_session_id.is_distinct_from(session_id),
+            case(
+                (Subject.spared_session_id == session_id, Subject.spared_session_version),
+                else_=Subject.min_session_version,
+            )
+            > session_version,
         )
     return bool(await session.scalar(select(revoked | outdated)))
 

@@ -84,6 +84,7 @@ class RevokedSubject(Model):
     subject: str
     min_session_version: int
     except_session_id: uuid.UUID | None = None
+    except_session_version: int | None = None
 
 
 class Revocations(Model):

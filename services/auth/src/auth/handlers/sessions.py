@@ -175,6 +175,7 @@ async def cut(
         user_id=subject.user_id,
         min_session_version=subject.min_session_version,
         except_session_id=spare,
+        except_session_version=subject.spared_session_version,
         sessions_ended=ends_sessions,
         reason=reason,
     )

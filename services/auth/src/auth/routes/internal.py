@@ -31,6 +31,7 @@ async def read_revocations(request: Request, session: SessionDep) -> Revocations
                     subject=str(person.user_id),
                     min_session_version=person.min_session_version,
                     except_session_id=person.spared_session_id,
+                    except_session_version=person.spared_session_version,
                 )
                 for person in people
             ),
