@@ -1,4 +1,3 @@
-import asyncio
 import base64
 import contextlib
 import hashlib
@@ -12,7 +11,7 @@ from uuid import UUID
 import httpx
 import pytest
 from pydantic import SecretStr
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from auth.app import create_app
 from auth.settings import Settings, StaticClient
@@ -21,6 +20,7 @@ from common.health import Health
 from common.jwks import JwksClient
 from common.settings import resource
 from common.testing import MakeDatabase, eventually
+from common.testing_http import running
 from common.tokens import Principal, TokenVerifier
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -109,8 +109,6 @@ class Auth:
     http: httpx.AsyncClient
     internal: httpx.AsyncClient
     users: Users
-    health: Health
-    app: ASGIApp
 
     async def token(self, **form: str) -> httpx.Response:
         return await self.http.post("/token", data=form)
@@ -140,39 +138,21 @@ class Auth:
 
 
 @contextlib.asynccontextmanager
-async def running(app: ASGIApp) -> AsyncIterator[ASGIApp]:
-    """The app with its lifespan and state, as a server runs it."""
-    state: dict[str, Any] = {}
-    to_app: asyncio.Queue[Message] = asyncio.Queue()
-    from_app: asyncio.Queue[Message] = asyncio.Queue()
-    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": state}
-    lifespan = asyncio.ensure_future(app(scope, to_app.get, from_app.put))
-    await to_app.put({"type": "lifespan.startup"})
-    started = await from_app.get()
-    assert started["type"] == "lifespan.startup.complete", started
-
-    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": dict(state)}, receive, send)
-
-    try:
-        yield with_state
-    finally:
-        await to_app.put({"type": "lifespan.shutdown"})
-        await lifespan
-
-
-@contextlib.asynccontextmanager
 async def serving(settings: Settings, users: Users, *, ready: bool = True) -> AsyncIterator[Auth]:
     health = Health()
     app = create_app(settings, health, internal_port=INTERNAL_PORT, users_transport=users.transport)
-    async with running(app) as asgi:
-        transport = httpx.ASGITransport(asgi, client=("192.0.2.1", 4711))
+    async with running(app) as state:
+
+        async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, "state": dict(state)}, receive, send)
+
+        transport = httpx.ASGITransport(with_state, client=("192.0.2.1", 4711))
         async with (
             httpx.AsyncClient(transport=transport, base_url="http://auth.test") as http,
             httpx.AsyncClient(transport=transport, base_url=f"http://auth.test:{INTERNAL_PORT}") as internal,
         ):
             await eventually(lambda: is_ready_as(health, ready))
-            yield Auth(http, internal, users, health, asgi)
+            yield Auth(http, internal, users)
 
 
 async def is_ready(health: Health) -> bool:

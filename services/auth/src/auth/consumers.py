@@ -24,7 +24,15 @@ class RoleChanged(_UserEvent):
 
 
 class PasswordChanged(_UserEvent):
-    except_session_id: uuid.UUID | None = None
+    except_session_id: str | None = None
+
+    @property
+    def spared_session(self) -> uuid.UUID | None:
+        """Users takes the id from the token and promises only a text; what is no id spares no session."""
+        try:
+            return uuid.UUID(self.except_session_id or "")
+        except ValueError:
+            return None
 
 
 @handlers.on("users.user.deactivated.v1", _UserEvent)
@@ -54,5 +62,5 @@ async def user_password_changed(session: AsyncSession, event: Received[PasswordC
         event.data.user_id,
         version=event.version,
         now=utc_now(),
-        except_session_id=event.data.except_session_id,
+        except_session_id=event.data.spared_session,
     )

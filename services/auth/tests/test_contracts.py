@@ -1,0 +1,45 @@
+"""Auth reads what users publishes: its reader models against the producer's committed examples."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from auth.consumers import handlers
+from auth.events import SessionRevoked, SubjectRevoked
+from common import revocation
+from common.contracts import example
+from common.database import new_id, utc_now
+from common.events import Envelope
+
+EVENTS = Path(__file__).parents[3] / "contracts" / "events"
+CONSUMED = sorted(event_type for _, event_type in handlers.bindings)
+
+
+def test_auth_listens_to_all_that_ends_access() -> None:
+    assert CONSUMED == [
+        "users.user.deactivated.v1",
+        "users.user.erased.v1",
+        "users.user.password_changed.v1",
+        "users.user.reactivated.v1",
+        "users.user.role_changed.v1",
+    ]
+
+
+@pytest.mark.parametrize("event_type", CONSUMED)
+def test_the_producers_example_is_understood(event_type: str) -> None:
+    schema: dict[str, Any] = json.loads((EVENTS / f"{event_type}.schema.json").read_text())
+    (published,) = schema["examples"]
+    event = Envelope(new_id(), event_type, "subject", 1, utc_now(), json.dumps(published))
+    received = handlers.read(event)
+    assert received is not None
+    assert received.data.model_dump(mode="json").items() <= published.items()
+
+
+def test_every_service_understands_auths_revocations() -> None:
+    ended = revocation.SessionRevoked.model_validate(example(SessionRevoked))
+    cut = revocation.SubjectRevoked.model_validate(example(SubjectRevoked))
+    assert ended.session_id == example(SessionRevoked)["session_id"]
+    assert cut.model_dump().items() <= example(SubjectRevoked).items()
+    assert (SessionRevoked.type, SubjectRevoked.type) == (revocation.SESSION_REVOKED, revocation.SUBJECT_REVOKED)
