@@ -58,3 +58,16 @@ async def test_both_ports_have_probes(app: ASGIApp) -> None:
     for port in (8000, 8001):
         async with api_client(app, base_url=f"http://shop.invalid:{port}") as http:
             assert (await http.get("/health")).status_code == 200
+
+
+async def test_without_an_internal_port_nothing_internal_is_reachable_not_even_where_no_port_is_known(
+    settings: Any,
+) -> None:
+    app = by_port(
+        create_api(settings, title="Shop", routers=[public], health=Health(), lifespan=lifespan),
+        create_api(settings, title="Shop, internal", routers=[internal], health=Health()),
+        None,
+    )
+    async with api_client(app, base_url="http://shop.invalid") as http:
+        assert (await http.post("/internal/verify")).status_code == 404
+        assert (await http.get("/orders")).status_code == 200

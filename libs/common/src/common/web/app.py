@@ -99,7 +99,8 @@ def by_port(public: ASGIApp, internal: ASGIApp, port: int | None) -> ASGIApp:
     """
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        is_internal = scope["type"] == "http" and scope["server"] is not None and scope["server"][1] == port
+        # A socket without a port (a Unix domain socket) is none that was given to the internal API.
+        is_internal = port is not None and scope["type"] == "http" and (scope["server"] or ("", None))[1] == port
         await (internal if is_internal else public)(scope, receive, send)
 
     return dispatch
