@@ -215,7 +215,7 @@ def _json_object(segment: str) -> dict[str, Any]:
     try:
         # Decoded here: given bytes, json would accept UTF-16 and UTF-32 too.
         text = _base64url_decoded(segment).decode()
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = _STRICT_JSON.decode(text)
     except (ValueError, RecursionError):
         raise InvalidToken("Not an access token") from None
     if not isinstance(value, dict):
@@ -232,6 +232,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT_JSON: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _integer(value: object) -> int:
