@@ -5,22 +5,19 @@ sending goes on; what a killed deliverer held falls due again when its lease end
 transaction.
 
 E-mail can't be sent exactly once: when we die between the server's acceptance and our record of it, the mail goes out
-again, with the same Message-ID. That window is one short transaction; a database that is away is waited for.
+again, with the same Message-ID. That window is as short as a transaction; a database that is away is waited for.
 """
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from functools import partial
 from typing import Any, Final, Protocol
 from uuid import UUID
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.database import Database, utc_now
 from common.errors import Unavailable
@@ -34,7 +31,7 @@ from notifier.channels.mail import MailChannel
 from notifier.channels.message import Mail
 from notifier.composing import Composer, PointlessMail
 from notifier.handlers import DELIVERIES_CHANNEL
-from notifier.models import State
+from notifier.outcomes import Outcome, deferred, jittered, record
 from notifier.queries import ClaimedDelivery
 from notifier.settings import NotifierSettings
 from notifier.wakeup import listen
@@ -56,14 +53,10 @@ _LOOK_AGAIN: Final = 1000
 """Most deliveries without a contact that are looked at in one poll."""
 _DRAIN: Final = 20.0
 """Seconds that a stop leaves to what is being sent."""
-_FIRST_DELAY: Final = 2.0
-_LONGEST_DELAY: Final = 3600.0
-_MOST_ATTEMPTS: Final = 100
-"""With these delays about four days, as RFC 5321 §4.5.4.1 has it."""
 _LINK_DELAY: Final = 5.0
+"""Seconds until users, who was away, is asked for a link again."""
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 5.0
-_RECORD_PAUSE: Final = 0.5
 
 
 class Channel(Protocol):
@@ -99,8 +92,8 @@ class Deliverer:
         self._slots = slots
         self._lease = lease
         self._sending: dict[UUID, asyncio.Task[None]] = {}
+        self._outcomes: dict[UUID, Outcome] = {}
         self._wake = asyncio.Event()
-        self._has_more = False
         self._pause = 0.0
         self._away_until = 0.0
 
@@ -118,124 +111,101 @@ class Deliverer:
             try:
                 while not stop.is_set():
                     self._wake.clear()
-                    await self._fill()
+                    await self._turn(self._free_slots())
                     await _first(self._wake, stop, within=_POLL)
             finally:
                 await self._drain()
                 for helper in helpers:
                     helper.cancel()
 
-    async def _fill(self) -> None:
-        """Claims as many deliveries as there are free slots, and begins to send them."""
-        free = self._free_slots()
-        if free <= 0:
+    async def _turn(self, free_slots: int) -> None:
+        """One transaction: records what came of deliveries and claims new ones, which are then begun.
+
+        An outcome is kept until it is recorded, however long that takes: to forget it would be to send a mail twice.
+        """
+        recorded = dict(self._outcomes)
+        if not recorded and free_slots <= 0:
             return
+        claimed: list[ClaimedDelivery] = []
         try:
             async with self._database.transaction() as session:
-                claimed = await queries.claim_deliveries(session, limit=free, lease=self._lease)
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            log.warning("database away, will claim again", error=type(error).__name__)
+                await record(session, list(recorded.values()))
+                if free_slots > 0:
+                    claimed = await queries.claim_deliveries(session, limit=free_slots, lease=self._lease)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("database away, will try again", error=type(error).__name__, outcomes=len(recorded))
             return
-        self._has_more = len(claimed) == free
+        for delivery_id in recorded:
+            del self._outcomes[delivery_id]
         for delivery in claimed:
-            if delivery.id not in self._sending:  # it may be, where the database was away for longer than the lease
-                task = asyncio.create_task(self._deliver(delivery))
-                self._sending[delivery.id] = task
-                task.add_done_callback(partial(self._finished, delivery.id))
+            # It may be held already, where the database was away for longer than the lease.
+            if delivery.id not in self._sending and delivery.id not in self._outcomes:
+                self._sending[delivery.id] = asyncio.create_task(self._deliver(delivery))
 
     def _free_slots(self) -> int:
         if asyncio.get_running_loop().time() < self._away_until:
             return 0
         return (1 if self._pause else self._slots) - len(self._sending)
 
-    def _finished(self, delivery_id: UUID, task: asyncio.Task[None]) -> None:
-        del self._sending[delivery_id]
-        if self._has_more:
-            self._wake.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("a delivery was dropped, its lease will end", delivery_id=str(delivery_id), exc_info=error)
-
     async def _deliver(self, delivery: ClaimedDelivery) -> None:
+        outcome = await self._attempt(delivery)
+        OUTCOMES.labels("postponed" if outcome.state == "pending" else outcome.state).inc()
+        line = log.warning if outcome.state == "failed" else log.info
+        line("delivery attempted", state=outcome.state, cause=outcome.cause, **_ids(delivery))
+        self._outcomes[delivery.id] = outcome
+        del self._sending[delivery.id]
+        self._wake.set()
+
+    async def _attempt(self, delivery: ClaimedDelivery) -> Outcome:  # noqa: PLR0911 - one for each way it can end
         try:
             await self._channel.send(await self._composer.compose(delivery))
         except PointlessMail as error:
-            await self._settle(delivery, "cancelled", str(error))
+            return Outcome(delivery, "cancelled", str(error))
         except Refused as error:
             self._pause = 0
-            await self._settle(delivery, "failed", str(error))
+            return Outcome(delivery, "failed", str(error))
         except Deferred as error:
             self._pause = 0
-            await self._defer(delivery, str(error))
+            return deferred(delivery, str(error))
         except ChannelAway as error:
             self._step_back(error)
-            await self._postpone(delivery, 0, cause=str(error), counts=False)
+            return Outcome(delivery, "pending", str(error), counts=False)
         except Unavailable as error:
-            await self._postpone(delivery, _LINK_DELAY, cause=error.detail, counts=False)
+            return Outcome(delivery, "pending", error.detail, retry_in=_LINK_DELAY, counts=False)
         except Exception as error:
             log.exception("a delivery failed unexpectedly", **_ids(delivery))
-            await self._defer(delivery, type(error).__name__)
-        else:
-            self._pause = 0
-            await self._settle(delivery, "sent", None)
-            DELAY.observe(max(0.0, (utc_now() - delivery.created_at).total_seconds()))
+            return deferred(delivery, type(error).__name__)
+        self._pause = 0
+        DELAY.observe(max(0.0, (utc_now() - delivery.created_at).total_seconds()))
+        return Outcome(delivery, "sent")
 
     def _step_back(self, error: ChannelAway) -> None:
         """Nobody claims for a while, then one at a time until the other side is there again."""
         now = asyncio.get_running_loop().time()
         if now >= self._away_until:
             self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-            self._away_until = now + _jittered(self._pause)
+            self._away_until = now + jittered(self._pause)
             log.warning("mail server away, will try again", cause=str(error), pause=round(self._pause, 1))
 
-    async def _settle(self, delivery: ClaimedDelivery, state: State, cause: str | None) -> None:
-        OUTCOMES.labels(state).inc()
-        await self._record(lambda session: queries.settle_delivery(session, delivery.id, state, cause=cause))
-        line = log.info if state == "sent" else log.warning
-        line("delivery settled", state=state, cause=cause, attempts=delivery.attempts, **_ids(delivery))
-
-    async def _defer(self, delivery: ClaimedDelivery, cause: str) -> None:
-        """Later, and later each time; after some days never."""
-        if delivery.attempts >= _MOST_ATTEMPTS:
-            await self._settle(delivery, "failed", f"given up after {delivery.attempts} attempts: {cause}")
-            return
-        delay = min(_FIRST_DELAY * 2 ** (delivery.attempts - 1), _LONGEST_DELAY)
-        await self._postpone(delivery, _jittered(delay), cause=cause, counts=True)
-
-    async def _postpone(self, delivery: ClaimedDelivery, delay: float, *, cause: str, counts: bool) -> None:
-        OUTCOMES.labels("postponed").inc()
-        by = timedelta(seconds=delay)
-        await self._record(
-            lambda session: queries.postpone_delivery(session, delivery, by=by, cause=cause, counts=counts)
-        )
-        log.info("delivery postponed", cause=cause, seconds=round(delay, 1), **_ids(delivery))
-
-    async def _record(self, write: Callable[[AsyncSession], Awaitable[None]]) -> None:
-        """Writes what became of a delivery, however long that takes: to forget it would be to send a mail twice."""
-        while True:
-            try:
-                async with self._database.transaction() as session:
-                    await write(session)
-            except (SQLAlchemyError, OSError) as error:
-                log.warning("database away, holding an outcome", error=type(error).__name__)
-                await asyncio.sleep(_RECORD_PAUSE)
-            else:
-                return
-
     async def _drain(self) -> None:
-        if self._sending:
-            _, late = await asyncio.wait(self._sending.values(), timeout=_DRAIN)
-            for task in late:
-                task.cancel()
-            if late:
-                log.warning("stopped while sending, another deliverer takes over", deliveries=len(late))
-                await asyncio.gather(*late, return_exceptions=True)
+        """Finishes what is being sent, and records it, as far as time allows."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN):
+                while self._sending or self._outcomes:
+                    self._wake.clear()
+                    await self._turn(0)
+                    if self._sending or self._outcomes:
+                        await _first(self._wake, within=_POLL)
+        if self._sending or self._outcomes:
+            log.warning("stopped in between", sending=len(self._sending), unrecorded=len(self._outcomes))
+        for task in self._sending.values():
+            task.cancel()
+        await asyncio.gather(*self._sending.values(), return_exceptions=True)
 
     async def _renew(self) -> None:
-        if self._sending:
+        if held := [*self._sending, *self._outcomes]:
             async with self._database.transaction() as session:
-                await queries.renew_claims(session, list(self._sending), lease=self._lease)
+                await queries.renew_claims(session, held, lease=self._lease)
 
     async def _release_overlooked(self) -> None:
         async with self._database.transaction() as session:
@@ -259,11 +229,6 @@ class Deliverer:
                 if not is_outage(error):
                     raise
                 log.warning("database away", error=type(error).__name__)
-
-
-def _jittered(seconds: float) -> float:
-    """So that what failed together does not come back together."""
-    return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards no secret
 
 
 def _ids(delivery: ClaimedDelivery) -> dict[str, Any]:

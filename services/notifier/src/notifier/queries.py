@@ -187,14 +187,16 @@ async def renew_claims(session: AsyncSession, delivery_ids: Sequence[UUID], *, l
     await _change(session, update(Delivery).where(Delivery.id.in_(delivery_ids)).values(due_at=func.now() + lease))
 
 
-async def settle_delivery(session: AsyncSession, delivery_id: UUID, state: State, *, cause: str | None = None) -> None:
-    """Ends it, even if the claim was lost meanwhile: what was sent is sent."""
-    settled = update(Delivery).where(Delivery.id == delivery_id)
+async def settle_deliveries(
+    session: AsyncSession, delivery_ids: Sequence[UUID], state: State, *, cause: str | None
+) -> None:
+    """Ends them, even where the claim was lost meanwhile: what was sent is sent."""
+    settled = update(Delivery).where(Delivery.id.in_(delivery_ids))
     await _change(session, settled.values(state=state, cause=cause, settled_at=func.now()))
 
 
 async def postpone_delivery(
-    session: AsyncSession, claimed: ClaimedDelivery, *, by: timedelta, cause: str, counts: bool
+    session: AsyncSession, claimed: ClaimedDelivery, *, by: timedelta, cause: str | None, counts: bool
 ) -> None:
     """Gives the claim up until later, if it is still ours. `counts` is whether it was an attempt."""
     postponed = update(Delivery).where(Delivery.id == claimed.id, Delivery.attempts == claimed.attempts)
