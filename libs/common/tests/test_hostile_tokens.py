@@ -20,10 +20,13 @@ from common.tokens import InvalidToken
 
 ISSUER = TokenIssuer()
 OTHER = TokenIssuer()
-NOW = int(time.time())
-
-
 ES256 = ECAlgorithm(ECAlgorithm.SHA256)
+
+
+def dated(issued_at: int, expires_at: int) -> str:
+    """A token with both dates in seconds from now."""
+    now = int(time.time())
+    return ISSUER.mint(iat=now + issued_at, exp=now + expires_at)
 
 
 def parts(**claims: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -193,9 +196,9 @@ HOSTILE: dict[str, dict[str, Callable[[], str]]] = {
         "no scope": lambda: ISSUER.mint(scope=None),
     },
     "must be an integer": {
-        "exp a string": lambda: with_raw_claim("exp", f'"{NOW + 60}"'),
+        "exp a string": lambda: with_raw_claim("exp", f'"{int(time.time()) + 60}"'),
         "exp 1e300": lambda: with_raw_claim("exp", "1e300"),
-        "exp a fraction": lambda: with_raw_claim("exp", f"{NOW + 60}.5"),
+        "exp a fraction": lambda: with_raw_claim("exp", f"{int(time.time()) + 60}.5"),
         "exp true": lambda: with_raw_claim("exp", "true"),
         "exp null": lambda: with_raw_claim("exp", "null"),
         "exp of 1000 digits": lambda: with_raw_claim("exp", "9" * 1000),
@@ -204,15 +207,15 @@ HOSTILE: dict[str, dict[str, Callable[[], str]]] = {
         "sv a string": lambda: with_raw_claim("sv", '"9"'),
         "auth_time a fraction": lambda: with_raw_claim("auth_time", "1.5"),
     },
-    "has expired": {"expired": lambda: ISSUER.mint(iat=NOW - 311, exp=NOW - 11)},
+    "has expired": {"expired": lambda: dated(-311, -11)},
     "is not valid yet": {
-        "iat in the future": lambda: ISSUER.mint(iat=NOW + 60, exp=NOW + 120),
-        "nbf in the future": lambda: ISSUER.mint(nbf=NOW + 60),
+        "iat in the future": lambda: dated(60, 120),
+        "nbf in the future": lambda: ISSUER.mint(nbf=int(time.time()) + 60),
     },
     "lives too long": {
         "a second over the maximum": lambda: ISSUER.mint(lifetime=301),
         "until the year 3000": lambda: ISSUER.mint(exp=32503680000),
-        "exp before iat": lambda: ISSUER.mint(iat=NOW + 5, exp=NOW + 4),
+        "exp before iat": lambda: dated(5, 4),
     },
     "from another issuer": {
         "another issuer": lambda: ISSUER.mint(iss="https://evil.invalid"),

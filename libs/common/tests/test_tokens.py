@@ -14,7 +14,12 @@ from common.testing_tokens import TokenIssuer
 from common.tokens import InvalidToken, Principal, TokenVerifier
 
 ISSUER = TokenIssuer()
-NOW = int(time.time())
+
+
+def dated(issued_at: int, expires_at: int) -> str:
+    """A token with both dates in seconds from now."""
+    now = int(time.time())
+    return ISSUER.mint(iat=now + issued_at, exp=now + expires_at)
 
 
 @pytest.mark.parametrize(
@@ -25,8 +30,8 @@ NOW = int(time.time())
         pytest.param(lambda: ISSUER.mint(aud="https://waybill.invalid/orders"), id="aud as one string"),
         pytest.param(lambda: ISSUER.mint(scope=""), id="no scopes"),
         pytest.param(lambda: ISSUER.mint(unknown={"claim": [1.5, None]}), id="unknown claim"),
-        pytest.param(lambda: ISSUER.mint(iat=NOW + 5, exp=NOW + 305), id="clock ahead, within the leeway"),
-        pytest.param(lambda: ISSUER.mint(iat=NOW - 300, exp=NOW - 1), id="just expired, within the leeway"),
+        pytest.param(lambda: dated(5, 305), id="clock ahead, within the leeway"),
+        pytest.param(lambda: dated(-300, -1), id="just expired, within the leeway"),
         pytest.param(lambda: ISSUER.mint(roles=(), sid=None, sv=None, auth_time=None), id="only what is required"),
     ],
 )
@@ -81,11 +86,11 @@ async def test_revocation_reaches_a_token_that_was_verified_before() -> None:
 
 
 async def test_expiry_reaches_a_token_that_was_verified_before() -> None:
-    now = float(NOW)
+    now = time.time()
     verify = ISSUER.verifier("orders", clock=lambda: now).verify
-    token = ISSUER.mint(iat=NOW, exp=NOW + 60)
+    token = ISSUER.mint(iat=int(now), exp=int(now) + 60)
     await verify(token)
-    now += 69
+    now = int(now) + 69
     await verify(token)
     now += 1
     with pytest.raises(InvalidToken, match="expired"):
