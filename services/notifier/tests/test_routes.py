@@ -1,0 +1,209 @@
+"""Notifications and preferences over HTTP."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from common.database import new_id
+from common.testing_tokens import TokenIssuer
+
+from .world import World
+
+
+@pytest.fixture
+def me() -> UUID:
+    return new_id()
+
+
+@pytest.fixture
+def headers(issuer: TokenIssuer, me: UUID) -> dict[str, str]:
+    return issuer.bearer(me)
+
+
+async def listed(api: httpx.AsyncClient, headers: dict[str, str], query: str = "") -> list[dict[str, Any]]:
+    answer = await api.get(f"/notifications{query}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+async def test_a_notification_is_listed_with_the_fields_of_the_contract(
+    api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
+) -> None:
+    order_id = await world.order("placed", me)
+    [item] = await listed(api, headers)
+    assert set(item) == {"id", "kind", "title", "order_id", "read_at", "created_at"}
+    assert (item["kind"], item["title"], item["order_id"]) == ("order_placed", "We have your order", str(order_id))
+    assert item["read_at"] is None
+    assert item["created_at"].endswith("Z")
+
+
+async def test_one_sees_ones_own_notifications_only(
+    api: httpx.AsyncClient, world: World, headers: dict[str, str]
+) -> None:
+    await world.order("placed", new_id())
+    assert await listed(api, headers) == []
+
+
+async def test_notifications_come_newest_first_in_pages_that_miss_and_repeat_none(
+    api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
+) -> None:
+    orders = [await world.order("placed", me) for _ in range(7)]
+    seen, cursor = [], ""
+    while True:
+        page = (await api.get(f"/notifications?limit=3{cursor}", headers=headers)).json()
+        seen += [item["order_id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+        await world.order("placed", me)
+    assert seen == [str(order_id) for order_id in reversed(orders)]
+
+
+async def test_a_state_handled_late_is_listed_where_it_belongs(
+    api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
+) -> None:
+    order_id = await world.order("shipped", me)
+    await world.order("placed", me, order_id)
+    await world.rows(
+        "UPDATE notifications SET created_at = created_at - interval '1 h' WHERE kind = 'order_placed' RETURNING id"
+    )
+    assert [item["kind"] for item in await listed(api, headers)] == ["order_shipped", "order_placed"]
+
+
+async def test_reading_is_remembered_from_the_first_time_and_may_be_repeated(
+    api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
+) -> None:
+    await world.order("placed", me)
+    await world.order("placed", me)
+    [_, older] = await listed(api, headers)
+    answers = [await api.post(f"/notifications/{older['id']}/read", headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json()["read_at"] is not None
+    assert answers[0].json() == answers[1].json()
+    assert [item["id"] for item in await listed(api, headers, "?unread=false")] == [older["id"]]
+    assert older["id"] not in [item["id"] for item in await listed(api, headers, "?unread=true")]
+    assert len(await listed(api, headers)) == 2
+
+
+async def test_reading_at_once_from_many_sides_answers_the_same_to_all(
+    api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
+) -> None:
+    await world.order("placed", me)
+    [item] = await listed(api, headers)
+    requests = [api.post(f"/notifications/{item['id']}/read", headers=headers) for _ in range(10)]
+    answers = await asyncio.gather(*requests)
+    assert len({answer.json()["read_at"] for answer in answers}) == 1
+
+
+async def test_another_persons_notification_is_not_found(
+    api: httpx.AsyncClient, world: World, headers: dict[str, str], issuer: TokenIssuer
+) -> None:
+    stranger = new_id()
+    await world.order("placed", stranger)
+    [theirs] = await listed(api, issuer.bearer(stranger))
+    for notification_id in (theirs["id"], str(new_id())):
+        answer = await api.post(f"/notifications/{notification_id}/read", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert [item["read_at"] for item in await listed(api, issuer.bearer(stranger))] == [None]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("?limit=0", 422, "validation_error"),
+        ("?limit=101", 422, "validation_error"),
+        ("?unread=perhaps", 422, "validation_error"),
+        ("?cursor=garbage", 400, "invalid_cursor"),
+    ],
+)
+async def test_a_bad_query_is_refused(
+    api: httpx.AsyncClient, headers: dict[str, str], query: str, status: int, code: str
+) -> None:
+    answer = await api.get(f"/notifications{query}", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_everybody_wants_every_mail_until_they_say_otherwise(
+    api: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    answer = await api.get("/notification-preferences", headers=headers)
+    assert answer.json() == {"order_updates": True, "welcome": True}
+
+
+async def test_who_wants_no_order_mails_still_finds_the_orders_in_the_list(
+    api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
+) -> None:
+    """Said before anything else was heard of the person; their arrival must not undo it."""
+    wanted = {"order_updates": False, "welcome": True}
+    answer = await api.put("/notification-preferences", json=wanted, headers=headers)
+    assert (answer.status_code, answer.json()) == (200, wanted)
+    await world.registered(me, send_welcome=True)
+    await world.order("placed", me)
+    assert (await api.get("/notification-preferences", headers=headers)).json() == wanted
+    assert {item["kind"] for item in await listed(api, headers)} == {"order_placed", "welcome"}
+    planned = await world.rows("SELECT kind FROM deliveries JOIN notifications n ON n.id = notification_id")
+    assert [row["kind"] for row in planned] == ["welcome"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"order_updates": False},
+        {"order_updates": False, "welcome": "yes"},
+        {"order_updates": 1, "welcome": 0},
+        {"order_updates": False, "welcome": None},
+        {"order_updates": False, "welcome": False, "security": False},
+        [],
+    ],
+)
+async def test_preferences_are_all_of_them_and_booleans(
+    api: httpx.AsyncClient, headers: dict[str, str], body: Any
+) -> None:
+    answer = await api.put("/notification-preferences", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/notifications"),
+        ("POST", "/notifications/00000000-0000-0000-0000-000000000000/read"),
+        ("GET", "/notification-preferences"),
+        ("PUT", "/notification-preferences"),
+    ],
+)
+async def test_every_operation_needs_a_persons_token_with_the_scope(
+    api: httpx.AsyncClient, issuer: TokenIssuer, method: str, path: str
+) -> None:
+    body = {"order_updates": True, "welcome": True} if method == "PUT" else None
+    nobody = await api.request(method, path, json=body)
+    assert nobody.status_code == 401
+    assert nobody.headers["WWW-Authenticate"] == "Bearer"
+    narrow = await api.request(method, path, json=body, headers=issuer.bearer(scope="orders:read"))
+    assert (narrow.status_code, narrow.json()["code"]) == (403, "insufficient_scope")
+    scope = "notifications:read notifications:write"
+    service = {"Authorization": f"Bearer {issuer.mint_service('orders', scope=scope)}"}
+    client = await api.request(method, path, json=body, headers=service)
+    assert (client.status_code, client.json()["code"]) == (403, "forbidden")
+
+
+async def test_the_api_describes_every_operation_with_what_it_answers(api: httpx.AsyncClient) -> None:
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    found = {
+        (method, path): set(operations[method]["responses"])
+        for path, operations in paths.items()
+        for method in operations
+    }
+    expected = {
+        ("get", "/notifications"): {"200", "400", "401", "403", "422", "500", "503"},
+        ("post", "/notifications/{notification_id}/read"): {"200", "401", "403", "404", "422", "500", "503"},
+        ("get", "/notification-preferences"): {"200", "401", "403", "500", "503"},
+        ("put", "/notification-preferences"): {"200", "400", "401", "403", "413", "415", "422", "500", "503"},
+    }
+    assert set(found) == set(expected)
+    for operation, statuses in expected.items():
+        assert statuses <= found[operation], operation
