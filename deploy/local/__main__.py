@@ -1,6 +1,7 @@
 """`./dev`: see `./dev --help`."""
 
 import importlib
+import signal
 import sys
 
 import click
@@ -47,6 +48,8 @@ def dev() -> None:
 
 
 def main() -> None:
+    # So that a command that is told to end still stops what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         dev(prog_name="./dev")
     except LocalError as error:

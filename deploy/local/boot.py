@@ -66,7 +66,7 @@ def detached(state: State, options: Options, *, quiet: bool = False) -> None:
     try:
         with os.fdopen(heard) as answer:
             outcome = json.loads(answer.readline() or "{}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         daemon.terminate()
         daemon.wait()
         raise

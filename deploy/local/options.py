@@ -16,12 +16,16 @@ EVERYTHING = frozenset({*BACKING, "mail", "gateway", "services"})
 
 @dataclass(frozen=True)
 class Options:
-    """`parts` is what to boot; the URLs name servers to use in place of our own."""
+    """`parts` is what to boot; the URLs name servers to use in place of our own.
+
+    With an `owner`, a process, the stack stops when that has ended, however it did.
+    """
 
     parts: frozenset[str] = EVERYTHING
     postgres_url: str | None = None
     amqp_url: str | None = None
     cors_origins: str = "[]"
+    owner: int | None = None
 
     def has(self, part: str) -> bool:
         return part in self.parts

@@ -29,14 +29,6 @@ class Program:
 
 def spawn(program: Program) -> subprocess.Popen[bytes]:
     """Starts it in a session of its own (a terminal's Ctrl-C must not reach it: the supervisor stops in order)."""
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        if libc is not None:
-            libc.prctl(PR_SET_PDEATHSIG, program.stop_signal)
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     with program.log.open("ab") as log:
         return subprocess.Popen(
             program.command,
@@ -46,8 +38,21 @@ def spawn(program: Program) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - the supervisor has a single thread
+            preexec_fn=die_with_parent(program.stop_signal),  # noqa: PLW1509 - the supervisor has a single thread
         )
+
+
+def die_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """For `preexec_fn`: the process gets the signal when this one ends, even by SIGKILL. On Linux; else nothing."""
+    parent = os.getpid()
+
+    def arrange() -> None:
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, number)
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return arrange
 
 
 def base_environment() -> dict[str, str]:

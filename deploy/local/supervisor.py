@@ -6,6 +6,8 @@ import fcntl
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
+import psutil
+
 from local import control, logfiles, orphans, services
 from local.failure import LocalError
 from local.leftovers import end_leftovers
@@ -30,7 +32,7 @@ async def supervise(state: State, options: Options, *, ready: Callable[[], None]
         stack = Stack(state, options)
         stack.prepare()
         orphans.adopt()
-        async with _controlled(stack, stop), _in_background(_housekeeping(stack)):
+        async with _controlled(stack, stop), _in_background(_housekeeping(stack, stop)):
             try:
                 if await _unless(stop, stack.boot()):
                     ready()
@@ -136,11 +138,21 @@ async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[Non
         task.cancel()
 
 
-async def _housekeeping(stack: Stack) -> None:
+async def _housekeeping(stack: Stack, stop: asyncio.Event) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         logfiles.rotate(stack.state.logs)
+        if stack.options.owner is not None and not _lives(stack.options.owner):
+            say("whoever this stack was for has ended")
+            stop.set()
         orphans.reap({process.pid for process in stack.processes() if process.pid is not None})
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager

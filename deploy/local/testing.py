@@ -17,6 +17,7 @@ import pytest
 from local.state import find_state
 
 STACK_DIR = "WAYBILL_TEST_STACK_DIR"
+STACK_OWNER = "WAYBILL_TEST_STACK_OWNER"
 # What a test needs to see within seconds; addresses that none but tests use.
 SETTINGS = {"WAYBILL_CORS_ORIGINS": '["https://shop.example"]', "WAYBILL_RETRY_DELAYS": "1,2,3"}
 
@@ -63,7 +64,7 @@ def stack() -> Iterator[StackUnderTest]:
     under_test = StackUnderTest(folder)
     with (folder / "boot.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        under_test.dev("up", "--detach")
+        under_test.dev("up", "--detach", "--owner", os.environ.get(STACK_OWNER) or str(os.getpid()))
     yield under_test
     if STACK_DIR not in os.environ:
         under_test.dev("down")

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def check() -> None:
     try:
         if migrated and not is_up(state):
             say("booting PostgreSQL for the migrations")
-            detached(state, Options(frozenset({"postgres"})), quiet=True)
+            detached(state, Options(frozenset({"postgres"}), owner=os.getpid()), quiet=True)
         well = asyncio.run(run_all(all_checks(state, migrated), at_once=AT_ONCE, done=_tell))
     finally:
         if is_up(state):

@@ -1,4 +1,6 @@
 import asyncio
+import dataclasses
+import os
 from email.message import EmailMessage
 
 import click
@@ -29,7 +31,7 @@ def demo() -> None:
     try:
         if started:
             say("booting the whole system (./dev up keeps it running)")
-            detached(state, options, quiet=True)
+            detached(state, dataclasses.replace(options, owner=os.getpid()), quiet=True)
         say("signing up, ordering, and waiting for the e-mail")
         show(asyncio.run(travel(control.call(state, "status"))), Console())
     except LocalError as error:

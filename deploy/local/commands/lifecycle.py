@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 import time
 
@@ -19,9 +20,11 @@ STOP_SECONDS = 60.0
 @click.command()
 @click.option("--detach", is_flag=True, help="Return once everything is ready.")
 @click.option("--only", metavar="PARTS", help=f"Boot these alone, comma separated: {', '.join(sorted(EVERYTHING))}.")
-def up(*, detach: bool, only: str | None) -> None:
+@click.option("--owner", type=int, metavar="PID", help="Stop when this process has ended.")
+def up(*, detach: bool, only: str | None, owner: int | None) -> None:
     """Boots the whole system; stays in the foreground with its logs, unless detached."""
     options = read_options(frozenset(only.split(",")) if only else EVERYTHING)
+    options = dataclasses.replace(options, owner=owner)
     state = find_state()
     if is_up(state):
         print("already up (./dev status, ./dev logs -f)")

@@ -1,5 +1,6 @@
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,10 +13,11 @@ import click
 from local import control
 from local.boot import detached
 from local.commands.lifecycle import is_up, stop
-from local.options import BACKING, read_options
+from local.options import BACKING, Options
+from local.program import die_with_parent
 from local.progress import say
 from local.state import State, find_state
-from local.testing import STACK_DIR
+from local.testing import STACK_DIR, STACK_OWNER
 
 WORKERS = "2"
 
@@ -36,7 +38,7 @@ def test(arguments: tuple[str, ...], *, slow: bool) -> None:
         try:
             if not is_up(state):
                 say("booting PostgreSQL and RabbitMQ for the tests")
-                detached(state, read_options(BACKING, {}), quiet=True)
+                detached(state, Options(BACKING, owner=os.getpid()), quiet=True)
             code = _run_pytest(state, stack, with_defaults(arguments, slow=slow), _folder(base.checkout, arguments))
         finally:
             for running in (stack, state):
@@ -64,6 +66,7 @@ def environment(state: State, stack: State) -> dict[str, str]:
         "WAYBILL_TEST_AMQP_URL": status["broker"]["amqp_url"],
         "WAYBILL_TEST_MANAGEMENT_URL": status["broker"]["management_url"].replace("://", f"://{administrator}@"),
         STACK_DIR: str(stack.folder),
+        STACK_OWNER: str(os.getpid()),
     }
 
 
@@ -73,12 +76,17 @@ def _run_pytest(state: State, stack: State, arguments: Sequence[str], folder: Pa
         [sys.executable, "-m", "pytest", *options, *arguments],
         cwd=folder,
         env={**os.environ, **environment(state, stack)},
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - there is a single thread
     )
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
             continue  # pytest got it as well, and says what it has
+        except SystemExit:
+            process.terminate()
+            process.wait()
+            raise
 
 
 def _folder(checkout: Path, arguments: Sequence[str]) -> Path:
