@@ -177,13 +177,14 @@ async def test_scope_and_resource_narrow_one_access_token_only(auth: Auth) -> No
     assert wide["scope"] == tokens["scope"]
 
 
-async def test_more_than_was_granted_cannot_be_had(auth: Auth) -> None:
+async def test_more_than_was_granted_cannot_be_had_and_asking_costs_nothing(auth: Auth, database: Database) -> None:
     ada = auth.users.add("ada@example.com")
     tokens = await auth.sign_in(ada, scope="orders:read", resource=resource("orders"))
     wider = await auth.refresh(tokens["refresh_token"], scope="orders:write")
     assert (wider.status_code, wider.json()["error"]) == (400, "invalid_scope")
     elsewhere = await auth.refresh(tokens["refresh_token"], resource=resource("users"))
     assert (elsewhere.status_code, elsewhere.json()["error"]) == (400, "invalid_target")
+    await make_older(database, timedelta(seconds=11))
     assert (await auth.refresh(tokens["refresh_token"])).status_code == 200
 
 

@@ -4,7 +4,7 @@ They own their transactions: what a refusal changed is committed before it is an
 network inside one.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Never
@@ -101,7 +101,7 @@ class TokenEndpoint:
                     now=utc_now(),
                 )
             if isinstance(outcome, SignedIn):
-                return self._session_answer(outcome)
+                return self._mint(_grant(outcome), outcome.refresh_token)
             if outcome.reason != "stale":
                 _refuse(outcome)
         raise TemporarilyUnavailable(headers={"Retry-After": "1"})
@@ -121,9 +121,12 @@ class TokenEndpoint:
                 limits=self._limits,
                 now=utc_now(),
             )
+            if isinstance(outcome, SignedIn):
+                # Inside, so that a request for too much is undone: it must not use up the token.
+                grant = _grant(outcome, form.get("scope"), form.all("resource"))
         if isinstance(outcome, Refused):
             _refuse(outcome)
-        return self._session_answer(outcome, form.get("scope"), form.all("resource"))
+        return self._mint(grant, outcome.refresh_token)
 
     async def _client_credentials(self, request: TokenRequest, client: OAuthClient) -> TokenAnswer:
         """RFC 6749 §4.4. The token's `sid` is its own, so that it too can be revoked."""
@@ -137,22 +140,6 @@ class TokenEndpoint:
         )
         return self._mint(grant)
 
-    def _session_answer(
-        self, signed_in: SignedIn, scope: str | None = None, resources: list[str] | None = None
-    ) -> TokenAnswer:
-        family = signed_in.session
-        grant = Grant(
-            subject=str(family.user_id),
-            client_id=family.client_id,
-            scopes=narrow_scope(scope, family.scopes),
-            resources=narrow_resources(resources or (), family.resources),
-            session_id=family.id,
-            session_version=signed_in.session_version,
-            roles=(signed_in.role,),
-            authenticated_at=family.created_at,
-        )
-        return self._mint(grant, signed_in.refresh_token)
-
     def _mint(self, grant: Grant, refresh_token: PresentedToken | None = None) -> TokenAnswer:
         lifetime = self._settings.access_token_lifetime
         said = claims(grant, issuer=self._settings.public_url, now=utc_now(), lifetime=lifetime)
@@ -162,6 +149,20 @@ class TokenEndpoint:
             refresh_token=refresh_token.text if refresh_token is not None else None,
             scope=grant.scope,
         )
+
+
+def _grant(signed_in: SignedIn, scope: str | None = None, resources: Collection[str] = ()) -> Grant:
+    family = signed_in.session
+    return Grant(
+        subject=str(family.user_id),
+        client_id=family.client_id,
+        scopes=narrow_scope(scope, family.scopes),
+        resources=narrow_resources(resources, family.resources),
+        session_id=family.id,
+        session_version=signed_in.session_version,
+        roles=(signed_in.role,),
+        authenticated_at=family.created_at,
+    )
 
 
 def _refuse(outcome: Refused) -> Never:
