@@ -74,7 +74,8 @@ class Environment:
                 stanza.flush()
                 self._pip("install", "--no-deps", "-r", stanza.name)
         uv = str(self.folder / "bin" / "uv")
-        options = ["--quiet", "--require-hashes", f"--python={self.python}"]
+        # Compiled once here, not by a dozen processes at the first boot.
+        options = ["--quiet", "--compile-bytecode", "--require-hashes", f"--python={self.python}"]
         # As pip does: the system's certificates, among them those of a proxy on the way.
         environment = {"UV_SYSTEM_CERTS": "true", **os.environ}
         try:
