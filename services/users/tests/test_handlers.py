@@ -8,7 +8,7 @@ from common.database import Database
 from common.errors import NotFound
 from users import queries
 from users.errors import EmailTaken, LastAdmin
-from users.handlers import accounts, administration
+from users.handlers import accounts, administration, logins
 from users.models import User
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"
@@ -75,3 +75,15 @@ async def test_promoting_tells_the_role_before(database: Database) -> None:
     with pytest.raises(NotFound):
         async with database.transaction() as session:
             await administration.promote(session, "nobody@example.com", "admin")
+
+
+async def test_a_sign_in_that_ends_after_the_account_was_erased_does_no_harm(database: Database) -> None:
+    ann = await sign_up(database)
+    async with database.transaction() as session:
+        login = await logins.begin_login(session, email=ann.email, network="203.0.113.1/32")
+    async with database.transaction() as session:
+        await accounts.erase(session, ann.id)
+    async with database.transaction() as session:
+        account = await logins.finish_login(session, login, right_password=True, new_hash=HASH)
+    assert account is not None  # auth knows better by then: it compares the version with the erasure's
+    assert account.version == 1

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, and_, delete, func, literal, select, update
+from sqlalchemy import Select, and_, bindparam, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
@@ -89,6 +89,10 @@ async def users(
     return (await session.scalars(statement)).all()
 
 
+_USERS: Final = User.__table__.c
+_KNOWN: Final = KnownNetwork.__table__.c
+
+
 @dataclass(frozen=True, slots=True)
 class LoginCandidate:
     """The account that a sign-in names. `last_login_at` is of sign-ins from the same network."""
@@ -101,15 +105,19 @@ class LoginCandidate:
     last_login_at: datetime | None
 
 
+_CANDIDATE: Final = (
+    select(_USERS.id, _USERS.role, _USERS.status, _USERS.version, _USERS.password_hash, _KNOWN.last_login_at)
+    .outerjoin_from(
+        User.__table__,
+        KnownNetwork.__table__,
+        and_(_KNOWN.user_id == _USERS.id, _KNOWN.network == bindparam("network")),
+    )
+    .where(_USERS.email == bindparam("email"))
+)
+
+
 async def login_candidate(session: AsyncSession, email: str, network: str) -> LoginCandidate | None:
-    known = and_(KnownNetwork.user_id == User.id, KnownNetwork.network == network)
-    row = (
-        await session.execute(
-            select(User.id, User.role, User.status, User.version, User.password_hash, KnownNetwork.last_login_at)
-            .outerjoin(KnownNetwork, known)
-            .where(User.email == email)
-        )
-    ).one_or_none()
+    row = (await session.execute(_CANDIDATE, {"email": email, "network": network})).one_or_none()
     return LoginCandidate(*row) if row is not None else None
 
 

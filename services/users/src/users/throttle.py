@@ -11,13 +11,11 @@ counted is taken back when the password is right. Time is the database's, so tha
 
 import hashlib
 import ipaddress
-import math
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, and_, case, delete, extract, func, literal, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from users.errors import TooManyAttempts
@@ -32,7 +30,7 @@ PARALLEL: Final = 64
 FORGOTTEN_AFTER: Final = timedelta(days=1)
 
 UNKNOWN_NETWORK: Final = "unknown"
-_ABANDONED_AFTER: Final = timedelta(seconds=60)
+_ABANDONED: Final = "(pair.updated_at < now() - interval '60 seconds')"
 """No attempt takes that long: its process died. It then counts as a failure."""
 
 
@@ -86,29 +84,24 @@ async def admit(session: AsyncSession, *, account: str, network: str, known: boo
     Raises `TooManyAttempts`, upon which the transaction rolls back and nothing is counted.
     """
     pair = pair_key(account, network)
-    await _admit_pair(session, pair)
+    if await session.scalar(_ADMIT_PAIR, {"key": pair}) is None:
+        raise TooManyAttempts(await session.scalar(_WAIT, {"key": pair}) or 1)
     if known:
         return Attempt(pair, ())
     buckets = ((PER_NETWORK, PER_NETWORK.key(network)), (PER_ACCOUNT, PER_ACCOUNT.key(account)))
     for bucket, key in buckets:
-        await _fill(session, bucket, key)
+        values = {"key": key, "capacity": bucket.capacity, "interval": bucket.interval}
+        if await session.scalar(_FILL_BUCKET, values) is None:
+            raise TooManyAttempts(bucket.interval)
     return Attempt(pair, tuple(key for _, key in buckets))
 
 
 async def settle(session: AsyncSession, attempt: Attempt, *, success: bool) -> None:
     """Enters the outcome: a failure stays counted, a success is taken back and wipes the pair's failures."""
-    row = LoginBackoff
-    values: dict[str, Any] = {"in_flight": func.greatest(row.in_flight - 1, 0), "updated_at": func.now()}
-    if success:
-        values |= {"failures": 0, "blocked_until": None}
-    else:
-        failures = row.failures + 1
-        values |= {"failures": failures, "blocked_until": _blocked_until(failures)}
-    await session.execute(update(row).where(row.key == attempt.pair).values(values))
+    await session.execute(_SUCCEEDED if success else _FAILED, {"key": attempt.pair})
     if success:
         for key in attempt.buckets:
-            level = func.greatest(LoginBucket.level - 1, 0)
-            await session.execute(update(LoginBucket).where(LoginBucket.key == key).values(level=level))
+            await session.execute(_EMPTY_BUCKET, {"key": key})
 
 
 async def forget_old(session: AsyncSession) -> None:
@@ -117,57 +110,38 @@ async def forget_old(session: AsyncSession) -> None:
         await session.execute(delete(table).where(table.updated_at < func.now() - FORGOTTEN_AFTER))
 
 
-async def _admit_pair(session: AsyncSession, key: bytes) -> None:
-    row = LoginBackoff
-    abandoned = row.updated_at < func.now() - _ABANDONED_AFTER
-    in_flight = case((abandoned, 0), else_=row.in_flight)
-    failures = row.failures + case((abandoned, row.in_flight), else_=0)
-    admitted = await session.scalar(
-        insert(row)
-        .values(key=key, failures=0, in_flight=1, updated_at=func.now())
-        .on_conflict_do_update(
-            index_elements=[row.key],
-            set_={"failures": failures, "in_flight": in_flight + 1, "updated_at": func.now()},
-            where=and_(
-                or_(row.blocked_until.is_(None), row.blocked_until <= func.now()),
-                # Once the free ones are used up, one at a time: a wait that has passed opens for a single try.
-                in_flight < case((failures < FREE_FAILURES, PARALLEL), else_=1),
-            ),
-        )
-        .returning(literal(1))
-    )
-    if admitted is None:
-        wait = await session.scalar(select(_seconds(row.blocked_until - func.now())).where(row.key == key))
-        raise TooManyAttempts(max(1, math.ceil(wait or 0)))
+# Made once: a sign-in runs two of them, and building them each time would cost more than they do.
 
+# Once the free failures are used up, one attempt at a time: a wait that has passed opens for a single try.
+_ADMIT_PAIR: Final = text(f"""
+    INSERT INTO login_backoffs AS pair (key, failures, in_flight, updated_at) VALUES (:key, 0, 1, now())
+    ON CONFLICT (key) DO UPDATE SET
+        failures = pair.failures + CASE WHEN {_ABANDONED} THEN pair.in_flight ELSE 0 END,
+        in_flight = CASE WHEN {_ABANDONED} THEN 0 ELSE pair.in_flight END + 1,
+        updated_at = now()
+    WHERE (pair.blocked_until IS NULL OR pair.blocked_until <= now())
+      AND ({_ABANDONED} OR pair.in_flight < CASE WHEN pair.failures < {FREE_FAILURES} THEN {PARALLEL} ELSE 1 END)
+    RETURNING true""")  # noqa: S608 - the module's own constants, here and below
+_WAIT: Final = text("""
+    SELECT greatest(ceil(extract(epoch FROM blocked_until - now())), 1)::integer
+    FROM login_backoffs WHERE key = :key""")
+_SUCCEEDED: Final = text("""
+    UPDATE login_backoffs
+    SET failures = 0, in_flight = greatest(in_flight - 1, 0), blocked_until = NULL, updated_at = now()
+    WHERE key = :key""")
+_FAILED: Final = text(f"""
+    UPDATE login_backoffs
+    SET failures = failures + 1, in_flight = greatest(in_flight - 1, 0), updated_at = now(),
+        blocked_until = CASE WHEN failures + 1 >= {FREE_FAILURES} THEN now() + interval '1 second'
+            * least(2 ^ least(failures + 1 - {FREE_FAILURES}, 16), {LONGEST_WAIT}) END
+    WHERE key = :key""")  # noqa: S608
 
-def _blocked_until(failures: ColumnElement[int]) -> ColumnElement[Any]:
-    """A wait of 1, 2, 4, … seconds from the last free failure on."""
-    beyond = func.least(failures - FREE_FAILURES, 16)
-    seconds = func.least(func.power(2.0, beyond), LONGEST_WAIT)
-    return case((failures >= FREE_FAILURES, func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)))
-
-
-async def _fill(session: AsyncSession, bucket: Bucket, key: bytes) -> None:
-    row = LoginBucket
-    drained = func.greatest(_seconds(func.now() - row.updated_at), 0) / bucket.interval
-    level = func.greatest(row.level - drained, 0) + 1
-    admitted = await session.scalar(
-        insert(row)
-        .values(key=key, level=1, updated_at=func.now())
-        .on_conflict_do_update(
-            index_elements=[row.key],
-            set_={"level": level, "updated_at": func.now()},
-            where=level <= bucket.capacity,
-        )
-        .returning(literal(1))
-    )
-    if admitted is None:
-        raise TooManyAttempts(bucket.interval)
-
-
-def _seconds(interval: ColumnElement[Any]) -> ColumnElement[Any]:
-    return extract("epoch", interval)
+_LEVEL: Final = "greatest(bucket.level - greatest(extract(epoch FROM now() - bucket.updated_at), 0) / :interval, 0) + 1"
+_FILL_BUCKET: Final = text(f"""
+    INSERT INTO login_buckets AS bucket (key, level, updated_at) VALUES (:key, 1, now())
+    ON CONFLICT (key) DO UPDATE SET level = {_LEVEL}, updated_at = now() WHERE {_LEVEL} <= :capacity
+    RETURNING true""")  # noqa: S608
+_EMPTY_BUCKET: Final = text("UPDATE login_buckets SET level = greatest(level - 1, 0) WHERE key = :key")
 
 
 def _digest(*parts: str) -> bytes:
