@@ -13,7 +13,8 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 class Mailbox:
     """An SMTP server that keeps what it takes, and answers as it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
+        self._options = {"hostname": "mail.test", "enable_SMTPUTF8": False} | options
         self.envelopes: list[Envelope] = []
         self.attempts = 0
         self.connections = 0
@@ -60,7 +61,7 @@ class Mailbox:
         self._transports.clear()
 
     def _protocol(self) -> SMTP:
-        return _Protocol(self, hostname="mail.test", enable_SMTPUTF8=False, loop=asyncio.get_running_loop())
+        return _Protocol(self, loop=asyncio.get_running_loop(), **self._options)
 
     def connected(self, transport: asyncio.Transport) -> None:
         self.connections += 1

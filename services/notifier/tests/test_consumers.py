@@ -22,7 +22,7 @@ from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox
 from .test_delivery import all_sent, delivering
-from .world import World, envelope, order_data
+from .world import World, envelope, holds, order_data
 
 
 @pytest.fixture
@@ -89,13 +89,9 @@ async def test_an_order_is_mailed_from_its_event_within_a_second(
         await publish(channel, registered(user_id))
         await eventually(lambda: counted(world, "contacts", 1))
         await publish(channel, ordered("placed", user_id, order_id))
-        await eventually(lambda: mailed(mailbox, 1), within=1.0)
+        await eventually(lambda: holds(len(mailbox.envelopes) == 1), within=1.0)
         await eventually(lambda: all_sent(world))
     assert str(order_id) in mailbox.to(f"{user_id}@example.com")[0]
-
-
-async def mailed(mailbox: Mailbox, count: int) -> bool:
-    return len(mailbox.envelopes) == count
 
 
 async def test_the_notification_after_the_response_is_mailed_once_however_often_its_event_is_delivered(

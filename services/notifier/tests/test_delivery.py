@@ -15,7 +15,7 @@ from notifier.delivery import deliver
 from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox
-from .world import World
+from .world import World, holds
 
 
 @asynccontextmanager
@@ -174,11 +174,11 @@ async def test_what_came_of_a_sending_is_remembered_while_the_database_is_away(
         mailbox.accepts.clear()
         async with delivering(settings) as health:
             await world.order("placed", user_id)
-            await eventually(lambda: _true(mailbox.attempts == 1))
+            await eventually(lambda: holds(mailbox.attempts == 1))
             await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
             await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
             mailbox.accepts.set()
-            await eventually(lambda: _true(len(mailbox.envelopes) == 1))
+            await eventually(lambda: holds(len(mailbox.envelopes) == 1))
             assert not (await health.ready())[0]
             await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
             await database.engine.dispose()
@@ -190,10 +190,6 @@ async def test_what_came_of_a_sending_is_remembered_while_the_database_is_away(
     assert len(mailbox.envelopes) == 2
 
 
-async def _true(value: bool) -> bool:
-    return value
-
-
 async def test_two_deliverers_send_each_mail_once_though_sending_takes_longer_than_a_lease(
     world: World, settings: NotifierSettings, mailbox: Mailbox
 ) -> None:
@@ -202,7 +198,7 @@ async def test_two_deliverers_send_each_mail_once_though_sending_takes_longer_th
     async with delivering(settings), delivering(settings):
         for _ in range(30):
             await world.order("placed", user_id)
-        await eventually(lambda: _true(mailbox.attempts == 8))
+        await eventually(lambda: holds(mailbox.attempts == 8))
         asyncio.get_running_loop().call_later(2.5 * settings.delivery_lease, mailbox.accepts.set)
         await eventually(lambda: all_sent(world))
     assert len(mailbox.envelopes) == 30
@@ -217,7 +213,7 @@ async def test_a_stop_finishes_what_is_being_sent_and_leaves_the_rest(
     for _ in range(10):
         await world.order("placed", user_id)
     async with delivering(settings):
-        await eventually(lambda: _true(mailbox.attempts == settings.smtp_connections))
+        await eventually(lambda: holds(mailbox.attempts == settings.smtp_connections))
         asyncio.get_running_loop().call_later(0.3, mailbox.accepts.set)
     assert await _settled(world, ["pending"] * 6 + ["sent"] * 4)
     assert len(mailbox.envelopes) == 4

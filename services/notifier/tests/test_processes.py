@@ -18,7 +18,7 @@ from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox
 from .test_consumers import counted, ordered, publish, registered
-from .world import World
+from .world import World, holds
 
 Start = Callable[[str], Awaitable[asyncio.subprocess.Process]]
 
@@ -70,14 +70,6 @@ async def channel(amqp_url: str) -> AsyncIterator[Channel]:
         yield await broker.wire(connection, confirms=True)
 
 
-async def reached(mailbox: Mailbox, *, attempts: int) -> bool:
-    return mailbox.attempts >= attempts
-
-
-async def mailed(mailbox: Mailbox, count: int) -> bool:
-    return len(mailbox.envelopes) >= count
-
-
 async def unsettled(world: World, count: int) -> bool:
     return (await world.states()).count("pending") == count
 
@@ -92,7 +84,7 @@ async def test_the_notification_after_the_response_survives_kill_9_of_consumer_a
     for user_id, order_id in people[:10]:
         await publish(channel, registered(user_id))
         await publish(channel, ordered("placed", user_id, order_id))
-    await eventually(lambda: reached(mailbox, attempts=1), within=30)
+    await eventually(lambda: holds(mailbox.attempts >= 1), within=30)
     await asyncio.gather(ended(consumer), ended(deliverer))
     mailbox.drop_connections()
     mailbox.accepts.set()
@@ -130,11 +122,11 @@ async def test_a_mail_whose_acceptance_was_not_recorded_goes_out_again_with_the_
     await world.order("placed", user_id)
     mailbox.accepts.clear()
     deliverer = await start("deliver")
-    await eventually(lambda: reached(mailbox, attempts=1), within=30)
+    await eventually(lambda: holds(mailbox.attempts >= 1), within=30)
     async with database.transaction() as session:
         await session.execute(text("SELECT 1 FROM deliveries FOR UPDATE"))
         mailbox.accepts.set()
-        await eventually(lambda: mailed(mailbox, 1))
+        await eventually(lambda: holds(len(mailbox.envelopes) == 1))
         await ended(deliverer)
     await start("deliver")
     await eventually(lambda: unsettled(world, 0), within=30)
@@ -149,7 +141,7 @@ async def test_sigterm_ends_a_deliverer_after_what_it_is_sending(world: World, m
     await world.order("placed", user_id)
     mailbox.accepts.clear()
     deliverer = await start("deliver")
-    await eventually(lambda: reached(mailbox, attempts=1), within=30)
+    await eventually(lambda: holds(mailbox.attempts >= 1), within=30)
     deliverer.terminate()
     asyncio.get_running_loop().call_later(0.5, mailbox.accepts.set)
     assert await asyncio.wait_for(deliverer.wait(), 30) == 0

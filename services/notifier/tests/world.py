@@ -76,3 +76,8 @@ def order_data(state: str, customer_id: UUID, order_id: UUID, **fields: Any) -> 
     }
     data = {"order_id": str(order_id), "customer_id": str(customer_id), "total": {"amount": 2468, "currency": "EUR"}}
     return data | extra.get(state, {}) | fields
+
+
+async def holds(condition: bool) -> bool:
+    """A condition on what is in memory, for `eventually`."""
+    return condition

@@ -1,10 +1,11 @@
 """Settings of notifier, beside those that every service has."""
 
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.utils import parseaddr
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from common.settings import ServiceSettings
 
@@ -32,9 +33,19 @@ class NotifierSettings(ServiceSettings):
     @classmethod
     def _an_address(cls, value: str) -> str:
         name, address = parseaddr(value)
-        if "@" not in Address(display_name=name, addr_spec=address).addr_spec:
-            raise ValueError("an address, as in Waybill <no-reply@example.com>")
+        try:
+            parsed = Address(display_name=name, addr_spec=address)
+        except (ValueError, IndexError, MessageError):
+            parsed = Address()
+        if not (parsed.username and parsed.domain):
+            raise ValueError("not an address, as in Waybill <no-reply@example.com>")
         return value
+
+    @model_validator(mode="after")
+    def _sign_in_encrypted(self) -> Self:
+        if self.smtp_username is not None and self.smtp_tls == "off":
+            raise ValueError("smtp_username needs smtp_tls: a password must not travel in clear")
+        return self
 
     @property
     def sender(self) -> Address:

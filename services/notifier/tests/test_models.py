@@ -1,0 +1,91 @@
+"""The rules of contacts and deliveries, and what the database itself refuses."""
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from common.database import new_id, utc_now
+from notifier.models import TITLES, Contact, Kind
+from notifier.outcomes import LONGEST_DELAY, MOST_ATTEMPTS, deferred
+from notifier.queries import ClaimedDelivery
+
+from .world import World
+
+
+def contact(**fields: object) -> Contact:
+    return Contact(
+        **({"user_id": new_id(), "version": 0, "erased": False, "order_updates": True, "welcome": True} | fields)
+    )
+
+
+def test_a_contact_learns_only_what_is_newer() -> None:
+    person = contact()
+    assert person.learn(version=2, name="Ann", email="ann@example.com")
+    assert not person.learn(version=2, name="Bob", email="bob@example.com")
+    assert not person.learn(version=1, name="Bob", email="bob@example.com")
+    assert (person.name, person.version, person.is_known) == ("Ann", 2, True)
+
+
+def test_an_erased_contact_learns_nothing_more() -> None:
+    person = contact(version=3, name="Ann", email="ann@example.com", order_updates=False)
+    person.erase(version=2)
+    assert (person.version, person.name, person.email, person.order_updates) == (3, None, None, True)
+    assert not person.learn(version=9, name="Ann", email="ann@example.com")
+    assert not person.is_known
+
+
+@pytest.mark.parametrize("kind", TITLES)
+def test_preferences_silence_what_they_name_and_never_security(kind: Kind) -> None:
+    assert contact().wants_mail(kind)
+    is_security = kind in {"password_changed", "verify_email", "reset_password"}
+    assert contact(order_updates=False, welcome=False).wants_mail(kind) == is_security
+
+
+def claimed(attempts: int) -> ClaimedDelivery:
+    return ClaimedDelivery(
+        new_id(), attempts, utc_now(), new_id(), new_id(), "welcome", None, {}, "Ann", "ann@example.com"
+    )
+
+
+def test_tries_grow_apart_up_to_an_hour_and_end_after_days() -> None:
+    delays = [deferred(claimed(attempt), "451 Later").retry_in for attempt in range(1, MOST_ATTEMPTS)]
+    assert 1.5 <= delays[0] <= 2.5
+    assert all(earlier < later for earlier, later in zip(delays[:8:2], delays[2:8:2], strict=False))
+    assert max(delays) <= 1.25 * LONGEST_DELAY
+    assert 3 < sum(delays) / 86400 < 5
+    last = deferred(claimed(MOST_ATTEMPTS), "451 Later")
+    assert (last.state, last.cause) == ("failed", "given up after 100 attempts: 451 Later")
+
+
+NOTIFICATION = (
+    "INSERT INTO notifications (id, user_id, kind, data, created_at) VALUES (gen_random_uuid(), gen_random_uuid(), "
+)
+IMPOSSIBLE = {
+    "UPDATE contacts SET name = NULL": "ck_contacts_whole",
+    "INSERT INTO contacts (user_id, version) VALUES (gen_random_uuid(), 1)": "ck_contacts_known",
+    "UPDATE contacts SET version = 0": "ck_contacts_known",
+    "UPDATE contacts SET erased = true": "ck_contacts_known",
+    NOTIFICATION + "'order_placed', '{}', now())": "ck_notifications_order_id",
+    NOTIFICATION + "'advertising', '{}', now())": "ck_notifications_kind",
+    "INSERT INTO notifications SELECT gen_random_uuid(), user_id, kind, order_id, data, created_at FROM notifications"
+    " WHERE order_id IS NOT NULL": "uq_notifications_order_id_kind",
+    "INSERT INTO notifications SELECT gen_random_uuid(), user_id, kind, order_id, data, created_at FROM notifications"
+    " WHERE kind = 'welcome'": "uq_notifications_welcome",
+    "INSERT INTO deliveries (id, notification_id, channel, state)"
+    " SELECT gen_random_uuid(), notification_id, channel, state FROM deliveries": "uq_deliveries_notification_id",
+    "UPDATE deliveries SET state = 'sent'": "ck_deliveries_settled",
+    "UPDATE deliveries SET settled_at = now()": "ck_deliveries_settled",
+    "UPDATE deliveries SET state = 'failed', settled_at = now()": "ck_deliveries_cause",
+    "UPDATE deliveries SET state = 'lost'": "ck_deliveries_state",
+    "UPDATE deliveries SET channel = 'pigeon'": "ck_deliveries_channel",
+}
+
+
+async def test_the_database_refuses_states_that_cannot_be(world: World) -> None:
+    user_id = new_id()
+    await world.registered(user_id, send_welcome=True)
+    await world.order("placed", user_id)
+    for change, constraint in IMPOSSIBLE.items():
+        with pytest.raises(IntegrityError, match=constraint):
+            async with world.database.transaction() as session:
+                await session.execute(text(change))

@@ -1,0 +1,158 @@
+"""Mails with a one-time link, whose secret users makes while the mail is being written."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from common.database import Database, new_id
+from common.http_client import ServiceClient
+from common.testing import eventually
+from notifier.channels.mail import MailChannel
+from notifier.composing import Composer
+from notifier.delivery import Deliverer
+from notifier.settings import NotifierSettings
+
+from .mailbox import Mailbox
+from .test_delivery import all_sent
+from .world import World, holds
+
+SECRET = "a-b_c=d/e+f"
+
+
+class Users:
+    """Answers as users' internal API does."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.asked: list[str] = []
+
+    async def issue(self, request: Request) -> Response:
+        self.asked.append(request.path_params["link_id"])
+        assert request.headers["Authorization"] == "Bearer a-token"
+        if self.status != 200:
+            return JSONResponse({"code": "away"}, status_code=self.status)
+        return JSONResponse({"token": SECRET, "email": "newest@example.com", "name": "Ann", "purpose": "verify_email"})
+
+
+class Token:
+    async def token(self) -> str:
+        return "a-token"
+
+    def forget(self, token: str) -> None:
+        raise AssertionError(token)
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+@pytest.fixture
+async def composer(users: Users, settings: NotifierSettings) -> AsyncIterator[Composer]:
+    app = Starlette(routes=[Route("/internal/secret-links/{link_id}", users.issue, methods=["POST"])])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
+        client = ServiceClient(http, "http://users", Token())
+        yield Composer(sender=settings.sender, public_url="https://waybill.test", users=client)
+
+
+@asynccontextmanager
+async def delivering(database: Database, composer: Composer, settings: NotifierSettings) -> AsyncIterator[None]:
+    stop, channel = asyncio.Event(), MailChannel(settings)
+    task = asyncio.create_task(Deliverer(database, composer, channel, slots=2, lease=timedelta(seconds=1)).run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 25)
+        await channel.close()
+
+
+async def requested(world: World, user_id: UUID, purpose: str) -> UUID:
+    link_id = new_id()
+    await world.event("users.secret_link.requested.v1", link_id=str(link_id), user_id=str(user_id), purpose=purpose)
+    return link_id
+
+
+@pytest.mark.parametrize(
+    ("purpose", "path", "word"),
+    [
+        ("verify_email", "/email-verifications/confirm", "verify"),
+        ("reset_password", "/password-resets/confirm", "password"),
+    ],
+)
+async def test_the_link_goes_to_the_address_that_users_made_it_for(
+    world: World,
+    database: Database,
+    composer: Composer,
+    settings: NotifierSettings,
+    users: Users,
+    mailbox: Mailbox,
+    purpose: str,
+    path: str,
+    word: str,
+) -> None:
+    user_id = new_id()
+    await world.registered(user_id, email="older@example.com")
+    link_id = await requested(world, user_id, purpose)
+    async with delivering(database, composer, settings):
+        await eventually(lambda: all_sent(world))
+    assert users.asked == [str(link_id)]
+    [text] = mailbox.to("newest@example.com")
+    assert f"https://waybill.test{path}?token=a-b_c%3Dd%2Fe%2Bf\r\n" in text
+    assert text.count("?token=") == 1
+    assert word in text
+
+
+async def test_the_secret_is_at_rest_nowhere(
+    world: World, database: Database, composer: Composer, settings: NotifierSettings
+) -> None:
+    user_id = new_id()
+    await world.registered(user_id)
+    await requested(world, user_id, "reset_password")
+    async with delivering(database, composer, settings):
+        await eventually(lambda: all_sent(world))
+    rows: list[Any] = [await world.rows(f"SELECT * FROM {table}") for table in ("notifications", "deliveries")]  # noqa: S608
+    assert "a-b_c" not in repr(rows)
+
+
+async def test_a_link_that_is_void_by_now_is_not_mailed(
+    world: World, database: Database, composer: Composer, settings: NotifierSettings, users: Users, mailbox: Mailbox
+) -> None:
+    user_id = new_id()
+    await world.registered(user_id)
+    await requested(world, user_id, "reset_password")
+    users.status = 404
+    async with delivering(database, composer, settings):
+        await eventually(lambda: _is(world, ["cancelled"]))
+    assert mailbox.envelopes == []
+
+
+async def test_while_users_is_away_links_wait_and_other_mails_go_out(
+    world: World, database: Database, composer: Composer, settings: NotifierSettings, users: Users, mailbox: Mailbox
+) -> None:
+    user_id = new_id()
+    await world.registered(user_id, email="ann@example.com")
+    users.status = 503
+    await requested(world, user_id, "reset_password")
+    async with delivering(database, composer, settings):
+        await eventually(lambda: holds(len(users.asked) == 1))
+        await world.order("placed", user_id)
+        await eventually(lambda: _is(world, ["pending", "sent"]))
+        users.status = 200
+        await eventually(lambda: all_sent(world))
+    assert len(mailbox.to("ann@example.com")) == 1
+    assert {delivery["attempts"] for delivery in await world.deliveries()} == {1}
+
+
+async def _is(world: World, states: list[str]) -> bool:
+    return await world.states() == states
