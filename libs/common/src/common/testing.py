@@ -85,7 +85,7 @@ async def private_database(migrations: Path) -> AsyncIterator[str]:
     name = f"t_{uuid.uuid4().hex}"
     try:
         template = await _template(admin, server, migrations)
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
         try:
             yield _on(server, name)
         finally:
