@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import os
+import sys
 from email.message import EmailMessage
 
 import click
@@ -33,12 +34,17 @@ def demo() -> None:
             say("booting the whole system (./dev up keeps it running)")
             detached(state, dataclasses.replace(options, owner=os.getpid()), quiet=True)
         say("signing up, ordering, and waiting for the e-mail")
-        show(asyncio.run(travel(control.call(state, "status"))), Console())
+        show(asyncio.run(travel(control.call(state, "status"))), _console())
     except LocalError as error:
         raise LocalError(str(error), log=f"{state.logs}/ (./dev logs)") from error
     finally:
         if started and is_up(state):
             stop(state)
+
+
+def _console() -> Console:
+    # Into a file or a pipe, nothing needs to wrap.
+    return Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def show(journey: Journey, console: Console) -> None:
