@@ -21,32 +21,48 @@ function envoy_on_request(handle)
   if well_formed(offered) then
     headers:replace("x-request-id", offered)
   end
-  if cors then
-    handle:streamInfo():dynamicMetadata():set(METADATA, "origin", headers:get("origin") or "")
-  end
+  handle:streamInfo():dynamicMetadata():set(METADATA, "origin", headers:get("origin") or "")
   -- Envoy has joined repeated ones; no single one holds a comma (RFC 7617, RFC 6750).
   if string.find(headers:get("authorization") or "", ",", 1, true) then
     handle:respond({[":status"] = "400"}, "")
   end
 end
 
--- A service answers for itself whether an origin is allowed; here only what it did not answer is completed.
-function envoy_on_response(handle)
-  if not cors then
-    return
+-- What Envoy refuses before it looks at a request as a whole (a NUL in its path, say) has no request id yet.
+local refused = 0
+local function give_request_id(handle)
+  refused = refused + 1
+  local id = handle:timestampString(EnvoyTimestampResolution.MICROSECOND) .. "-" .. refused
+  handle:headers():replace("x-request-id", id)
+  local body = handle:body()
+  if body ~= nil then
+    local text = string.gsub(body:getBytes(0, body:length()), '"request_id":null', '"request_id":"' .. id .. '"')
+    handle:headers():replace("content-length", body:setBytes(text))
   end
+end
+
+-- A service answers for itself whether an origin is allowed; here only what it did not answer is completed.
+local function add_cors(handle, origin)
   local headers = handle:headers()
   if headers:get("access-control-allow-origin") ~= nil then
     return
   end
-  local known = handle:streamInfo():dynamicMetadata():get(METADATA)
-  local origin = known and known["origin"]
-  if origin and origins[origin] then
+  if origins[origin] then
     headers:add("access-control-allow-origin", origin)
     headers:add("access-control-expose-headers", "X-Request-ID")
   end
   local vary = headers:get("vary")
   if vary == nil or not string.find(string.lower(vary), "origin", 1, true) then
     headers:add("vary", "Origin")
+  end
+end
+
+function envoy_on_response(handle)
+  local known = handle:streamInfo():dynamicMetadata():get(METADATA)
+  if cors then
+    add_cors(handle, known and known["origin"] or "")
+  end
+  if known == nil then
+    give_request_id(handle)
   end
 end

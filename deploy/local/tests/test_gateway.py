@@ -188,6 +188,25 @@ async def test_a_well_formed_request_id_is_kept_and_any_other_replaced(client: h
     problem(await client.get("/nothing", headers={"X-Request-ID": "mine"}), 404, "not_found")
 
 
+@pytest.mark.parametrize(
+    ("request_head", "expected"),
+    [
+        ("GET /orders/%00 HTTP/1.1\r\nHost: x", 400),
+        ("GET /orders HTTP/1.1", 400),
+        (f"GET /orders HTTP/1.1\r\nHost: x\r\nX-Long: {'x' * 70_000}", 431),
+    ],
+)
+async def test_what_is_refused_at_first_sight_is_a_problem_with_an_id_too(
+    echoing: Gateway, request_head: str, expected: int
+) -> None:
+    status, headers, body = await raw(echoing.port, f"{request_head}\r\n\r\n")
+    assert status == expected
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["vary"] == "origin"
+    assert json.loads(body)["status"] == expected
+    assert json.loads(body)["request_id"] == headers["x-request-id"]
+
+
 async def test_a_body_of_a_mebibyte_passes_and_one_byte_more_does_not(client: httpx.AsyncClient) -> None:
     assert (await client.post("/orders", content=b"x" * 1_048_576)).json()["length"] == 1_048_576
     problem(await client.post("/orders", content=b"x" * 1_048_577), 413, "payload_too_large")
