@@ -13,8 +13,6 @@ import pytest
 from common.testing import eventually
 from local.testing import StackUnderTest
 
-pytest_plugins = ["local.testing"]
-
 SKU = "E2E-LAMP"
 PRICE = {"amount": 4900, "currency": "EUR"}
 

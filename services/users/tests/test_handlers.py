@@ -61,7 +61,8 @@ async def test_two_who_take_each_others_address_at_once_end_without_a_deadlock(d
             return "taken"
         return "moved"
 
-    assert await asyncio.gather(take(ann, bob.email), take(bob, ann.email)) == ["taken", "taken"]
+    outcomes = set(await asyncio.gather(take(ann, bob.email), take(bob, ann.email)))
+    assert outcomes == {"taken"}
 
 
 async def test_promoting_tells_the_role_before(database: Database) -> None:

@@ -41,7 +41,8 @@ async def test_what_admins_do_is_403_for_others_before_the_body_is_looked_at(
 
 async def test_admins_list_accounts_newest_first_page_by_page(world: Any) -> None:
     people = [await world.sign_up() for _ in range(5)]
-    seen, cursor = [], ""
+    seen: list[Any] = []
+    cursor: str | None = ""
     while cursor is not None:
         answer = await world.public.get(f"/users?limit=2{cursor}", headers=world.bearer(admin=True))
         seen += answer.json()["items"]
