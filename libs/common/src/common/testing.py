@@ -56,8 +56,9 @@ def _on(server: str, database: str) -> str:
     return urlunsplit(urlsplit(server)._replace(path=f"/{database}"))
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _logs() -> None:
+    """For each test anew: one that tests logging leaves its own behind, and standard output belongs to commands."""
     configure_logging("test", "pytest", "warning")
 
 
