@@ -6,8 +6,9 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import Integer, bindparam, literal, select
 
-from common.driver import DriverPool
+from common.driver import DriverPool, DriverStatement
 
 
 @pytest.fixture
@@ -20,6 +21,15 @@ async def pool(postgres_server: str) -> AsyncIterator[DriverPool]:
 async def backend(pool: DriverPool) -> Any:
     [row] = await pool.fetch("SELECT pg_backend_pid() AS pid")
     return row["pid"]
+
+
+async def test_a_core_statement_runs_with_named_values_and_its_own_constants(pool: DriverPool) -> None:
+    statement = DriverStatement(
+        select((bindparam("left", type_=Integer()) - bindparam("right", type_=Integer()) + literal(10)).label("result"))
+    )
+    for left, right in ((5, 3), (3, 5)):
+        [row] = await pool.run(statement, left=left, right=right)
+        assert row["result"] == left - right + 10
 
 
 async def test_one_statement_after_the_other_runs_on_the_same_connection(pool: DriverPool) -> None:

@@ -19,6 +19,7 @@ from common.testing_tokens import TokenIssuer
 from orders import handlers
 from orders.app import create_app
 from orders.models import Money
+from orders.placing import group_inserts
 from orders.settings import OrdersSettings
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -46,7 +47,7 @@ async def database(settings: OrdersSettings) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def driver(settings: OrdersSettings) -> AsyncIterator[DriverPool]:
-    driver = DriverPool.open(settings)
+    driver = DriverPool(settings.database_url.get_secret_value(), size=3, timeout=10, name="orders-test-driver")
     yield driver
     await driver.close()
 
@@ -56,7 +57,7 @@ class Desk:
 
     def __init__(self, database: Database, driver: DriverPool) -> None:
         self.database = database
-        self.driver = driver
+        self.insert = group_inserts(driver)
         self.customer = new_id()
 
     async def stock(self, sku: str, amount: int = 4900, *, currency: str = "EUR", active: bool = True) -> None:
@@ -65,7 +66,7 @@ class Desk:
 
     async def place(self, *lines: tuple[str, int], **options: Any) -> Any:
         options = {"customer_id": self.customer} | options
-        return await handlers.place_order(self.database, self.driver, lines=lines, **options)
+        return await handlers.place_order(self.database, self.insert, lines=lines, **options)
 
     async def do(self, step: str, order_id: UUID, **options: Any) -> Any:
         """One of the handlers that change an order: confirm, ship, deliver or cancel."""

@@ -13,6 +13,7 @@ from common.database import new_id
 from common.idempotency import IdempotencyKey, IdempotencyKeyReused, RequestInFlight
 from common.logs import traced
 from common.testing import eventually
+from orders import queries
 from orders.errors import InactiveProduct, MixedCurrencies, TotalTooLarge, UnknownSku
 from orders.models import MAX_PRICE, MAX_TOTAL, Money
 
@@ -138,6 +139,22 @@ async def test_an_event_that_cannot_be_recorded_leaves_no_order(desk: Any) -> No
     with pytest.raises(asyncpg.CheckViolationError):
         await desk.place(("LAMP", 1), key=a_key())
     await assert_nothing_written(desk)
+
+
+async def test_orders_placed_at_once_stand_and_fall_each_for_itself(desk: Any) -> None:
+    """They go to the database in groups."""
+    await desk.stock("LAMP", 7)
+    await desk.stock("GONE", active=False)
+    attempts = [desk.place(("LAMP", n), ("LAMP", 1)) for n in range(1, 41)]
+    attempts[10:10] = [desk.place(("LAMP", 1), ("NONE", 1)), desk.place(("GONE", 1))]
+    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes[10:12]] == [UnknownSku, InactiveProduct]
+    placed = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    assert [order.total.amount for order in placed] == [7 * (n + 1) for n in range(1, 41)]
+    assert [await desk.count(table) for table in TABLES] == [40, 80, 40, 40]
+    for order in placed:
+        async with desk.database.transaction() as session:
+            assert await queries.order(session, order.id) == order
 
 
 async def test_orders_placed_one_after_the_other_sort_by_id(desk: Any) -> None:

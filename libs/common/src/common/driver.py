@@ -1,13 +1,31 @@
-"""Connections of the driver itself, for the one statement that is too hot for the ORM."""
+"""Connections of the driver itself, for the few statements that are too hot for SQLAlchemy to run."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
+from sqlalchemy import ClauseElement
+from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
 from common.database import driver_dsn
-from common.settings import ServiceSettings
+
+
+class DriverStatement:
+    """A statement made with SQLAlchemy Core and compiled once, as the driver takes it.
+
+    Values come back as asyncpg reads them: JSON is text.
+    """
+
+    def __init__(self, statement: ClauseElement) -> None:
+        compiled: Any = statement.compile(dialect=dialect.dialect())  # type: ignore[no-untyped-call]
+        self.text = str(compiled)
+        self._defaults: dict[str, Any] = compiled.params
+        self._names: Sequence[str] = compiled.positiontup or ()
+
+    def arguments(self, values: dict[str, Any]) -> list[Any]:
+        """By position, from the values of the statement's `bindparam`s."""
+        return [values[name] if name in values else self._defaults[name] for name in self._names]
 
 
 class DriverPool:
@@ -21,21 +39,12 @@ class DriverPool:
     leave unknown whether the statement took effect.
     """
 
-    def __init__(self, dsn: str, *, size: int, timeout: float, name: str) -> None:
-        self._dsn = dsn
+    def __init__(self, url: str, *, size: int, timeout: float, name: str) -> None:
+        self._dsn = driver_dsn(url)
         self._timeout = timeout
         self._name = name
         self._places = asyncio.Semaphore(size)
         self._idle: list[asyncpg.Connection] = []
-
-    @classmethod
-    def open(cls, settings: ServiceSettings) -> "DriverPool":
-        return cls(
-            driver_dsn(settings.database_url.get_secret_value()),
-            size=settings.database_pool_size,
-            timeout=settings.database_timeout,
-            name=f"{settings.service}-driver",
-        )
 
     async def fetch(self, statement: str, *arguments: Any) -> Sequence[asyncpg.Record]:
         async with asyncio.timeout(self._timeout), self._places:
@@ -50,6 +59,9 @@ class DriverPool:
                 raise
             self._idle.append(connection)
             return rows
+
+    async def run(self, statement: DriverStatement, **values: Any) -> Sequence[asyncpg.Record]:
+        return await self.fetch(statement.text, *statement.arguments(values))
 
     async def close(self) -> None:
         while self._idle:

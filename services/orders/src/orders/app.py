@@ -14,6 +14,7 @@ from common.tokens import TokenVerifier
 from common.web import create_api
 from orders import routes
 from orders.deps import State
+from orders.placing import group_inserts
 from orders.settings import OrdersSettings
 
 
@@ -32,13 +33,18 @@ def create_app(
             database = Database.open(settings)
             stack.push_async_callback(database.close)
             health.add("postgres", database.ping)
-            driver = DriverPool.open(settings)
+            driver = DriverPool(
+                database.dsn,
+                size=settings.driver_pool_size,
+                timeout=settings.database_timeout,
+                name="orders-api-driver",
+            )
             stack.push_async_callback(driver.close)
             if tokens is not None:
                 verifier = tokens
             else:
                 verifier = await stack.enter_async_context(token_verifier(settings, health))
-            yield State(database=database, driver=driver, tokens=verifier)
+            yield State(database=database, driver=driver, insert_order=group_inserts(driver), tokens=verifier)
 
     return create_api(
         settings,

@@ -12,6 +12,7 @@ from common.driver import DriverPool
 from common.errors import Forbidden
 from common.security import Guard, authenticate, require_scopes
 from common.tokens import Principal, TokenVerifier
+from orders.handlers import InsertOrder
 
 _STAFF: Final = ("staff", "admin")
 
@@ -21,21 +22,12 @@ class State(TypedDict):
 
     database: Database
     driver: DriverPool
+    insert_order: InsertOrder
     tokens: TokenVerifier
 
 
-def get_database(request: Request) -> Database:
-    database: Database = request.state.database
-    return database
-
-
-def get_driver(request: Request) -> DriverPool:
-    driver: DriverPool = request.state.driver
-    return driver
-
-
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with get_database(request).transaction() as session:
+    async with request.state.database.transaction() as session:
         yield session
 
 
@@ -61,12 +53,12 @@ class _OrderDesk(Guard):
         return principal
 
 
-DatabaseDep = Annotated[Database, Depends(get_database)]
-DriverDep = Annotated[DriverPool, Depends(get_driver)]
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 ReaderDep = Annotated[Principal, Depends(require_scopes("orders:read"))]
 WriterDep = Annotated[Principal, Depends(require_scopes("orders:write"))]
 signed_in: Final = Depends(authenticate)
+may_read: Final = Depends(require_scopes("orders:read"))
+may_write: Final = Depends(require_scopes("orders:write"))
 order_desk: Final = Depends(_OrderDesk(scopes=("orders:write",)))
 catalogue_staff: Final = Depends(Guard(scopes=("orders:write",), roles=_STAFF))

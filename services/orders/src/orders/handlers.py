@@ -5,7 +5,7 @@ transaction, is the exception. `customer_id` restricts a change to that customer
 versions that the caller has seen, None for any.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -15,22 +15,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common import outbox
 from common.database import Database, new_id, utc_now
-from common.driver import DriverPool
-from common.errors import AppError, PreconditionFailed, Unprocessable
+from common.errors import AppError, PreconditionFailed
 from common.idempotency import IdempotencyKey, RequestInFlight
+from common.logs import current_traceparent
 from orders import queries
 from orders.errors import InactiveProduct, MixedCurrencies, TotalTooLarge, UnknownSku
 from orders.events import OrderCancelled, OrderChanged, OrderConfirmed, OrderDelivered, OrderShipped
 from orders.models import MAX_TOTAL, Money, Order, OrderStatus, Product, TimelineEntry
-from orders.placing import insert_order
+from orders.placing import NewOrder
 from orders.queries import OrderView
 
 Expected = Collection[int] | None
+InsertOrder = Callable[[NewOrder], Awaitable[Sequence[Any]]]
+"""`placing.insert_orders` for one order."""
 
 
 async def place_order(
     database: Database,
-    driver: DriverPool,
+    insert: InsertOrder,
     *,
     customer_id: UUID,
     lines: Sequence[tuple[str, int]],
@@ -42,68 +44,64 @@ async def place_order(
     Raises `UnknownSku`, `InactiveProduct`, `MixedCurrencies` or `TotalTooLarge`; with a key, `IdempotencyKeyReused` or
     `RequestInFlight`.
     """
-    try:
-        order = await _place(driver, customer_id, lines, note, key)
-    except (Unprocessable, RequestInFlight):
-        if key is None:
-            raise
-        # Whatever the request would be told now: what counts is what it was told first.
-        async with database.transaction() as session:
-            earlier = await _placed_before(session, customer_id, key)
-        if earlier is None:
-            raise
-        return earlier
-    database.ring()
-    return order
-
-
-async def _place(
-    driver: DriverPool,
-    customer_id: UUID,
-    lines: Sequence[tuple[str, int]],
-    note: str | None,
-    key: IdempotencyKey | None,
-) -> OrderView:
     order_id = new_id()
-    # The id's own time (RFC 9562 §5.7), so that the order of ids is the order of times.
-    now = datetime.fromtimestamp((order_id.int >> 80) / 1000, UTC)
-    rows = await insert_order(
-        driver, order_id=order_id, customer_id=customer_id, lines=lines, note=note, key=key, now=now
-    )
-    if not rows[0]["placed"]:
-        raise _refusal(rows)
-    currency = rows[0]["price_currency"]
-    return OrderView(
+    new = NewOrder(
         id=order_id,
         customer_id=customer_id,
+        note=note,
+        # The id's own time (RFC 9562 §5.7), so that the order of ids is the order of times.
+        placed_at=datetime.fromtimestamp((order_id.int >> 80) / 1000, UTC),
+        lines=lines,
+        idempotency_key=key.value if key else None,
+        request_hash=key.request_hash if key else None,
+        event_id=new_id(),
+        traceparent=current_traceparent(),
+    )
+    priced = await insert(new)
+    if priced[0]["placed"]:
+        database.ring()
+        return _as_placed(new, priced)
+    if key is not None:
+        # Whatever the request would be told now: what counts is what it was told first.
+        async with database.transaction() as session:
+            if earlier := await _placed_before(session, customer_id, key):
+                return earlier
+    raise _refusal(priced)
+
+
+def _as_placed(new: NewOrder, priced: Sequence[Any]) -> OrderView:
+    currency = priced[0]["price_currency"]
+    return OrderView(
+        id=new.id,
+        customer_id=new.customer_id,
         status=OrderStatus.PLACED,
         lines=[
             {
-                "sku": row["sku"],
-                "name": row["name"],
-                "quantity": row["quantity"],
-                "unit_price": {"amount": row["price_amount"], "currency": currency},
+                "sku": line["sku"],
+                "name": line["name"],
+                "quantity": line["quantity"],
+                "unit_price": {"amount": line["price_amount"], "currency": currency},
             }
-            for row in rows
+            for line in priced
         ],
-        total=Money(sum(row["quantity"] * row["price_amount"] for row in rows), currency),
-        note=note,
+        total=Money(sum(line["quantity"] * line["price_amount"] for line in priced), currency),
+        note=new.note,
         version=1,
-        created_at=now,
-        updated_at=now,
+        created_at=new.placed_at,
+        updated_at=new.placed_at,
     )
 
 
-def _refusal(rows: Sequence[Any]) -> AppError:
+def _refusal(priced: Sequence[Any]) -> AppError:
     """Why nothing was placed, by the catalogue as the statement saw it."""
-    if unknown := [position for position, row in enumerate(rows) if row["name"] is None]:
+    if unknown := [position for position, row in enumerate(priced) if row["name"] is None]:
         return UnknownSku(unknown)
-    if inactive := [position for position, row in enumerate(rows) if not row["active"]]:
+    if inactive := [position for position, row in enumerate(priced) if not row["active"]]:
         return InactiveProduct(inactive)
-    currency = rows[0]["price_currency"]
-    if mixed := [position for position, row in enumerate(rows) if row["price_currency"] != currency]:
+    currency = priced[0]["price_currency"]
+    if mixed := [position for position, row in enumerate(priced) if row["price_currency"] != currency]:
         return MixedCurrencies(mixed)
-    if sum(row["quantity"] * row["price_amount"] for row in rows) > MAX_TOTAL:
+    if sum(row["quantity"] * row["price_amount"] for row in priced) > MAX_TOTAL:
         return TotalTooLarge()
     return RequestInFlight()
 

@@ -1,89 +1,98 @@
-"""Placing an order: one statement on the driver's connection, past the ORM for speed.
+"""Placing orders: one statement on the driver's connection, past the ORM for speed.
 
-It prices the lines from the catalogue and writes order, lines, timeline and outbox, or nothing. It is a transaction of
-its own. RATIO
+It prices the lines from the catalogue and writes orders, lines, timeline and outbox in a transaction of its own; an
+order that can't be placed is left out. RATIO
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from common.database import new_id
 from common.driver import DriverPool
 from common.events import rfc3339
-from common.idempotency import IdempotencyKey
-from common.logs import current_traceparent
+from common.grouping import GroupCommit
 from orders.events import OrderPlaced
 from orders.models import MAX_TOTAL, OrderStatus
+
+
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    id: UUID
+    customer_id: UUID
+    note: str | None
+    placed_at: datetime
+    lines: Sequence[tuple[str, int]]
+    """SKUs with quantities."""
+    idempotency_key: str | None
+    request_hash: bytes | None
+    event_id: UUID
+    traceparent: str | None
+
+    def values(self) -> tuple[Any, ...]:
+        """As `asked` takes them."""
+        at = rfc3339(self.placed_at)
+        facts = (self.id, self.customer_id, self.note, self.placed_at, at, self.idempotency_key, self.request_hash)
+        return (*facts, self.event_id, self.traceparent)
+
 
 # A key that another transaction is working on is not waited for: the try-lock says so, and ends with its transaction.
 _PLACE: Final = f"""
 WITH priced AS (
-    SELECT line.position, line.sku, line.quantity, product.name, product.price_amount, product.price_currency,
-           product.active
-    FROM unnest($6::text[], $7::integer[]) WITH ORDINALITY AS line (sku, quantity, position)
+    SELECT line.number, line.position, line.sku, line.quantity, product.name, product.price_amount,
+           product.price_currency, product.active
+    FROM unnest($1::integer[], $2::integer[], $3::text[], $4::integer[]) AS line (number, position, sku, quantity)
     LEFT JOIN products AS product USING (sku)
 ), summed AS (
-    SELECT sum(quantity * price_amount)::bigint AS total, min(price_currency) AS currency,
+    SELECT number, sum(quantity * price_amount)::bigint AS total, min(price_currency) AS currency,
            jsonb_agg(jsonb_build_object('sku', sku, 'name', name, 'quantity', quantity, 'unit_price',
                jsonb_build_object('amount', price_amount, 'currency', price_currency)) ORDER BY position) AS lines
-    FROM priced
+    FROM priced GROUP BY number
     HAVING bool_and(active IS TRUE) AND min(price_currency) = max(price_currency)
        AND sum(quantity * price_amount) <= {MAX_TOTAL}
+), asked AS MATERIALIZED (
+    SELECT * FROM unnest($5::uuid[], $6::uuid[], $7::text[], $8::timestamptz[], $9::text[], $10::text[], $11::bytea[],
+        $12::uuid[], $13::text[]) WITH ORDINALITY AS asked (id, customer_id, note, placed_at, placed_at_text, key,
+        hash, event_id, traceparent, number)
 ), placed AS (
     INSERT INTO orders (id, customer_id, status, total_amount, currency, note, version, created_at, updated_at,
                         idempotency_key, request_hash)
-    SELECT $1, $2, '{OrderStatus.PLACED}', total, currency, $3, 1, $4, $4, $8, $9 FROM summed
-    WHERE $8::text IS NULL OR pg_try_advisory_xact_lock(hashtextextended($2::uuid::text || $8, 0))
+    SELECT id, customer_id, '{OrderStatus.PLACED}', total, currency, note, 1, placed_at, placed_at, key, hash
+    FROM asked JOIN summed USING (number)
+    WHERE key IS NULL OR pg_try_advisory_xact_lock(hashtextextended(customer_id::text || key, 0))
     ON CONFLICT (customer_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id
 ), told AS (
-    SELECT jsonb_build_object('order_id', id, 'customer_id', $2::uuid, 'lines', lines,
-               'total', jsonb_build_object('amount', total, 'currency', currency), 'placed_at', $5::text) AS data
-    FROM placed CROSS JOIN summed
+    SELECT asked.*, jsonb_build_object('order_id', id, 'customer_id', customer_id, 'lines', lines,
+        'total', jsonb_build_object('amount', total, 'currency', currency), 'placed_at', placed_at_text) AS data
+    FROM placed JOIN asked USING (id) JOIN summed USING (number)
 ), new_lines AS (
     INSERT INTO order_lines (order_id, position, sku, name, quantity, unit_amount)
-    SELECT id, position, sku, name, quantity, price_amount FROM placed CROSS JOIN priced
-), new_entry AS (
+    SELECT id, position, sku, name, quantity, price_amount FROM told JOIN priced USING (number)
+), new_entries AS (
     INSERT INTO order_timeline (order_id, version, type, occurred_at, data)
-    SELECT $1, 1, '{OrderPlaced.type}', $4, data FROM told
-), new_event AS (
+    SELECT id, 1, '{OrderPlaced.type}', placed_at, data FROM told
+), new_events AS (
     INSERT INTO outbox (event_id, type, subject, version, occurred_at, data, traceparent)
-    SELECT $10::uuid, '{OrderPlaced.type}', $1::uuid::text, 1, $4, data, $11 FROM told
+    SELECT event_id, '{OrderPlaced.type}', id::text, 1, placed_at, data, traceparent FROM told
 )
-SELECT sku, quantity, name, price_amount, price_currency, active, EXISTS (SELECT FROM placed) AS placed
-FROM priced ORDER BY position
+SELECT sku, quantity, name, price_amount, price_currency, active, number IN (SELECT number FROM told) AS placed
+FROM priced ORDER BY number, position
 """  # noqa: S608 - what is put in are constants
 
 
-async def insert_order(
-    driver: DriverPool,
-    *,
-    order_id: UUID,
-    customer_id: UUID,
-    lines: Sequence[tuple[str, int]],
-    note: str | None,
-    key: IdempotencyKey | None,
-    now: datetime,
-) -> Sequence[Any]:
-    """The lines as the catalogue has them, in their order: `sku`, `quantity`, `name`, `price_amount`, `price_currency`,
-    `active` (null where there is no such product), each with whether the order was `placed`.
-
-    It was not where a line can't be sold, currencies differ, the total is too large, or the key is not free.
+async def insert_orders(driver: DriverPool, orders: Sequence[NewOrder]) -> Sequence[Sequence[Any]]:
+    """For each order its lines as the catalogue has them (nulls where there is no such product), and whether it was
+    `placed`: not so where a line can't be sold, currencies differ, the total is too large or the key is not free.
     """
-    rows: Sequence[Any] = await driver.fetch(
-        _PLACE,
-        order_id,
-        customer_id,
-        note,
-        now,
-        rfc3339(now),
-        [sku for sku, _ in lines],
-        [quantity for _, quantity in lines],
-        key.value if key else None,
-        key.request_hash if key else None,
-        new_id(),
-        current_traceparent(),
-    )
-    return rows
+    lines = [(n, at, *line) for n, order in enumerate(orders, 1) for at, line in enumerate(order.lines, 1)]
+    columns = zip(*(order.values() for order in orders), strict=True)
+    rows = iter(await driver.fetch(_PLACE, *zip(*lines, strict=True), *columns))
+    return [[next(rows) for _ in order.lines] for order in orders]
+
+
+def group_inserts(driver: DriverPool) -> GroupCommit[NewOrder, Sequence[Any]]:
+    """`insert_orders` for one order, which goes along with what else comes in meanwhile."""
+    return GroupCommit(partial(insert_orders, driver), size=32)

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 
 from common.errors import Forbidden
 from common.idempotency import IdempotencyKey
@@ -12,12 +12,12 @@ from common.web import ApiRouter, responses
 from common.web.headers import IdempotencyKeyHeader
 from orders import handlers, queries
 from orders.deps import (
-    DatabaseDep,
-    DriverDep,
     ReaderDep,
     SessionDep,
     WriterDep,
     catalogue_staff,
+    may_read,
+    may_write,
     order_desk,
     signed_in,
     visible_customer,
@@ -41,21 +41,20 @@ orders = ApiRouter(prefix="/orders", tags=["orders"])
 products = ApiRouter(prefix="/products", tags=["products"])
 
 
-@orders.post("", status_code=201, responses=responses(409))
+# The two routes that are called most read the request's state themselves: each dependency costs them 5 %.
+@orders.post("", status_code=201, dependencies=[may_write], responses=responses(409))
 async def place_order(
     body: PlaceOrder,
-    principal: WriterDep,
-    database: DatabaseDep,
-    driver: DriverDep,
+    request: Request,
     response: Response,
     *,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> OrderOut:
     """Prices come from the catalogue. Send an `Idempotency-Key` to be able to repeat the request safely."""
     order = await handlers.place_order(
-        database,
-        driver,
-        customer_id=principal.user_id,
+        request.state.database,
+        request.state.insert_order,
+        customer_id=request.state.principal.user_id,
         lines=[(line.sku, line.quantity) for line in body.lines],
         note=body.note,
         key=IdempotencyKey.of(idempotency_key, body),
@@ -87,11 +86,17 @@ async def list_orders(
     return page.page(rows, key=lambda order: (order.id,), item=OrderOut.model_validate)
 
 
-@orders.get("/{order_id}", response_model=OrderOut, responses=responses(404) | {304: {"description": "Not Modified"}})
+@orders.get(
+    "/{order_id}",
+    dependencies=[may_read],
+    response_model=OrderOut,
+    responses=responses(404) | {304: {"description": "Not Modified"}},
+)
 async def get_order(
-    order_id: UUID, principal: ReaderDep, session: SessionDep, response: Response, if_none_match: IfNoneMatch = None
+    order_id: UUID, request: Request, response: Response, if_none_match: IfNoneMatch = None
 ) -> OrderOut | Response:
-    order = await queries.order(session, order_id, customer_id=visible_customer(principal))
+    customer_id = visible_customer(request.state.principal)
+    order = await queries.read_order(request.state.driver, order_id, customer_id=customer_id)
     if is_unchanged(if_none_match, order.version):
         return Response(status_code=304, headers={"ETag": etag(order.version)})
     return _told(order, response)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from common.settings import ServiceSettings
 
@@ -12,3 +12,6 @@ class OrdersSettings(ServiceSettings):
 
     client_secret: SecretStr
     """Of orders' own OAuth client: it reads revocations at auth."""
+    database_pool_size: int = Field(default=3, ge=1, le=100)
+    driver_pool_size: int = Field(default=3, ge=1, le=100)
+    """Connections for placing and showing orders, beside those that SQLAlchemy holds: few, since more are slower."""
