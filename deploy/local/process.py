@@ -12,7 +12,8 @@ from collections.abc import Callable
 from local.failure import LocalError
 from local.program import Program, spawn
 
-READY_POLL_SECONDS = 0.1
+# Each question costs the process that it is put to, while it has enough to do with starting.
+READY_POLL_SECONDS = 0.2
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 BOOT_SECONDS = 120.0
 HOPELESS_DEATHS = 4  # in a row, while somebody waits for it to become ready
