@@ -70,6 +70,7 @@ def stack() -> Iterator[StackUnderTest]:
         under_test.dev("down")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):

@@ -10,7 +10,7 @@ from common.grouping import GroupCommit
 
 
 class Writer:
-    """Doubles numbers; a write takes until it is let go. 13 is refused, 0 loses the connection."""
+    """Doubles numbers; a write takes until it is let go. 13 is refused, 0 loses the connection, -1 takes too long."""
 
     def __init__(self, *, size: int = 8) -> None:
         self.groups: list[list[int]] = []
@@ -26,6 +26,8 @@ class Writer:
             raise asyncpg.CheckViolationError("13")
         if 0 in items:
             raise ConnectionResetError
+        if -1 in items:
+            raise TimeoutError
         return [item * 2 for item in items]
 
     async def all(self, *items: int) -> list[int | BaseException]:
@@ -77,6 +79,16 @@ async def test_a_lost_connection_is_everybodys_and_nothing_is_tried_twice() -> N
     outcomes = await writer.all(1, 0, 2)
     assert [type(outcome) for outcome in outcomes] == [ConnectionResetError] * 3
     assert len(writer.groups) == 1
+    assert await writer.group(4) == 8
+
+
+async def test_who_waited_while_a_group_ran_out_of_time_fails_with_it() -> None:
+    writer = Writer()
+    first = asyncio.create_task(writer.group(-1))
+    await writer.begun.wait()
+    outcomes = [*await writer.all(1, 2), *await asyncio.gather(first, return_exceptions=True)]
+    assert [type(outcome) for outcome in outcomes] == [TimeoutError] * 3
+    assert writer.groups == [[-1]]
     assert await writer.group(4) == 8
 
 

@@ -15,7 +15,8 @@ class GroupCommit(Generic[T, R]):
 
     There is no timer: a lone item is written at once, and under load a group is as large as what came in during the one
     before. Where the database refuses a group, its items are written one by one, so that one item's fault is its own.
-    Any other failure (a lost connection, no time left) is every member's: what became of the group is not known.
+    Any other failure (a lost connection, no time left) is every member's: what became of the group is not known. Those
+    who waited while a group ran out of time fail with it: nobody waits for longer than one write may take.
     """
 
     def __init__(self, write: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, size: int) -> None:
@@ -48,6 +49,9 @@ class GroupCommit(Generic[T, R]):
                     await self._settle([one])
             else:
                 _fail(group, error)
+        except TimeoutError as error:
+            _fail([*group, *self._waiting], error)
+            self._waiting = []
         except Exception as error:  # noqa: BLE001 - it is the callers' to handle
             _fail(group, error)
         else:
