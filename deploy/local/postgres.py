@@ -50,11 +50,13 @@ def url(state: State, port: int) -> str:
     return f"postgresql://{SUPERUSER}:{password}@{LOOPBACK}:{port}/postgres"
 
 
-def program(state: State, port: int) -> Program:
+def program(state: State, port: int, *, durable: bool) -> Program:
+    """Unless `durable`, commits do not wait for the disk; a killed process still loses nothing."""
     data = state.folder / "postgres"
     if not (data / "PG_VERSION").exists():
         _initialise(state, data)
-    settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+    durability = {} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    settings = [f"-c{name}={value}" for name, value in {**SETTINGS, **durability}.items()]
 
     async def ready() -> bool:
         return await answers(url(state, port))
