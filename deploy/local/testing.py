@@ -1,7 +1,7 @@
 """pytest plugin: the whole system, booted once for all tests that ask for `stack`.
 
 It is a stack of its own, with its own servers: tests stop and kill its processes, while other tests go on using
-the servers that `./dev test` booted for them. All tests that use it run in one xdist worker, in order.
+the servers that `./dev test` booted for them. Tests that use it take turns, whichever worker they run in.
 """
 
 import fcntl
@@ -56,8 +56,16 @@ class StackUnderTest:
         return done.stdout
 
 
+@pytest.fixture
+def stack(booted_stack: StackUnderTest) -> Iterator[StackUnderTest]:
+    """The whole system, ready, and this test's alone: tests of other workers that want it wait."""
+    with (booted_stack.folder / "turn.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield booted_stack
+
+
 @pytest.fixture(scope="session")
-def stack() -> Iterator[StackUnderTest]:
+def booted_stack() -> Iterator[StackUnderTest]:
     """The whole system, ready. `./dev test` stops it at the end; outside of it, this fixture does."""
     folder = stack_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,10 +76,3 @@ def stack() -> Iterator[StackUnderTest]:
     yield under_test
     if STACK_DIR not in os.environ:
         under_test.dev("down")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "stack" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("stack"))

@@ -110,15 +110,5 @@ async def test_the_notification_survives_kill_9_of(victim: str, stack: Any, cust
 
 
 def pid_of(status: dict[str, Any], name: str) -> int:
-    service, _, role = name.partition(":")
-    match service:
-        case "rabbitmq":
-            pid = status["broker"]["pid"]
-        case "postgres":
-            pid = status["postgres"]["pid"]
-        case "gateway":
-            pid = status["gateway_pid"]
-        case _:
-            processes = status["services"][service]["processes"]
-            pid = next(process["pid"] for process in processes if process["role"] == role)
-    return int(pid)
+    pids = {process["name"]: process["pid"] for process in status["processes"]}
+    return int(pids[name.replace(":", "-")])

@@ -52,7 +52,7 @@ def with_defaults(arguments: Sequence[str], *, slow: bool) -> list[str]:
     given = list(arguments)
     chosen = ["-p", "local.testing"]
     if not any(word.startswith(("-n", "--numprocesses", "--pdb", "--dist")) or word == "no:xdist" for word in given):
-        chosen += ["-n", WORKERS, "--dist", "loadgroup"]
+        chosen += ["-n", WORKERS, "--dist", "worksteal"]
     if not slow and not any(word == "-m" or word.startswith("-m=") for word in given):
         chosen += ["-m", "not slow"]
     return [*chosen, *given]

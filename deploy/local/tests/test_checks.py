@@ -91,7 +91,7 @@ async def test_all_checks_run_even_if_one_fails(tmp_path: Path) -> None:
 
 def test_tests_run_on_two_workers_without_the_slow_ones_unless_told_otherwise() -> None:
     chosen = with_defaults(["services/orders"], slow=False)
-    assert chosen == ["-p", "local.testing", "-n", "2", "--dist", "loadgroup", "-m", "not slow", "services/orders"]
+    assert chosen == ["-p", "local.testing", "-n", "2", "--dist", "worksteal", "-m", "not slow", "services/orders"]
     assert "-n" not in with_defaults(["-n0"], slow=False)
     assert "-m" not in with_defaults([], slow=True)
     assert with_defaults(["-m", "e2e"], slow=False).count("-m") == 1

@@ -34,8 +34,8 @@ class ServiceSettings(BaseSettings):
     log_level: str = "info"
     database_pool_size: int = Field(default=5, ge=1, le=100)
     database_pool_overflow: int = Field(default=0, ge=0, le=100)
-    database_timeout: float = Field(default=10.0, gt=0, le=60)
-    """Seconds to wait for a connection or an answer of the database before a request fails with 503."""
+    database_timeout: float = Field(default=6.0, gt=0, le=60)
+    """Seconds to wait for a connection, and again for an answer, before a request fails with 503 (so twice this)."""
     drain_seconds: float = Field(default=2.0, ge=0, le=30)
     """How long a stopping process goes on serving, not ready, so that balancers notice first."""
     outbox_retention_days: int = Field(default=30, ge=1, le=3650)
