@@ -51,11 +51,11 @@ def url(state: State, port: int) -> str:
 
 
 def program(state: State, port: int, *, durable: bool) -> Program:
-    """Unless `durable`, commits do not wait for the disk; a killed process still loses nothing."""
+    """Unless `durable`, commits do not wait for the disk: only a machine that loses power loses any."""
     data = state.folder / "postgres"
     if not (data / "PG_VERSION").exists():
         _initialise(state, data)
-    durability = {} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    durability = {} if durable else {"fsync": "off", "full_page_writes": "off"}
     settings = [f"-c{name}={value}" for name, value in {**SETTINGS, **durability}.items()]
 
     async def ready() -> bool:

@@ -71,6 +71,13 @@ class Mailbox:
 async def gateway(stack: StackUnderTest) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=50)
     async with httpx.AsyncClient(base_url=stack.status["gateway"], timeout=30, limits=limits) as client:
+
+        async def well() -> bool:
+            """Each service answers: the test before may have stopped or killed one."""
+            answers = [await client.get(path) for path in ("/sessions", "/me", "/orders", "/notifications")]
+            return all(answer.status_code == 401 for answer in answers)
+
+        await eventually(well, within=30)
         yield client
 
 
