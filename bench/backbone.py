@@ -1,6 +1,7 @@
 """The event backbone against its ceilings, measured in the same run: relay ÷ raw publish, consumer ÷ raw consume.
 
-Run by `./dev bench backbone`. Rounds are interleaved and medians compared, so that a drifting machine harms neither.
+Needs the servers that the tests use (`common.testing` names the variables); `./dev bench` does not run
+it yet. Rounds are interleaved and medians compared, so that a drifting machine harms neither.
 """
 
 import asyncio

@@ -14,6 +14,7 @@ from local.mail_server import MailServer
 from local.options import Options
 from local.process import Process
 from local.program import Program
+from local.progress import say
 from local.rabbitmq import RabbitMQ
 from local.services import ROLES, Addresses
 from local.state import State
@@ -46,6 +47,8 @@ class Stack:
             self.rabbitmq = RabbitMQ(state, find_broker(), passwords)
             for program in self.rabbitmq.programs():
                 self._add(program)
+        elif options.amqp_url is not None:
+            say(f"the broker of WAYBILL_AMQP_URL is used as it is; it must offer:\n{services.broker_requirements()}")
         if options.has("mail"):
             self.mail = MailServer(state)
             self._add(self.mail.program())

@@ -1,10 +1,7 @@
 """One order's way through the whole system."""
 
 import asyncio
-import time
 from typing import Any
-
-import httpx
 
 from common.testing import eventually
 
@@ -100,17 +97,14 @@ async def test_tokens_are_verified_by_every_service_without_asking_auth(stack: A
     await eventually(back)
 
 
-async def test_signing_out_everywhere_is_enforced_by_the_other_services_within_a_second(customer: Any) -> None:
+async def test_signing_out_everywhere_reaches_the_other_services_by_event(customer: Any) -> None:
     assert (await customer.get("/orders")).status_code == 200
     assert (await customer.get("/notifications")).status_code == 200
     answer = await customer.client.delete("/sessions", headers=customer.bearer)
     assert answer.status_code == 204, answer.text
-    started = time.monotonic()
 
     async def denied() -> bool:
         answers = [await customer.get("/orders"), await customer.get("/notifications"), await customer.get("/me")]
         return all(answer.status_code == 401 for answer in answers)
 
     await eventually(denied, within=5)
-    assert time.monotonic() - started < 5
-    assert isinstance(customer.client, httpx.AsyncClient)
