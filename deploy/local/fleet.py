@@ -46,16 +46,24 @@ class Fleet:
             )
         )
 
-    async def begin(self) -> None:
-        """Migrates each service's database, then starts one process of each of its roles."""
+    async def begin(self, broker: Process | None) -> None:
+        """Migrates each service's database, then starts one process of each of its roles.
+
+        The workers, who can do nothing without it, leave the processor to `broker` until that runs: none needs the
+        order, but all are ready sooner.
+        """
         async with asyncio.TaskGroup() as group:
             for service in ROLES:
                 group.create_task(self._begin(service))
+        if broker is not None:
+            await broker.until_running()
+        for service, role in self._roles:
+            if role != "api":
+                self._add(service, role)
 
     async def _begin(self, service: str) -> None:
         await migrate(self._state, self.addresses, service)
-        for role in ROLES[service]:
-            self._add(service, role)
+        self._add(service, "api")
 
     def start(self, members: Iterable[Member]) -> None:
         for member in members:

@@ -94,7 +94,7 @@ class Stack:
         passwords = {service: services.database_password(self.state, service) for service in ROLES}
         await ensure_databases(self.postgres_url, passwords)
         self.fleet = Fleet(self.state, addresses, self.gateway, self._record)
-        await self.fleet.begin()
+        await self.fleet.begin(self.servers.get("rabbitmq"))
         await asyncio.gather(*(self.fleet.until_serving([member]) for member in self.fleet.members()))
         users = self.fleet.members("users", "api")[0]
         self.admin = await ensure_admin(self.state, addresses, users.program.port)

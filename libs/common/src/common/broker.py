@@ -27,7 +27,7 @@ RETRY_TIERS: Final = ("5s", "1m", "10m")
 """Labels of the retry queues; the delays themselves are a setting."""
 
 _CONNECT_TIMEOUT: Final = 10.0
-_LONGEST_PAUSE: Final = 5.0
+_LONGEST_PAUSE: Final = 2.0
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ Roles name their code by import string, so that a relay never loads FastAPI, nor
 """
 
 import asyncio
+import gc
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -106,6 +107,7 @@ def _api(load: Any, target: str) -> click.Command:
     @_PORT
     @click.option("--internal-port", type=click.IntRange(1, 65535), help="Port of the endpoints for other services.")
     def api(host: str, port: int, internal_port: int | None) -> None:
+        gc.disable()  # until it serves: nearly all that a start makes stays, and looking for the rest is a fifth of it
         settings = load("api")
         server = import_module("common.server")
         health = Health()
@@ -121,6 +123,7 @@ def _worker(role: str, load: Any, target: str) -> click.Command:
     @_HOST
     @_PORT
     def worker(host: str, port: int) -> None:
+        gc.disable()  # as above
         settings = load(role)
         server = import_module("common.server")
         work = resolve("common.consumer:consume" if role == "consume" else target)

@@ -4,11 +4,16 @@ import logging
 import sys
 from typing import Any, Final, TextIO
 
-import structlog
+# Where rich is installed, structlog loads it for tracebacks that nobody here prints: a sixth of a process's start.
+_rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+import structlog  # noqa: E402
 
-from common.log_lines import Origin, add_name, escape_controls, scrub
-from common.request_log import request_log
-from common.trace import current_request_id, current_traceparent, traced
+if _rich is None:
+    del sys.modules["rich"]
+
+from common.log_lines import Origin, add_name, escape_controls, scrub  # noqa: E402
+from common.request_log import request_log  # noqa: E402
+from common.trace import current_request_id, current_traceparent, traced  # noqa: E402
 
 __all__ = ["configure_logging", "current_request_id", "current_traceparent", "traced"]
 

@@ -59,6 +59,7 @@ class Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
+        gc.enable()
 
 
 def serve_api(app: Any, health: Health, sockets: Sequence[socket.socket], *, drain_seconds: float) -> None:
