@@ -26,7 +26,7 @@ COMMANDS = {
     "lock": "local.commands.generate:lock",
     "contracts": "local.commands.generate:contracts",
     "ops": "local.commands.ops:ops",
-    "trace": "local.commands.later:trace",
+    "trace": "local.commands.trace:trace",
 }
 
 

@@ -1,18 +1,17 @@
 import asyncio
 import dataclasses
 import os
-import sys
 from email.message import EmailMessage
 
 import click
 from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from local import control
 from local.boot import detached
 from local.commands.lifecycle import is_up, stop
+from local.commands.trace import console, show_hops
 from local.failure import LocalError
 from local.journey import Journey, travel
 from local.options import read_options
@@ -34,7 +33,7 @@ def demo() -> None:
             say("booting the whole system (./dev up keeps it running)")
             detached(state, dataclasses.replace(options, owner=os.getpid()), quiet=True)
         say("signing up, ordering, and waiting for the e-mail")
-        show(asyncio.run(travel(control.call(state, "status"))), _console())
+        show(asyncio.run(travel(control.call(state, "status"))), console())
     except LocalError as error:
         raise LocalError(str(error), log=f"{state.logs}/ (./dev logs)") from error
     finally:
@@ -42,25 +41,9 @@ def demo() -> None:
             stop(state)
 
 
-def _console() -> Console:
-    # Into a file or a pipe, nothing needs to wrap.
-    return Console() if sys.stdout.isatty() else Console(width=120)
-
-
-def show(journey: Journey, console: Console) -> None:
-    order, first = journey.order, journey.hops[0].at
-    table = Table(title=f"Order {order['id']}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("time (UTC)", no_wrap=True)
-    table.add_column("after", justify="right", no_wrap=True)
-    table.add_column("where", style="cyan", no_wrap=True)
-    table.add_column("what")
-    for hop in journey.hops:
-        after = f"{(hop.at - first).total_seconds() * 1000:.0f} ms"
-        table.add_row(f"{hop.at:%H:%M:%S.%f}"[:-3], after, hop.where, Text(hop.what))
-    console.print()
-    console.print(table)
-    console.print()
-    console.print(Panel(_letter(journey.mail), title="the e-mail", title_align="left", expand=False))
+def show(journey: Journey, screen: Console) -> None:
+    show_hops(f"Order {journey.order['id']}", journey.hops, screen)
+    screen.print(Panel(_letter(journey.mail), title="the e-mail", title_align="left", expand=False))
 
 
 def _letter(mail: EmailMessage) -> Text:

@@ -11,14 +11,3 @@ def bench(name: str | None) -> None:
     """Benchmarks, as ratios against ceilings measured in the same run (not there yet)."""
     print(f"./dev bench{f' {name}' if name else ''}: no benchmark has been written yet", file=sys.stderr)
     sys.exit(2)
-
-
-@click.command()
-@click.argument("order_id")
-def trace(order_id: str) -> None:
-    """Prints one order's way through all services (not there yet)."""
-    print(
-        f"./dev trace {order_id}: not there yet; `./dev demo` prints the timeline of the order that it places",
-        file=sys.stderr,
-    )
-    sys.exit(2)
