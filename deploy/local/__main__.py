@@ -27,6 +27,7 @@ COMMANDS = {
     "contracts": "local.commands.generate:contracts",
     "ops": "local.commands.ops:ops",
     "trace": "local.commands.trace:trace",
+    "chaos": "local.commands.chaos:chaos",
 }
 
 

@@ -1,0 +1,52 @@
+"""Who dies when: SIGKILL for a random process of all, and for the servers now and then an operator's restart."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections import Counter
+
+from local import control
+from local.failure import LocalError
+from local.state import State
+
+SPARED = {"epmd"}  # Erlang's name server holds nothing of ours and is asked only when a node starts
+RESTARTABLE = {"postgres", "rabbitmq"}
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 6.0
+
+
+async def strike(state: State, until: asyncio.Event, tally: Counter[str]) -> None:
+    """Counts in `tally` what was done to whom."""
+    while not until.is_set():
+        status = await asyncio.to_thread(control.call, state, "status")
+        running = [one for one in status["processes"] if one["state"] == "running" and one["name"] not in SPARED]
+        if running:
+            victim = random.choice(running)  # noqa: S311 - nobody gains by guessing it
+            await _end(state, victim["name"], victim["pid"], tally)
+        pause = random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)  # noqa: S311 - likewise
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(until.wait(), pause)
+
+
+async def _end(state: State, name: str, pid: int, tally: Counter[str]) -> None:
+    if name in RESTARTABLE and random.random() < 0.5:  # noqa: S311 - likewise
+        await asyncio.to_thread(control.call, state, "restart", name)
+        tally[f"restart {name}"] += 1
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        tally[f"kill -9 {name}"] += 1
+
+
+async def until_all_run(state: State, within: float) -> None:
+    """Raises LocalError when a process does not come back."""
+    deadline = asyncio.get_running_loop().time() + within
+    while True:
+        status = await asyncio.to_thread(control.call, state, "status")
+        away = [one["name"] for one in status["processes"] if one["state"] != "running"]
+        if not away:
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            raise LocalError(f"not running again within {within:.0f} s: {', '.join(away)}")
+        await asyncio.sleep(0.5)
