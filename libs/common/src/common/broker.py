@@ -20,7 +20,13 @@ from common.events import exchange_of
 
 log = structlog.get_logger(__name__)
 
-BROKER_ERRORS: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, asyncio.InvalidStateError)
+BROKER_ERRORS: Final = (
+    aiormq.exceptions.AMQPError,
+    aiormq.exceptions.ChannelInvalidStateError,  # a plain RuntimeError: what is asked of a channel that is closed
+    OSError,
+    TimeoutError,
+    asyncio.InvalidStateError,
+)
 """What a broken connection, channel or broker raises."""
 
 RETRY_TIERS: Final = ("5s", "1m", "10m")
