@@ -17,6 +17,28 @@ SKU = "E2E-LAMP"
 PRICE = {"amount": 4900, "currency": "EUR"}
 
 
+Tell = Callable[[object], None]
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """What was counted, for the summary at the end of the run, whichever worker counted it."""
+
+    def note(counted: object) -> None:
+        request.node.user_properties.append(("counted", f"{request.node.name}: {counted}"))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    counted = [value for report in reports if report.when == "call" for _, value in report.user_properties]
+    if counted:
+        terminalreporter.section("counted")
+        for line in counted:
+            terminalreporter.write_line(line)
+
+
 @dataclass
 class Person:
     """Somebody signed in at the gateway."""

@@ -1,0 +1,108 @@
+"""Three RabbitMQ nodes of one cluster on this machine, each of which a test may kill and start again."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from common.testing import eventually
+from local.broker import find_broker
+from local.definitions import ADMINISTRATOR
+from local.process import Process
+from local.rabbitmq import RabbitMQ
+from local.state import State, find_state
+
+NODES = 3
+FORMATION = "cluster_formation.peer_discovery_backend = classic_config\n"
+
+
+class Cluster:
+    """`nodes` by their names, as Erlang knows them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes: dict[str, Process] = {}
+        self.servers: list[RabbitMQ] = []
+        names = [f"node{number}@localhost" for number in range(NODES)]
+        for name in names:
+            state = State(find_state().checkout, folder / name.partition("@")[0])
+            state.make()
+            if self.servers:
+                # The same cookie, and the same administrator.
+                shutil.copytree(self.servers[0].state.secrets, state.secrets, dirs_exist_ok=True)
+            server = RabbitMQ(state, find_broker(), {})
+            epmd, node = server.programs()
+            if not self.servers:
+                self.epmd = Process(epmd, role="server")
+                epmd_port = str(server.epmd_port)
+            peers = (f"cluster_formation.classic_config.nodes.{n} = {peer}\n" for n, peer in enumerate(names, 1))
+            with (server.folder / "rabbitmq.conf").open("a") as configuration:
+                configuration.write(FORMATION + "".join(peers))
+            own = {"RABBITMQ_NODENAME": name, "ERL_EPMD_PORT": epmd_port}
+            program = dataclasses.replace(node, name=name, environment={**node.environment, **own})
+            self.nodes[name] = Process(program, role="server")
+            self.servers.append(server)
+
+    @property
+    def ports(self) -> list[int]:
+        return [server.port for server in self.servers]
+
+    @property
+    def amqp_url(self) -> str:
+        return self.servers[0].amqp_url
+
+    async def start(self) -> None:
+        """One after the other: nodes that start at once may each found a cluster of its own."""
+        self.epmd.start()
+        await self.epmd.until_running()
+        for process in self.nodes.values():
+            process.start()
+            await process.until_running()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(process.stop() for process in self.nodes.values()))
+        await self.epmd.stop()
+
+    async def kill(self, node: str) -> None:
+        """Its supervisor starts it again."""
+        pid = self.nodes[node].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+
+    async def queue(self, name: str) -> dict[str, Any]:
+        """What a node that answers tells of the queue: `leader`, `members`, `online` and more."""
+        for server in self.servers:
+            with contextlib.suppress(httpx.TransportError):
+                async with httpx.AsyncClient(base_url=server.management_url, timeout=5) as client:
+                    answer = await client.get(f"/api/queues/%2F/{name}", auth=(ADMINISTRATOR, server.password))
+                if answer.status_code == 200:
+                    found: dict[str, Any] = answer.json()
+                    return found
+        return {}
+
+    async def leader(self, queue: str, *, other_than: str | None = None) -> str:
+        """The node that leads the queue, once all its members are there."""
+
+        async def known() -> str | None:
+            found = await self.queue(queue)
+            leader = found.get("leader")
+            whole = len(found.get("online", ())) == NODES == len(found.get("members", ()))
+            return leader if leader and leader != other_than and whole else None
+
+        return str(await eventually(known, within=90))
+
+
+@contextlib.asynccontextmanager
+async def cluster_in(folder: Path) -> AsyncIterator[Cluster]:
+    cluster = Cluster(folder)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
