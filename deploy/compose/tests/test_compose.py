@@ -16,7 +16,6 @@ IMAGES = {
     "axllent/mailpit:v1",
     "prom/prometheus:v3.5.0",
     "grafana/grafana:12.2.0",
-    "jaegertracing/jaeger:2.11.0",
     *(f"waybill/{service}" for service in ROLES),
 }
 

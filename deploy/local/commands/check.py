@@ -52,6 +52,7 @@ def all_checks(state: State, migrated: Sequence[str]) -> list[tuple[str, Check]]
         ("locks", locks_agree(root)),
         *((f"migrations of {service}", _drift(state, service)) for service in migrated),
         ("contracts", command("-m", "local.contracts", "--check", folder=root)),
+        ("migrations expand", command("-m", "local.contracting", root, folder=root)),
         ("manifests", command("-m", "local.manifests", root, folder=root)),
     ]
 
