@@ -14,6 +14,8 @@ IMAGES = {
     "rabbitmq:4-management",
     "envoyproxy/envoy:v1.40-latest",
     "axllent/mailpit:v1",
+    "prom/prometheus:v3.5.0",
+    "grafana/grafana:12.2.0",
     *(f"waybill/{service}" for service in ROLES),
 }
 

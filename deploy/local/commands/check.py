@@ -25,7 +25,7 @@ SOURCES = ("libs/common", "services", "deploy/local", "tests")
 
 @click.command()
 def check() -> None:
-    """Format, lint, types, layer rules, locks, contract drift, migrations drift. Runs all, shows all failures."""
+    """Format, lint, types, layers, locks, contracts, migrations, manifests. Runs all, shows all failures."""
     base = find_state()
     state = State(base.checkout, base.folder / "check")
     state.make()
@@ -52,6 +52,8 @@ def all_checks(state: State, migrated: Sequence[str]) -> list[tuple[str, Check]]
         ("locks", locks_agree(root)),
         *((f"migrations of {service}", _drift(state, service)) for service in migrated),
         ("contracts", command("-m", "local.contracts", "--check", folder=root)),
+        ("migrations expand", command("-m", "local.contracting", root, folder=root)),
+        ("manifests", command("-m", "local.manifests", root, folder=root)),
     ]
 
 

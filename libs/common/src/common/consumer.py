@@ -14,11 +14,12 @@ import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 from pydantic import BaseModel
 
 from common import broker, parked
-from common.database import Database
+from common.backlog import parked_measured
+from common.database import Database, utc_now
 from common.events import Undecodable, decode
 from common.handlers import Handlers, Received
 from common.health import Health
@@ -29,6 +30,12 @@ from common.settings import ServiceSettings
 log = structlog.get_logger(__name__)
 
 HANDLED: Final = Counter("waybill_consumer_messages_total", "Deliveries by what became of them.", ["outcome"])
+RETRIES: Final = Counter("waybill_consumer_retries_total", "Messages sent to a retry queue, by its delay.", ["tier"])
+LAG: Final = Histogram(
+    "waybill_consumer_lag_seconds",
+    "From an event's occurrence to the commit of its effect.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600),
+)
 
 PREFETCH: Final = 300
 BATCH: Final = 100
@@ -41,7 +48,8 @@ async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event
     """The `consume` role: runs until `stop`, through any outage of either side."""
     database = Database.open(settings, role="consume")
     try:
-        await Consumer(settings, database, handlers, health).run(stop)
+        async with parked_measured(database.dsn, f"{settings.service}-consume-backlog"):
+            await Consumer(settings, database, handlers, health).run(stop)
     finally:
         await database.close()
 
@@ -138,6 +146,7 @@ class Consumer:
     async def _take(self, batch: Sequence[DeliveredMessage]) -> None:
         """The batch in one transaction: inbox, effects, and what must be parked at once."""
         events: list[Received[BaseModel]] = []
+        taken: list[Received[BaseModel]] = []
         unreadable: list[tuple[DeliveredMessage, str]] = []
         for message in batch:
             if message.routing_key == f"{self._queue}.parked":
@@ -156,6 +165,7 @@ class Consumer:
                 if event.id in new:
                     new.discard(event.id)
                     await self._handlers.handle(session, event)
+                    taken.append(event)
                     HANDLED.labels("taken").inc()
                 else:
                     HANDLED.labels("duplicate").inc()
@@ -163,6 +173,9 @@ class Consumer:
                 await parked.park(session, self._queue, message, cause, attempts=_attempt(message))
                 HANDLED.labels("parked").inc()
                 log.error("message parked", queue=self._queue, cause=cause)
+        now = utc_now()
+        for event in taken:
+            LAG.observe(max(0.0, (now - event.time).total_seconds()))
 
     async def _take_alone(self, message: DeliveredMessage, publisher: Channel) -> None:
         try:
@@ -193,6 +206,7 @@ class Consumer:
             timeout=30,
         )
         HANDLED.labels("retried").inc()
+        RETRIES.labels(broker.RETRY_TIERS[attempt]).inc()
 
 
 async def _next_batch(deliveries: asyncio.Queue[DeliveredMessage], *until: asyncio.Event) -> list[DeliveredMessage]:

@@ -9,12 +9,15 @@ from typing import Final
 
 import httpx
 import structlog
+from prometheus_client import Gauge
 
 from common.errors import Unavailable
 from common.keys import UnusableKey, VerificationKey, parse_jwk
 from common.single_flight import SingleFlight
 
 log = structlog.get_logger(__name__)
+
+FETCHED: Final = Gauge("waybill_jwks_fetched_timestamp_seconds", "When auth's keys were last fetched; 0 for never.")
 
 _FETCH_WITHIN: Final = 3.0
 _MAX_BYTES: Final = 65_536
@@ -101,6 +104,7 @@ class JwksClient:
             raise Unavailable("The authorization server's keys cannot be had") from error
         if keys.keys() != self._keys.keys():
             log.info("signing keys changed", kids=sorted(keys))
+        FETCHED.set_to_current_time()
         self._keys = keys
         self._max_age = min(max(int(max_age[1]), 10), 86_400) if max_age else _DEFAULT_MAX_AGE
         for kid in keys.keys() & self._missing.keys():

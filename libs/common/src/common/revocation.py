@@ -13,9 +13,11 @@ from typing import Final, NamedTuple
 
 import structlog
 from aiormq.abc import DeliveredMessage
+from prometheus_client import Histogram
 from pydantic import BaseModel, ValidationError
 
 from common import broker
+from common.database import utc_now
 from common.errors import Unavailable
 from common.events import Undecodable, decode, exchange_of
 from common.http_client import ServiceClient
@@ -28,6 +30,11 @@ SESSION_REVOKED: Final = "auth.session.revoked.v1"
 SUBJECT_REVOKED: Final = "auth.subject.revoked.v1"
 KEYS_CHANGED: Final = "auth.keys.changed.v1"
 
+LAG: Final = Histogram(
+    "waybill_revocation_lag_seconds",
+    "From a revocation at auth to its denial here.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 300),
+)
 _WITHOUT_BROKER: Final = 5.0
 _RETRY: Final = 1.0
 
@@ -176,6 +183,7 @@ class RevocationFeed:
                 self._denylist.revoke_subject(SubjectRevoked.model_validate_json(event.data))
             else:
                 self._on_keys_changed()
+            LAG.observe(max(0.0, (utc_now() - event.time).total_seconds()))
         except (Undecodable, ValidationError) as error:
             log.error("revocation not understood", error=type(error).__name__)  # noqa: TRY400 - no payload in logs
 

@@ -1,0 +1,99 @@
+"""Which migrations the version that still runs could not live with: `python -m local.contracting CHECKOUT` prints them.
+
+While a service is rolled out, and after it is rolled back, the old version works with the new database. So a migration
+only expands: it is read as source, its operations and the SQL in its strings, and what takes away or narrows is
+refused. A revision that does so in its turn, once no version uses the thing any more, says why: `contracts = "reason"`.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+MARK = "contracts"
+OUT = 'stop using it in one release, drop it in a later one, marked `contracts = "no version reads it since …"`'
+NULLS = "add it with a server default, or nullable first: the version that runs writes no value for it"
+NARROW = "add a new column, write both, move the readers, then drop the old one, each in a release of its own"
+SQL = (
+    (r"\bDROP\s+(TABLE|COLUMN|VIEW)\b", OUT),
+    (r"\bALTER\s+TABLE\s+(ONLY\s+)?\S+\s+DROP\s+(?!CONSTRAINT|COLUMN)", OUT),
+    (r"\bRENAME\s+(TO|COLUMN)\b", NARROW),
+    (r"\bSET\s+NOT\s+NULL\b", NULLS),
+    (r"\bADD\s+COLUMN\b(?=[^,;]*\bNOT\s+NULL\b)(?![^,;]*\b(DEFAULT|GENERATED)\b)", NULLS),
+    (r"\bALTER\s+(COLUMN\s+)?\S+\s+(SET\s+DATA\s+)?TYPE\b", NARROW),
+)
+# Of Alembic, with the words that make them harmful; none means always.
+OPERATIONS: dict[str, tuple[frozenset[str], str]] = {
+    "drop_table": (frozenset(), OUT),
+    "drop_column": (frozenset(), OUT),
+    "rename_table": (frozenset(), NARROW),
+    "alter_column": (frozenset({"new_column_name", "type_"}), NARROW),
+}
+
+
+def complaints(checkout: Path) -> Iterator[str]:
+    for file in sorted(checkout.glob("services/*/migrations/versions/*.py")):
+        module = ast.parse(file.read_text())
+        if not _marked(module):
+            for line, what, advice in _harmful(module):
+                yield f"{file.relative_to(checkout)}:{line}: {what}: the running version breaks. Instead, {advice}."
+
+
+def _marked(module: ast.Module) -> bool:
+    """Whether it says why it may: a reason, not an empty text."""
+    return any(
+        isinstance(statement, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == MARK for target in statement.targets)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+        and len(statement.value.value.split()) > 1
+        for statement in module.body
+    )
+
+
+def _harmful(module: ast.Module) -> Iterator[tuple[int, str, str]]:
+    """Line, what, and what to do instead. `downgrade` is another matter: nobody runs it beside a running version."""
+    for statement in module.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "downgrade":
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                yield from _operation(node, node.func.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for pattern, advice in SQL:
+                    if found := re.search(pattern, node.value, re.IGNORECASE):
+                        yield node.lineno, " ".join(found.group().split()), advice
+
+
+def _operation(call: ast.Call, name: str) -> Iterator[tuple[int, str, str]]:
+    words = {word.arg for word in call.keywords}
+    if name in OPERATIONS:
+        harmful, advice = OPERATIONS[name]
+        if not harmful or harmful & words:
+            yield call.lineno, name, advice
+    refuses_null = any(
+        word.arg == "nullable" and isinstance(word.value, ast.Constant) and word.value.value is False
+        for node in ast.walk(call)
+        if isinstance(node, ast.Call)
+        for word in node.keywords
+    )
+    if name == "alter_column" and refuses_null:
+        yield call.lineno, "alter_column to NOT NULL", NULLS
+    if name == "add_column" and refuses_null and not _has_default(call):
+        yield call.lineno, "add_column that is NOT NULL without a server default", NULLS
+
+
+def _has_default(call: ast.Call) -> bool:
+    return any(
+        (isinstance(node.func, ast.Attribute) and node.func.attr in {"Identity", "Computed"})
+        or any(word.arg == "server_default" for word in node.keywords)
+        for node in ast.walk(call)
+        if isinstance(node, ast.Call)
+    )
+
+
+if __name__ == "__main__":
+    found = list(complaints(Path(sys.argv[1])))
+    print("\n".join(found))
+    sys.exit(1 if found else 0)

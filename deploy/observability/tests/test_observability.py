@@ -1,0 +1,75 @@
+"""Rules and dashboards ask for what the processes really export, and alerts lead to a section of the runbook."""
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+OBSERVABILITY = Path(__file__).parents[1]
+OPERATIONS = OBSERVABILITY.parents[1] / "docs" / "operations.md"
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((OBSERVABILITY / "prometheus" / "rules.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+DASHBOARDS = {file.stem: json.loads(file.read_text()) for file in OBSERVABILITY.glob("grafana/dashboards/*.json")}
+# What the roles are made of, as far as it measures.
+MEASURING = (
+    "common.telemetry",
+    "common.relay",
+    "common.consumer",
+    "common.jwks",
+    "common.revocation",
+    "notifier.delivery",
+)
+OURS = re.compile(r"\b(?:waybill|http|process)_\w+")
+PROMETHEUS_OWN = {"up"}
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
+
+
+@pytest.fixture(scope="module")
+def exported() -> set[str]:
+    for module in MEASURING:
+        import_module(module)
+    return {metric.name + suffix for metric in REGISTRY.collect() for suffix in SUFFIXES.get(metric.type, ())}
+
+
+def names(expression: str) -> set[str]:
+    recorded = {rule["record"] for rule in RULES if "record" in rule}
+    for name in recorded:
+        expression = expression.replace(name, "")
+    return set(OURS.findall(expression))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
+def test_a_rule_asks_for_metrics_that_are_exported(rule: dict[str, Any], exported: set[str]) -> None:
+    found = names(rule["expr"])
+    assert found or rule["expr"].startswith(("up{", "service:"))
+    assert found <= exported
+
+
+@pytest.mark.parametrize("board", DASHBOARDS)
+def test_a_dashboard_asks_for_metrics_that_are_exported(board: str, exported: set[str]) -> None:
+    expressions = [target["expr"] for panel in DASHBOARDS[board]["panels"] for target in panel["targets"]]
+    assert len(expressions) >= 8
+    assert set().union(*map(names, expressions)) <= exported
+
+
+def test_every_metric_of_ours_is_on_a_dashboard(exported: set[str]) -> None:
+    shown = " ".join(str(board["panels"]) for board in DASHBOARDS.values())
+    bases = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in exported if name.startswith("waybill_")}
+    assert {base for base in bases if base not in shown} <= {"waybill_deliveries_oldest_age_seconds"}
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if "alert" in rule], ids=lambda rule: rule["alert"])
+def test_an_alert_leads_to_a_section_of_the_runbook(rule: dict[str, Any]) -> None:
+    page, _, section = rule["annotations"]["runbook_url"].partition("#")
+    assert page == "docs/operations.md"
+    titles = re.findall(r"^#+ (.+)$", OPERATIONS.read_text(), re.MULTILINE)
+    assert section in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert rule["labels"]["severity"] in {"page", "ticket"}
