@@ -1,4 +1,4 @@
-"""Finds a RabbitMQ to run: the system's, else Debian's packages unpacked into a cache."""
+"""Finds a RabbitMQ to run: the system's, else Debian's packages unpacked into a cache, else a container's."""
 
 import glob
 import os
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local import debian
+from local import containers, debian
 from local.failure import LocalError
 
 SYSTEM_SERVERS = (
@@ -16,7 +16,7 @@ SYSTEM_SERVERS = (
     "/usr/local/opt/rabbitmq/sbin/rabbitmq-server",
 )
 ADVICE = """\
-RabbitMQ is needed, and neither it nor a way to unpack it was found. Install it with
+RabbitMQ is needed, and neither it nor packages to unpack nor a running docker or podman was found. Install it with
   Debian, Ubuntu:  sudo apt-get install rabbitmq-server
   Fedora:          sudo dnf install rabbitmq-server
   macOS:           brew install rabbitmq
@@ -25,32 +25,45 @@ or let WAYBILL_AMQP_URL name a server."""
 
 
 @dataclass(frozen=True)
-class Broker:
-    """How to start it: absolute paths of the start script and of Erlang's name server."""
+class Programs:
+    """Absolute paths of the start script and of Erlang's name server."""
 
     server: str
     epmd: str
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_broker() -> Broker:
-    found = _system_broker()
-    if found is not None:
-        return found
-    if debian.is_debian():
-        return _unpacked_broker()
+@dataclass(frozen=True)
+class Container:
+    """An engine that has the image."""
+
+    engine: str
+
+
+def find_broker() -> Programs | Container:
+    """Raises LocalError that says what to install."""
+    if (programs := find_programs()) is not None:
+        return programs
+    if (engine := containers.find_engine()) is not None:
+        containers.pull(engine)
+        return Container(engine)
     raise LocalError(ADVICE)
 
 
-def _system_broker() -> Broker | None:
+def find_programs() -> Programs | None:
+    """The system's, or else its packages'."""
+    return _system_programs() or (_unpacked_programs() if debian.is_debian() else None)
+
+
+def _system_programs() -> Programs | None:
     servers = sorted(path for pattern in SYSTEM_SERVERS for path in glob.glob(pattern))  # noqa: PTH207 - absolute
     erl = shutil.which("erl")
     if not servers or erl is None:
         return None
-    return Broker(server=servers[-1], epmd=_epmd_beside(Path(erl).resolve().parent))
+    return Programs(server=servers[-1], epmd=_epmd_beside(Path(erl).resolve().parent))
 
 
-def _unpacked_broker() -> Broker:
+def _unpacked_programs() -> Programs:
     tree = debian.unpacked("rabbitmq-server", family="erlang-")
     erlang = tree / "usr/lib/erlang/bin"
     server = next((tree / "usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))
@@ -59,7 +72,7 @@ def _unpacked_broker() -> Broker:
         "RABBITMQ_HOME": str(server.parents[1]),
         "LD_LIBRARY_PATH": debian.library_path(tree),
     }
-    return Broker(server=str(server), epmd=_epmd_beside(erlang), environment=environment)
+    return Programs(server=str(server), epmd=_epmd_beside(erlang), environment=environment)
 
 
 def _epmd_beside(folder: Path) -> str:

@@ -1,11 +1,12 @@
 """The stack's own RabbitMQ node: private ports, cookie, data and name server, all on loopback."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
-from local import credentials
-from local.broker import Broker
+from local import containers, credentials
+from local.broker import Container, Programs
 from local.definitions import ADMINISTRATOR, definitions
 from local.probes import answers_http, listens
 from local.program import Program, base_environment
@@ -15,7 +16,7 @@ CONFIGURATION = """\
 listeners.tcp.1 = {host}:{port}
 management.tcp.ip = {host}
 management.tcp.port = {management_port}
-management.load_definitions = {definitions}
+load_definitions = {definitions}
 log.console = true
 log.console.level = info
 log.file = false
@@ -31,7 +32,7 @@ def amqp_url(user: str, password: str, port: int) -> str:
 
 
 class RabbitMQ:
-    def __init__(self, state: State, broker: Broker, services: Mapping[str, str]) -> None:
+    def __init__(self, state: State, broker: Programs | Container, services: Mapping[str, str]) -> None:
         """`services`: each service's password."""
         self.state = state
         self.broker = broker
@@ -51,42 +52,51 @@ class RabbitMQ:
     def management_url(self) -> str:
         return f"http://{LOOPBACK}:{self.management_port}"
 
-    def programs(self) -> tuple[Program, Program]:
-        """The Erlang name server and, to start after it, the node."""
+    def programs(self) -> Iterator[Program]:
+        """The node, and before it the Erlang name server that it needs. (A container brings its own.)"""
         self._configure()
-        environment = self._environment()
+        if isinstance(self.broker, Programs):
+            environment = {**base_environment(), **self.broker.environment, **self._environment()}
+            yield self._epmd(self.broker, environment)
+            # All is on disk within a moment. With the management plugin it then waits 5 s for nothing: the plugin's
+            # event handler asks the application controller, which is waiting for that handler to end (3.10).
+            yield self._node((self.broker.server,), environment, stop_seconds=3)
+        else:
+            ports = (self.port, self.management_port)
+            command = containers.command(self.broker.engine, self.folder, self._environment(), ports)
+            yield self._node(command, dict(os.environ), stop_seconds=30)
 
-        async def node_ready() -> bool:
+    def _epmd(self, programs: Programs, environment: Mapping[str, str]) -> Program:
+        async def ready() -> bool:
+            return await listens(self.epmd_port)
+
+        return Program(
+            name="epmd",
+            command=(programs.epmd, "-port", str(self.epmd_port), "-address", LOOPBACK),
+            log=self.state.logs / "epmd.log",
+            ready=ready,
+            environment=environment,
+            folder=self.folder,
+            stop_seconds=3,
+        )
+
+    def _node(self, command: tuple[str, ...], environment: Mapping[str, str], *, stop_seconds: float) -> Program:
+        async def ready() -> bool:
             return await answers_http(
                 self.management_port,
                 f"/api/health/checks/port-listener/{self.port}",
                 auth=(ADMINISTRATOR, self.password),
             )
 
-        async def epmd_ready() -> bool:
-            return await listens(self.epmd_port)
-
-        epmd = Program(
-            name="epmd",
-            command=(self.broker.epmd, "-port", str(self.epmd_port), "-address", LOOPBACK),
-            log=self.state.logs / "epmd.log",
-            ready=epmd_ready,
-            environment=environment,
-            folder=self.folder,
-            stop_seconds=3,
-        )
-        node = Program(
+        return Program(
             name="rabbitmq",
-            command=(self.broker.server,),
+            command=command,
             log=self.state.logs / "rabbitmq.log",
-            ready=node_ready,
+            ready=ready,
             environment=environment,
             folder=self.folder,
-            # All is on disk within a moment. With the management plugin it then waits 5 s for nothing: the plugin's
-            # event handler asks the application controller, which is waiting for that handler to end (3.10).
-            stop_seconds=3,
+            stop_seconds=stop_seconds,
         )
-        return epmd, node
 
     def _configure(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -97,7 +107,8 @@ class RabbitMQ:
         write_private(
             self.folder / "rabbitmq.conf",
             CONFIGURATION.format(
-                host=LOOPBACK,
+                # A container's addresses are its own; the engine publishes the ports on loopback.
+                host=LOOPBACK if isinstance(self.broker, Programs) else "0.0.0.0",
                 port=self.port,
                 management_port=self.management_port,
                 definitions=self.folder / "definitions.json",
@@ -110,9 +121,10 @@ class RabbitMQ:
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder
+        arguments = "-kernel inet_dist_use_interface {127,0,0,1}"
+        if isinstance(self.broker, Programs):
+            arguments += " -start_epmd false"
         return {
-            **base_environment(),
-            **self.broker.environment,
             "HOME": str(folder),
             "RABBITMQ_NODENAME": "waybill@localhost",
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
@@ -128,7 +140,7 @@ class RabbitMQ:
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": LOOPBACK,
             "ERL_CRASH_DUMP_BYTES": "0",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": arguments,
             # Makes the start script become the node instead of its parent: one pid, plain signals.
             "RUNNING_UNDER_SYSTEMD": "true",
         }

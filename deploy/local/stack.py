@@ -73,7 +73,8 @@ class Stack:
             raise group_of_errors.exceptions[0] from None
 
     async def _start_node(self) -> None:
-        await self.servers["epmd"].until_running()
+        if "epmd" in self.servers:
+            await self.servers["epmd"].until_running()
         self.servers["rabbitmq"].start()
 
     async def _start_services(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from common.testing import eventually
-from local.broker import find_broker
+from local.broker import find_programs
 from local.definitions import ADMINISTRATOR
 from local.process import Process
 from local.rabbitmq import RabbitMQ
@@ -29,6 +29,8 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.nodes: dict[str, Process] = {}
         self.servers: list[RabbitMQ] = []
+        programs = find_programs()
+        assert programs is not None, "a cluster is made of RabbitMQ's own programs; there is only a container engine"
         names = [f"node{number}@localhost" for number in range(NODES)]
         for name in names:
             state = State(find_state().checkout, folder / name.partition("@")[0])
@@ -36,7 +38,7 @@ class Cluster:
             if self.servers:
                 # The same cookie, and the same administrator.
                 shutil.copytree(self.servers[0].state.secrets, state.secrets, dirs_exist_ok=True)
-            server = RabbitMQ(state, find_broker(), {})
+            server = RabbitMQ(state, programs, {})
             epmd, node = server.programs()
             if not self.servers:
                 self.epmd = Process(epmd, role="server")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from common.testing import eventually
-from local.broker import find_broker
+from local.broker import find_programs
 
 from .conftest import Mailbox, Person, Tell
 
@@ -143,7 +143,9 @@ async def test_orders_are_accepted_during_a_memory_alarm_of_the_broker_and_told_
 
 def rabbitmqctl(pid: int, *words: str) -> None:
     """For the node with that pid, whose environment tells where it is."""
-    command = Path(find_broker().server).with_name("rabbitmqctl")
+    programs = find_programs()
+    assert programs is not None, "a broker that runs in a container is not steered from here"
+    command = Path(programs.server).with_name("rabbitmqctl")
     environment = psutil.Process(pid).environ()
     subprocess.run([command, *words], env=environment, check=True, capture_output=True)  # noqa: S603 - ours
 

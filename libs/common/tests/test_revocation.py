@@ -12,6 +12,7 @@ import httpx
 import pytest
 from aio_pika import ExchangeType
 
+from common.access import kept_running
 from common.database import new_id, utc_now
 from common.events import Envelope, encode
 from common.http_client import ServiceClient
@@ -206,6 +207,21 @@ async def test_without_a_broker_the_snapshot_is_still_read() -> None:
     async with auth.listening():
         await eventually(lambda: auth.denied(sid="s-1"))
         await auth.feed.check()
+
+
+async def test_a_defect_that_ends_the_feed_does_not_leave_a_process_deaf_for_good() -> None:
+    begun: list[str] = []
+    again = asyncio.Event()
+
+    async def work() -> None:
+        begun.append("begun")
+        if len(begun) > 1:
+            again.set()
+        raise KeyError("a defect")
+
+    task = asyncio.create_task(kept_running(work))
+    await asyncio.wait_for(again.wait(), 10)
+    task.cancel()
 
 
 async def test_without_auth_a_process_is_ready_after_one_token_lifetime(amqp_url: str) -> None:

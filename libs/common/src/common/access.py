@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, NoReturn, Protocol
 
 import structlog
 from pydantic import SecretStr
@@ -16,6 +16,8 @@ from common.settings import resource
 from common.tokens import TokenVerifier
 
 log = structlog.get_logger(__name__)
+
+_PAUSE: Final = 1.0
 
 
 class VerifierSettings(ClientSettings, Protocol):
@@ -44,9 +46,7 @@ async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIte
             on_keys_changed=keys.refresh.start,
         )
         health.add("revocations", feed.check)
-        running = [asyncio.create_task(work(), name=name) for name, work in (("keys", keys.run), ("feed", feed.run))]
-        for task in running:
-            task.add_done_callback(_died)
+        running = [asyncio.create_task(kept_running(work)) for work in (keys.run, feed.run)]
         try:
             yield TokenVerifier(issuer=settings.public_url, audience=settings.audience, keys=keys, denylist=denylist)
         finally:
@@ -57,6 +57,11 @@ async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIte
             await own_tokens.close()
 
 
-def _died(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        log.critical("verification is no longer kept up to date", task=task.get_name(), exc_info=task.exception())
+async def kept_running(work: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Begins `work` again should a defect end it: a process must not go on for good with old keys or revocations."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.critical("verification was not kept up to date, beginning again", exc_info=True)
+        await asyncio.sleep(_PAUSE)

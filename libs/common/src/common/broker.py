@@ -40,7 +40,11 @@ _LONGEST_PAUSE: Final = 2.0
 async def connect(url: str, name: str) -> AsyncIterator[AbstractConnection]:
     """A connection for the length of the block. The time-out covers everything, not only the socket."""
     async with asyncio.timeout(_CONNECT_TIMEOUT):
-        connection = await aio_pika.connect(url, client_properties={"connection_name": name}, heartbeat=20)
+        try:
+            connection = await aio_pika.connect(url, client_properties={"connection_name": name}, heartbeat=20)
+        except StopAsyncIteration:
+            # The driver's end of stream. A proxy in front of a broker that is away takes connections and closes them.
+            raise ConnectionError("closed before the broker said anything") from None
     try:
         yield connection
     finally:

@@ -1,0 +1,60 @@
+"""Which RabbitMQ is run: programs, a container, or none with advice."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.testing import eventually
+from local import containers
+from local.broker import Container
+from local.process import Process, Status
+from local.rabbitmq import RabbitMQ
+from local.state import State
+
+ENGINE = containers.find_engine()
+
+
+def test_a_machine_without_any_is_told_what_to_install() -> None:
+    script = "from local.broker import find_broker; find_broker()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PATH": "/nowhere", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    for advice in ("apt-get install rabbitmq-server", "dnf install", "brew install", "WAYBILL_AMQP_URL"):
+        assert advice in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(ENGINE is None, reason="no docker or podman answers")
+async def test_a_container_runs_like_a_program_and_comes_back_with_its_data_after_a_kill(state: State) -> None:
+    assert ENGINE is not None
+    containers.pull(ENGINE)
+    server = RabbitMQ(state, Container(ENGINE), {"orders": "secret"})
+    (program,) = server.programs()
+    node = Process(program, role="server")
+    node.start()
+    try:
+        await node.until_running()
+        assert node.pid is not None
+        os.kill(node.pid, signal.SIGKILL)
+
+        async def again() -> bool:
+            return node.restarts > 0 and node.status is Status.RUNNING
+
+        await eventually(again, within=90)
+    finally:
+        await node.stop()
+    name = containers.container_name(server.folder)
+    left = await asyncio.create_subprocess_exec(
+        ENGINE, "ps", "--all", "--quiet", "--filter", f"name={name}", stdout=subprocess.PIPE
+    )
+    assert await left.communicate() == (b"", None)
