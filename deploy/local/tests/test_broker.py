@@ -54,7 +54,10 @@ async def test_a_container_runs_like_a_program_and_comes_back_with_its_data_afte
     finally:
         await node.stop()
     name = containers.container_name(server.folder)
-    left = await asyncio.create_subprocess_exec(
-        ENGINE, "ps", "--all", "--quiet", "--filter", f"name={name}", stdout=subprocess.PIPE
-    )
-    assert await left.communicate() == (b"", None)
+
+    async def removed() -> bool:
+        words = (ENGINE, "ps", "--all", "--quiet", "--filter", f"name={name}")
+        left = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
+        return not (await left.communicate())[0]
+
+    await eventually(removed)
