@@ -48,7 +48,9 @@ def command(engine: str, folder: Path, environment: Mapping[str, str], ports: It
     run += [f"--env={name}={value}" for name, value in environment.items()]
     # Past the image's own entry point, which makes root an ordinary user, who can't read the folder.
     run += ["--entrypoint", "rabbitmq-server", IMAGE]
-    return "sh", "-c", f"{engine} rm --force {name} >/dev/null 2>&1; exec {shlex.join(run)}"
+    # A SIGTERM that comes during the removal waits for its end, and nothing is started then.
+    script = f"trap stop=yes TERM; {engine} rm --force {name} >/dev/null 2>&1; [ $stop ] || exec {shlex.join(run)}"
+    return "sh", "-c", script
 
 
 def container_name(folder: Path) -> str:

@@ -60,4 +60,4 @@ async def test_a_container_runs_like_a_program_and_comes_back_with_its_data_afte
         left = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
         return not (await left.communicate())[0]
 
-    await eventually(removed)
+    await eventually(removed, within=30)
