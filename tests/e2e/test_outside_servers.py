@@ -1,0 +1,28 @@
+"""`./dev` on a PostgreSQL and a RabbitMQ that somebody else runs."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from common.testing import private_vhost
+from local.testing import StackUnderTest
+
+
+@pytest.mark.slow
+async def test_an_order_travels_on_servers_that_somebody_else_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with private_vhost() as amqp_url:
+        monkeypatch.setenv("WAYBILL_POSTGRES_URL", os.environ["WAYBILL_TEST_POSTGRES_URL"])
+        monkeypatch.setenv("WAYBILL_AMQP_URL", amqp_url)
+        outside = StackUnderTest(tmp_path / "state")
+        outside.dev("up", "--detach", "--owner", str(os.getpid()))
+        try:
+            status = json.loads(outside.dev("status", "--json"))
+            assert status["broker"] == {"amqp_url": amqp_url, "management_url": None, "pid": None, "state": "external"}
+            assert status["postgres"]["pid"] is None
+            assert "We have your order" in outside.dev("demo")
+        finally:
+            outside.dev("down")
