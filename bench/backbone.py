@@ -7,7 +7,7 @@ it yet. Rounds are interleaved and medians compared, so that a drifting machine 
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -136,14 +136,15 @@ async def consumer_with_inbox(settings: ShopSettings) -> float:
     handlers, stop = Handlers(), asyncio.Event()
     taken, started = 0, 0.0
 
-    @handlers.on(TYPE, Sold)
-    async def sold(session: AsyncSession, event: Received[Sold]) -> None:
+    @handlers.on_batch({TYPE: Sold})
+    async def sold(session: AsyncSession, events: Sequence[Received[Sold]]) -> None:
         nonlocal taken, started
         started = started or time.perf_counter()
         await session.execute(
-            text("INSERT INTO effects (event_id, note) VALUES (:id, :note)"), {"id": event.id, "note": "sold"}
+            text("INSERT INTO effects (event_id, note) SELECT unnest(CAST(:ids AS uuid[])), 'sold'"),
+            {"ids": [event.id for event in events]},
         )
-        taken += 1
+        taken += len(events)
 
     async def all_taken() -> bool:
         return taken >= EVENTS

@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -43,6 +43,16 @@ def handlers_of() -> Handlers:
         if event.data.number == POISON:
             raise ValueError("thirteen")
 
+    @handlers.on_batch({"shop.item.returned.v1": Sold})
+    async def returned(session: AsyncSession, events: Sequence[Received[Sold]]) -> None:
+        for event in events:
+            note = f"{event.data.number} of {len(events)}"
+            await session.execute(
+                text("INSERT INTO effects (event_id, note) VALUES (:id, :note)"), {"id": event.id, "note": note}
+            )
+        if POISON in {event.data.number for event in events}:
+            raise ValueError("thirteen")
+
     return handlers
 
 
@@ -70,8 +80,9 @@ async def _ready(health: Health) -> bool:
     return (await health.ready())[0]
 
 
-async def publish(channel: AbstractChannel, number: int, event_id: UUID | None = None) -> UUID:
-    event = Envelope(event_id or new_id(), "shop.item.sold.v1", "item", 1, utc_now(), json.dumps({"number": number}))
+async def publish(channel: AbstractChannel, number: int, event_id: UUID | None = None, verb: str = "sold") -> UUID:
+    data = json.dumps({"number": number})
+    event = Envelope(event_id or new_id(), f"shop.item.{verb}.v1", "item", 1, utc_now(), data)
     body, properties = encode(event)
     message = aio_pika.Message(
         body, headers=properties.headers, message_id=properties.message_id, content_type=properties.content_type
@@ -119,6 +130,32 @@ async def test_a_failing_message_is_parked_with_its_cause_after_the_tiers_while_
     assert (event_id, cause, attempts) == (str(poison), "ValueError: thirteen", 4)
     assert json.loads(body) == {"number": POISON}
     assert sorted(await effects(database)) == ["0", "1", "2", "3", "4"]
+
+
+async def test_events_that_wait_are_taken_together_each_once(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        pass  # it has declared its queue
+    for number in range(20):
+        event_id = await publish(channel, number % 10, verb="returned")
+        await publish(channel, number % 10, event_id, verb="returned")
+    async with consuming(settings, database):
+        await eventually(lambda: _has_all(database, 20))
+    assert sum(note.endswith("of 1") for note in await effects(database)) < 20
+
+
+async def test_one_of_a_batch_that_fails_harms_only_itself(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        pass
+    for number in (POISON - 1, POISON, POISON + 1):
+        await publish(channel, number, verb="returned")
+    async with consuming(settings, database):
+        ((_, cause, attempts, _),) = await eventually(lambda: parked(database))
+    assert (cause, attempts) == ("ValueError: thirteen", 4)
+    assert await effects(database) == ["12 of 1", "14 of 1"]
 
 
 @pytest.mark.parametrize(

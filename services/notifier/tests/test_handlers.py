@@ -34,6 +34,29 @@ async def test_a_state_handled_before_an_earlier_one_silences_neither(world: Wor
     assert await world.kinds(user_id) == ["order_confirmed", "order_delivered", "order_placed", "order_shipped"]
 
 
+async def test_orders_of_many_people_are_told_of_together_as_they_would_be_one_by_one(
+    world: World, database: Database
+) -> None:
+    known, unknown, silent, erased = new_id(), new_id(), new_id(), new_id()
+    for user_id in (known, silent, erased):
+        await world.registered(user_id)
+    await world.rows("UPDATE contacts SET order_updates = false WHERE user_id = :id RETURNING 1", id=silent)
+    await world.event("users.user.erased.v1", version=2, user_id=str(erased))
+    order_id = new_id()
+    people = [known, unknown, silent, erased]
+    events = [received("orders.order.placed.v1", **order_data("placed", user, new_id())) for user in people]
+    events += [received(f"orders.order.{state}.v1", **order_data(state, known, order_id)) for state in STATES * 2]
+    async with database.transaction() as session:
+        await handlers.handle(session, *events)
+    assert await world.kinds(known) == sorted(["order_placed", *(f"order_{state}" for state in STATES)])
+    assert [await world.kinds(user_id) for user_id in (unknown, silent, erased)] == [
+        ["order_placed"],
+        ["order_placed"],
+        [],
+    ]
+    assert sorted(await world.states()) == ["pending"] * 6 + ["waiting"]
+
+
 async def test_a_second_event_of_the_same_state_changes_nothing(world: World) -> None:
     user_id = new_id()
     await world.registered(user_id)

@@ -164,15 +164,14 @@ class Consumer:
             for event in events:
                 if event.id in new:
                     new.discard(event.id)
-                    await self._handlers.handle(session, event)
                     taken.append(event)
-                    HANDLED.labels("taken").inc()
-                else:
-                    HANDLED.labels("duplicate").inc()
+            await self._handlers.handle(session, *taken)
             for message, cause in unreadable:
                 await parked.park(session, self._queue, message, cause, attempts=_attempt(message))
-                HANDLED.labels("parked").inc()
                 log.error("message parked", queue=self._queue, cause=cause)
+        HANDLED.labels("taken").inc(len(taken))
+        HANDLED.labels("duplicate").inc(len(events) - len(taken))
+        HANDLED.labels("parked").inc(len(unreadable))
         now = utc_now()
         for event in taken:
             LAG.observe(max(0.0, (now - event.time).total_seconds()))

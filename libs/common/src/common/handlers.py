@@ -1,6 +1,6 @@
 """A consumer's handlers: which function takes the effect of which event, and the model it reads the data with."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -27,35 +27,64 @@ class Received(Generic[T]):
 
 
 Handler = Callable[[AsyncSession, Received[T]], Awaitable[None]]
+BatchHandler = Callable[[AsyncSession, Sequence[Received[T]]], Awaitable[None]]
 
 
 class Handlers:
     """Which function takes the effect of which event type. Handlers share the transaction and never commit."""
 
     def __init__(self) -> None:
-        self._by_type: dict[str, tuple[type[BaseModel], Handler[BaseModel]]] = {}
+        self._models: dict[str, type[BaseModel]] = {}
+        self._single: dict[str, Handler[BaseModel]] = {}
+        self._batch: dict[str, BatchHandler[BaseModel]] = {}
 
     def on(self, event_type: str, model: type[T]) -> Callable[[Handler[T]], Handler[T]]:
         def register(handler: Handler[T]) -> Handler[T]:
-            self._by_type[event_type] = (model, handler)  # type: ignore[assignment]
+            self._add({event_type: model})
+            self._single[event_type] = handler  # type: ignore[assignment]
             return handler
 
         return register
 
+    def on_batch(self, models: Mapping[str, type[T]]) -> Callable[[BatchHandler[T]], BatchHandler[T]]:
+        """For a function that takes many events of several types at once, in few statements.
+
+        It gets those of a batch of deliveries in the order of their arrival, after the effects of all other events; a
+        list of one where the batch failed. To keep an aggregate's order, it takes all types that are handled of it.
+        """
+
+        def register(handler: BatchHandler[T]) -> BatchHandler[T]:
+            self._add(models)
+            self._batch |= dict.fromkeys(models, handler)  # type: ignore[arg-type]
+            return handler
+
+        return register
+
+    def _add(self, models: Mapping[str, type[BaseModel]]) -> None:
+        self._models |= models
+
     @property
     def bindings(self) -> list[tuple[str, str]]:
-        return [(exchange_of(producer_of(event_type)), event_type) for event_type in self._by_type]
+        return [(exchange_of(producer_of(event_type)), event_type) for event_type in self._models]
 
     def read(self, event: Envelope) -> Received[BaseModel] | None:
         """The event in the reader's model, `None` for a type nobody handles. Raises `Undecodable`."""
-        if event.type not in self._by_type:
+        model = self._models.get(event.type)
+        if model is None:
             return None
         try:
-            data = self._by_type[event.type][0].model_validate_json(event.data)
+            data = model.model_validate_json(event.data)
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, part["loc"])) for part in error.errors(include_input=False))
             raise Undecodable(f"data does not fit {event.type}: {fields}") from None
         return Received(event.id, event.type, event.subject, event.version, event.time, data)
 
-    async def handle(self, session: AsyncSession, event: Received[BaseModel]) -> None:
-        await self._by_type[event.type][1](session, event)
+    async def handle(self, session: AsyncSession, *events: Received[BaseModel]) -> None:
+        together: dict[BatchHandler[BaseModel], list[Received[BaseModel]]] = {}
+        for event in events:
+            if event.type in self._batch:
+                together.setdefault(self._batch[event.type], []).append(event)
+            else:
+                await self._single[event.type](session, event)
+        for handler, theirs in together.items():
+            await handler(session, theirs)

@@ -22,9 +22,10 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from common.bulk import insert_rows
 from common.database import NAMING
 
 metadata: Final = MetaData(naming_convention=NAMING)
@@ -68,6 +69,9 @@ parked_messages: Final = Table(
 )
 
 
+_FIRST: Final = insert_rows(inbox, "consumer", "event_id").on_conflict_do_nothing().returning(inbox.c.event_id)
+
+
 async def first_deliveries(session: AsyncSession, consumer: str, event_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     """Marks events as taken by `consumer`, in the caller's transaction; returns those that were not taken before.
 
@@ -77,6 +81,5 @@ async def first_deliveries(session: AsyncSession, consumer: str, event_ids: Sequ
     if not event_ids:
         return set()
     # Sorted, so that two replicas that hold the same redelivered events wait for each other instead of deadlocking.
-    rows = [{"consumer": consumer, "event_id": event_id} for event_id in sorted(set(event_ids))]
-    taken = await session.execute(insert(inbox).values(rows).on_conflict_do_nothing().returning(inbox.c.event_id))
-    return set(taken.scalars())
+    ids = sorted(set(event_ids))
+    return set(await session.scalars(_FIRST, {"consumer": [consumer] * len(ids), "event_id": ids}))

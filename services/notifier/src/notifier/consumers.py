@@ -1,13 +1,14 @@
 """Events in, notifications out. The models name only what is needed of an event; unknown fields are ignored."""
 
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.handlers import Handlers, Received
-from notifier.handlers import forget_person, learn_contact, notify
+from notifier.handlers import Notice, forget_person, learn_contact, notify
 from notifier.models import OrderKind
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
@@ -76,7 +77,7 @@ async def user_registered(session: AsyncSession, event: Received[Registration]) 
     person = event.data
     await learn_contact(session, person.user_id, version=event.version, name=person.name, email=person.email)
     if person.send_welcome:
-        await notify(session, person.user_id, "welcome", event_id=event.id, occurred_at=event.time)
+        await notify(session, [Notice(event.id, person.user_id, "welcome", event.time)])
 
 
 @handlers.on("users.user.updated.v1", Profile)
@@ -92,7 +93,7 @@ async def user_erased(session: AsyncSession, event: Received[Person]) -> None:
 
 @handlers.on("users.user.password_changed.v1", Person)
 async def password_changed(session: AsyncSession, event: Received[Person]) -> None:
-    await notify(session, event.data.user_id, "password_changed", event_id=event.id, occurred_at=event.time)
+    await notify(session, [Notice(event.id, event.data.user_id, "password_changed", event.time)])
 
 
 @handlers.on("users.secret_link.requested.v1", LinkRequest)
@@ -100,43 +101,25 @@ async def secret_link_requested(session: AsyncSession, event: Received[LinkReque
     """The secret is made when the mail is written; until then there is only the link's id."""
     link = event.data
     data = {"link_id": str(link.link_id)}
-    await notify(session, link.user_id, link.purpose, event_id=event.id, occurred_at=event.time, data=data)
+    await notify(session, [Notice(event.id, link.user_id, link.purpose, event.time, data=data)])
 
 
-@handlers.on("orders.order.placed.v1", PlacedOrder)
-async def order_placed(session: AsyncSession, event: Received[PlacedOrder]) -> None:
-    await _order(session, event, "order_placed")
+_ORDER_EVENTS: Final[dict[str, tuple[type[Order], OrderKind]]] = {
+    "orders.order.placed.v1": (PlacedOrder, "order_placed"),
+    "orders.order.confirmed.v1": (Order, "order_confirmed"),
+    "orders.order.shipped.v1": (ShippedOrder, "order_shipped"),
+    "orders.order.delivered.v1": (Order, "order_delivered"),
+    "orders.order.cancelled.v1": (CancelledOrder, "order_cancelled"),
+}
 
 
-@handlers.on("orders.order.confirmed.v1", Order)
-async def order_confirmed(session: AsyncSession, event: Received[Order]) -> None:
-    await _order(session, event, "order_confirmed")
-
-
-@handlers.on("orders.order.shipped.v1", ShippedOrder)
-async def order_shipped(session: AsyncSession, event: Received[ShippedOrder]) -> None:
-    await _order(session, event, "order_shipped")
-
-
-@handlers.on("orders.order.delivered.v1", Order)
-async def order_delivered(session: AsyncSession, event: Received[Order]) -> None:
-    await _order(session, event, "order_delivered")
-
-
-@handlers.on("orders.order.cancelled.v1", CancelledOrder)
-async def order_cancelled(session: AsyncSession, event: Received[CancelledOrder]) -> None:
-    await _order(session, event, "order_cancelled")
-
-
-async def _order(session: AsyncSession, event: Received[Any], kind: OrderKind) -> None:
+@handlers.on_batch({event_type: model for event_type, (model, _) in _ORDER_EVENTS.items()})
+async def orders_changed(session: AsyncSession, events: Sequence[Received[Order]]) -> None:
     """Each state is told of by itself, in whatever order the events come: no state is skipped for a newer one."""
-    order: Order = event.data
-    await notify(
-        session,
-        order.customer_id,
-        kind,
-        event_id=event.id,
-        occurred_at=event.time,
-        order_id=order.order_id,
-        data=order.model_dump(mode="json", exclude={"order_id", "customer_id"}),
-    )
+    await notify(session, [_of_order(event) for event in events])
+
+
+def _of_order(event: Received[Order]) -> Notice:
+    order, (_, kind) = event.data, _ORDER_EVENTS[event.type]
+    data = order.model_dump(mode="json", exclude={"order_id", "customer_id"})
+    return Notice(event.id, order.customer_id, kind, event.time, order.order_id, data)

@@ -1,5 +1,7 @@
 """Use cases: functions with an explicit session. They never commit; edges do."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -31,31 +33,46 @@ async def forget_person(session: AsyncSession, user_id: UUID, *, version: int) -
     await queries.delete_notifications(session, user_id)
 
 
-async def notify(
-    session: AsyncSession,
-    user_id: UUID,
-    kind: Kind,
-    *,
-    event_id: UUID,
-    occurred_at: datetime,
-    order_id: UUID | None = None,
-    data: dict[str, Any] | None = None,
-) -> None:
-    """Tells a person something, once, and plans its mail unless they want none of that kind.
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a person is to be told, and by which event."""
 
-    The mail waits where the person's address is not known yet. An erased person is told nothing.
+    event_id: UUID
+    user_id: UUID
+    kind: Kind
+    occurred_at: datetime
+    order_id: UUID | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """The notification's."""
+        return {
+            "id": self.event_id,
+            "user_id": self.user_id,
+            "kind": self.kind,
+            "order_id": self.order_id,
+            "data": self.data,
+            "created_at": self.occurred_at,
+        }
+
+
+async def notify(session: AsyncSession, notices: Sequence[Notice]) -> None:
+    """Tells people things, each once, and plans their mails unless they want none of that kind.
+
+    A mail waits where the person's address is not known yet. An erased person is told nothing.
     """
-    contact = await queries.contact_to_notify(session, user_id)
-    if contact is not None and contact.erased:
-        return
-    is_new = await queries.add_notification(
-        session, event_id, user_id=user_id, kind=kind, order_id=order_id, data=data or {}, created_at=occurred_at
+    contacts = await queries.contacts_to_notify(session, {notice.user_id for notice in notices})
+    erased = {user_id for user_id, contact in contacts.items() if contact.erased}
+    told = await queries.add_notifications(
+        session, [notice.row() for notice in notices if notice.user_id not in erased]
     )
-    if is_new and (contact is None or contact.wants_mail(kind)):
-        is_known = contact is not None and contact.is_known
-        session.add(Delivery.by_mail(event_id, waiting=not is_known))
-        if is_known:
-            ring_after_commit(session, DELIVERIES_CHANNEL)
+    for notice in notices:
+        contact = contacts.get(notice.user_id)
+        if notice.event_id in told and (contact is None or contact.wants_mail(notice.kind)):
+            is_known = contact is not None and contact.is_known
+            session.add(Delivery.by_mail(notice.event_id, waiting=not is_known))
+            if is_known:
+                ring_after_commit(session, DELIVERIES_CHANNEL)
 
 
 async def read_notification(session: AsyncSession, notification_id: UUID, *, user_id: UUID) -> Notification:

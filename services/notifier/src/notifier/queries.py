@@ -1,15 +1,28 @@
 """Every select of notifier, and the writes that are statements of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Update, case, delete, func, literal_column, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    ColumnElement,
+    Update,
+    Uuid,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from common.bulk import columns_of, insert_rows
 from common.errors import NotFound
 from notifier.models import Contact, Delivery, Kind, Notification, State
 
@@ -25,10 +38,12 @@ async def contact(session: AsyncSession, user_id: UUID) -> Contact | None:
     return await session.get(Contact, user_id)
 
 
-async def contact_to_notify(session: AsyncSession, user_id: UUID) -> Contact | None:
-    """The contact, which is not erased before the commit. Waits for nothing but an erasure."""
-    statement = select(Contact).where(Contact.user_id == user_id).with_for_update(read=True, key_share=True)
-    return await session.scalar(statement, execution_options=_FRESH)
+async def contacts_to_notify(session: AsyncSession, user_ids: Collection[UUID]) -> dict[UUID, Contact]:
+    """Those that are known, none of which is erased before the commit. Waits for nothing but an erasure."""
+    among = func.unnest(bindparam("user_ids", type_=ARRAY(Uuid))).column_valued()
+    statement = select(Contact).where(Contact.user_id.in_(select(among))).with_for_update(read=True, key_share=True)
+    found = await session.scalars(statement, {"user_ids": sorted(user_ids)}, execution_options=_FRESH)
+    return {contact.user_id: contact for contact in found}
 
 
 async def lock_contact(session: AsyncSession, user_id: UUID, *, to_erase: bool = False) -> Contact:
@@ -41,22 +56,16 @@ async def lock_contact(session: AsyncSession, user_id: UUID, *, to_erase: bool =
     return found
 
 
-async def add_notification(
-    session: AsyncSession,
-    notification_id: UUID,
-    *,
-    user_id: UUID,
-    kind: Kind,
-    order_id: UUID | None,
-    data: dict[str, Any],
-    created_at: datetime,
-) -> bool:
-    """Whether it is new: neither this event nor another told of the same state of the order before."""
-    statement = insert(Notification).values(
-        id=notification_id, user_id=user_id, kind=kind, order_id=order_id, data=data, created_at=created_at
-    )
-    added = await session.scalar(statement.on_conflict_do_nothing().returning(Notification.id))
-    return added is not None
+_ADD_NOTIFICATIONS: Final = (
+    insert_rows(Notification.__table__, "id", "user_id", "kind", "order_id", "data", "created_at")
+    .on_conflict_do_nothing()
+    .returning(Notification.id)
+)
+
+
+async def add_notifications(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> set[UUID]:
+    """The ids of the new ones: neither this event nor another told of the same state of the order before."""
+    return set(await session.scalars(_ADD_NOTIFICATIONS, columns_of(rows))) if rows else set()
 
 
 async def notifications(
