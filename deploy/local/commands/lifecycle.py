@@ -27,7 +27,9 @@ def up(*, detach: bool, only: str | None, owner: int | None) -> None:
     options = dataclasses.replace(options, owner=owner)
     state = find_state()
     if is_up(state):
-        print("already up (./dev status, ./dev logs -f)")
+        print(
+            "already up, with the settings it was started with (./dev status, ./dev logs -f; ./dev down to change them)"
+        )
         return
     if detach:
         detached(state, options)

@@ -9,6 +9,7 @@ import click
 from local import control
 from local.failure import LocalError
 from local.logfiles import Follower, matching
+from local.progress import say
 from local.state import find_state
 from local.summary import print_lines, print_table
 
@@ -60,21 +61,21 @@ def logs(name: str | None, *, follow: bool) -> None:
 @click.argument("target", metavar="NAME[:ROLE]")
 def start(target: str) -> None:
     """Starts a service, one of its roles, postgres, rabbitmq, mail or gateway; returns when it is ready."""
-    control.call(find_state(), "start", target)
+    _ask(f"starting {target}", "start", target)
 
 
 @click.command()
 @click.argument("target", metavar="NAME[:ROLE]")
 def stop(target: str) -> None:
     """Stops it until it is started again; returns when it is gone."""
-    control.call(find_state(), "stop", target)
+    _ask(f"stopping {target}", "stop", target)
 
 
 @click.command()
 @click.argument("target", metavar="NAME[:ROLE]")
 def restart(target: str) -> None:
     """Stops and starts it; several processes of a role one after the other."""
-    control.call(find_state(), "restart", target)
+    _ask(f"restarting {target}", "restart", target)
 
 
 @click.command()
@@ -85,4 +86,10 @@ def scale(wanted: str) -> None:
     service, _, role = name.partition(":")
     if not count.isdecimal() or not role:
         raise LocalError(f"{wanted}: it must look like orders:api=2")
-    control.call(find_state(), "scale", service, role, int(count))
+    _ask(f"scaling {service}:{role} to {count}", "scale", service, role, int(count))
+
+
+def _ask(what: str, action: str, *arguments: object) -> None:
+    say(what)
+    control.call(find_state(), action, *arguments)
+    say("done")

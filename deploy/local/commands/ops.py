@@ -11,7 +11,7 @@ from local.state import find_state
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("service")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ops(service: str, command: tuple[str, ...]) -> None:
     """Runs an operators' command of a service against the running stack: `python -m SERVICE COMMAND…`."""
     if service not in ROLES:

@@ -194,6 +194,7 @@ async def test_a_well_formed_request_id_is_kept_and_any_other_replaced(client: h
         ("GET /orders/%00 HTTP/1.1\r\nHost: x", 400),
         ("GET /orders HTTP/1.1", 400),
         (f"GET /orders HTTP/1.1\r\nHost: x\r\nX-Long: {'x' * 70_000}", 431),
+        ("POST /orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked", 501),
     ],
 )
 async def test_what_is_refused_at_first_sight_is_a_problem_with_an_id_too(
@@ -212,6 +213,19 @@ async def test_a_body_of_a_mebibyte_passes_and_one_byte_more_does_not(client: ht
     problem(await client.post("/orders", content=b"x" * 1_048_577), 413, "payload_too_large")
 
 
+@pytest.mark.parametrize("path", ["/health", "/docs"])
+async def test_its_own_pages_are_for_reading(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.head(path)).status_code == 200
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+        answer = await client.request(method, path)
+        problem(answer, 405, "method_not_allowed")
+        assert answer.headers["Allow"] == "GET, HEAD"
+
+
+async def test_a_method_of_somebodys_own_making_is_not_allowed(client: httpx.AsyncClient) -> None:
+    problem(await client.request("BREW", "/orders"), 405, "method_not_allowed")
+
+
 async def test_two_authorizations_are_refused(client: httpx.AsyncClient) -> None:
     twice = [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
     problem(await client.get("/orders", headers=twice), 400, "bad_request")
@@ -227,7 +241,9 @@ async def test_with_no_healthy_process_the_answer_is_503_at_once(
         return (await client.get("/notifications")).status_code == 503
 
     await eventually(refused)
-    problem(await client.get("/notifications"), 503, "service_unavailable")
+    answer = await client.get("/notifications")
+    problem(answer, 503, "service_unavailable")
+    assert answer.headers["Retry-After"] == "2"
     echoing.publish({"notifier": [Endpoint(echo_port, echo_port)]})
 
     async def accepted() -> bool:

@@ -97,6 +97,8 @@ async def test_a_parked_message_is_listed_with_its_cause_and_has_its_effect_once
 
         (row,) = await eventually(rows, within=20)
         assert row["cause"] == "RuntimeError: broken"
+        table = (await shop.command(consumer.parked, "list")).stdout
+        assert {row["id"], row["event_id"]} <= set(table.split())
         shown = json.loads((await shop.command(consumer.parked, "show", row["id"])).stdout)
         assert shown["body"] == '{"number": 1}'
 
@@ -121,6 +123,7 @@ async def test_a_message_is_discarded_only_with_a_reason(shop: Shop) -> None:
 
         (row,) = await eventually(rows)
         assert (await shop.command(consumer.parked, "discard", row["id"])).exit_code == 2
+        assert (await shop.command(consumer.parked, "discard", row["id"], "--reason", " ")).exit_code == 2
         assert (await shop.command(consumer.parked, "discard", row["id"], "--reason", "a typo")).exit_code == 0
         assert await rows() == []
         shown = json.loads((await shop.command(consumer.parked, "show", row["id"])).stdout)
@@ -188,7 +191,7 @@ async def test_queues_show_depth_and_consumers_retry_and_parked_included(shop: S
         assert rows["shop.inbound"]["consumers"] == 1
 
 
-@pytest.mark.parametrize("since", ["yesterday", "5", "-1h", "2026-13-01"])
+@pytest.mark.parametrize("since", ["yesterday", "5", "-1h", "2026-13-01", "999999d", "0001-01-01T00:00:00+14:00"])
 async def test_a_time_that_is_none_is_refused_with_an_example(shop: Shop, since: str) -> None:
     result = await shop.command(producer.events, "tail", "--since", since)
     assert result.exit_code == 2

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import aio_pika
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -163,6 +164,25 @@ async def test_events_recorded_while_the_broker_is_away_are_published_when_it_is
                 assert (await queue.get(no_ack=True)).body == b'{"number": 1}'
         finally:
             await api.delete(f"/api/vhosts/{vhost}")
+
+
+async def test_a_relay_is_ready_while_both_sides_answer(
+    settings: ServiceSettings, database: Database, postgres_server: str
+) -> None:
+    health = Health()
+    await database.ping()
+    async with relaying(settings, health):
+        await eventually(lambda: _is(health.ready(), (True, {"broker": "ok", "postgres": "ok"})), within=20)
+        admin = await asyncpg.connect(postgres_server)
+        try:
+            # What is connected stays so, as with a server that hangs.
+            await admin.execute(f'ALTER DATABASE "{database.engine.url.database}" ALLOW_CONNECTIONS false')
+            is_ready, checks = await health.ready()
+            assert (is_ready, checks["broker"]) == (False, "ok")
+            assert checks["postgres"] != "ok"
+        finally:
+            await admin.execute(f'ALTER DATABASE "{database.engine.url.database}" ALLOW_CONNECTIONS true')
+            await admin.close()
 
 
 async def test_an_event_is_published_when_its_wake_up_was_lost(

@@ -40,8 +40,19 @@ async def test_a_cursor_of_ones_own_making_is_invalid(shop: Any) -> None:
         "/products": (["a b"], ["\x00"], ["\ud800"], ["A", "B"]),
     }.items():
         for values in cursors:
-            answer = await shop.get(f"{path}?cursor={encode_cursor(values)}")
+            answer = await shop.get(f"{path}?cursor={encode_cursor(path, values)}")
             assert shop.is_problem(answer, 400, "invalid_cursor")
+
+
+async def test_a_cursor_of_another_list_is_invalid(shop: Any) -> None:
+    orders = [await shop.order() for _ in range(2)]
+    for order in orders:
+        await shop.act(order["id"], "confirm")
+    first, other = (f"/orders/{order['id']}/events" for order in orders)
+    for path, elsewhere in (("/orders", "/products"), (first, other)):
+        cursor = (await shop.get(f"{path}?limit=1")).json()["next_cursor"]
+        assert (await shop.get(f"{path}?cursor={cursor}")).json()["items"]
+        assert shop.is_problem(await shop.get(f"{elsewhere}?cursor={cursor}"), 400, "invalid_cursor")
 
 
 async def test_an_order_that_is_known_already_is_not_sent_again(shop: Any) -> None:

@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from zlib import crc32
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 
 from common.errors import BadRequest
@@ -33,52 +34,64 @@ class Page(BaseModel, Generic[T]):
 
 
 class PageParams:
-    """`?limit=` and `?cursor=` of a list. Use as `page: PageDep`."""
+    """`?limit=` and `?cursor=` of a list. Use as `page: PageDep`. A cursor is good for the path that it came from."""
 
     statuses: ClassVar = (400,)
 
     def __init__(
         self,
+        request: Request,
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items to return.")] = 20,
         cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
     ) -> None:
         self.limit = limit
         self.cursor = cursor
+        self._of = request.scope["path"]
 
     def after(self, *types: Callable[[str], Any]) -> tuple[Any, ...] | None:
         """The keyset to continue after, one value for each type, or None for the first page. Raises InvalidCursor."""
-        return decode_cursor(self.cursor, *types) if self.cursor is not None else None
+        return decode_cursor(self._of, self.cursor, *types) if self.cursor is not None else None
 
     def page(self, rows: Sequence[Row], *, key: Callable[[Row], Sequence[Any]], item: Callable[[Row], T]) -> Page[T]:
         """The page out of up to `limit + 1` rows: the query asks for one more, whose presence says there is a next."""
         shown = rows[: self.limit]
-        cursor = encode_cursor(key(shown[-1])) if len(rows) > self.limit else None
+        cursor = encode_cursor(self._of, key(shown[-1])) if len(rows) > self.limit else None
         return Page(items=[item(row) for row in shown], next_cursor=cursor)
 
 
 PageDep = Annotated[PageParams, Depends()]
 
 
-def encode_cursor(values: Sequence[Any]) -> str:
-    """A URL-safe token of keyset values, each written as text (times in ISO 8601)."""
-    parts = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
+def encode_cursor(of: str, values: Sequence[Any]) -> str:
+    """A URL-safe token of the list `of` which it is, and keyset values, each written as text (times in ISO 8601)."""
+    texts = (value.isoformat() if isinstance(value, datetime) else str(value) for value in values)
+    parts = [_mark(of), *texts]
     return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).rstrip(b"=").decode()
 
 
-def decode_cursor(cursor: str, *types: Callable[[str], Any]) -> tuple[Any, ...]:
-    """The values of a cursor, read by `types` (such as `instant, UUID`). Raises InvalidCursor on anything else."""
+def decode_cursor(of: str, cursor: str, *types: Callable[[str], Any]) -> tuple[Any, ...]:
+    """The values of a cursor of the list `of`, read by `types` (such as `instant, UUID`).
+
+    Raises InvalidCursor on anything else: what another list gave out would go on somewhere in the middle of this one.
+    """
     try:
         if len(cursor) > MAX_CURSOR:
             raise ValueError
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         if not isinstance(parts, list) or not all(isinstance(part, str) and storable_text(part) for part in parts):
             raise TypeError
-        values = tuple(read(part) for read, part in zip(types, parts, strict=True))
-        if encode_cursor(values) != cursor or any(isinstance(value, int) and abs(value) > _BIGINT for value in values):
+        values = tuple(read(part) for read, part in zip(types, parts[1:], strict=True))
+        if encode_cursor(of, values) != cursor or any(
+            isinstance(value, int) and abs(value) > _BIGINT for value in values
+        ):
             raise ValueError
     except (ValueError, TypeError, RecursionError):
         raise InvalidCursor("Take `next_cursor` as it came, or leave it out.") from None
     return values
+
+
+def _mark(of: str) -> str:
+    return f"{crc32(of.encode(errors='replace')):08x}"
 
 
 def instant(text: str) -> datetime:

@@ -64,10 +64,18 @@ class Relay:
         self._retention_days = settings.outbox_retention_days
         self._attached = False
         health.add("broker", self._check)
+        health.add("postgres", self._ping)
 
     async def _check(self) -> None:
         if not self._attached:
             raise ConnectionError("not attached to the broker and the database")
+
+    async def _ping(self) -> None:
+        """By a connection of its own: those of the session may be in the midst of a batch."""
+        connection = await asyncpg.connect(
+            self._dsn, timeout=10, server_settings={"application_name": f"{self._service}-relay-ping"}
+        )
+        connection.terminate()
 
     async def run(self, stop: asyncio.Event) -> None:
         await broker.keep(lambda: self._session(stop), stop, what=f"{self._service} relay")

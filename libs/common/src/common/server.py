@@ -99,7 +99,7 @@ def serve_worker(
 
 
 def server_loop() -> asyncio.AbstractEventLoop:
-    return uvicorn.Config("", loop="uvloop").get_loop_factory()()  # type: ignore[misc]
+    return uvicorn.Config("", loop="uvloop", log_config=None).get_loop_factory()()  # type: ignore[misc]
 
 
 def listen(host: str, port: int) -> socket.socket:

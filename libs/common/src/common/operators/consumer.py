@@ -92,6 +92,8 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool) -> 
 @click.pass_obj
 def discard_(load: Any, message_id: uuid.UUID, reason: str) -> None:
     """Give one message up, for a reason."""
+    if not reason.strip():
+        raise click.UsageError("say why")
 
     async def give_up(settings: ServiceSettings, database: Database) -> bool:
         async with database.transaction() as session:

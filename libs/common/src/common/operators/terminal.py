@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -13,6 +14,7 @@ from rich.table import Table
 from common.events import rfc3339
 
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_WIDE: Final = 250
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -24,13 +26,13 @@ class Moment(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
-        if match := re.fullmatch(r"(\d{1,6})([smhd])", value):
-            return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
         try:
+            if match := re.fullmatch(r"(\d{1,6})([smhd])", value):
+                return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
             moment = datetime.fromisoformat(value)
-        except ValueError:
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is neither an RFC 3339 time nor a duration like 24h", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
@@ -38,10 +40,14 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: boo
     if as_json:
         click.echo(json.dumps(list(rows), default=plain))
         return
-    table = Table(*columns)
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")  # an id that is cut off is of no use in the next command
     for row in rows:
         table.add_row(*("-" if row[column] is None else str(row[column]) for column in columns))
-    Console().print(table if rows else "none")
+    # Into a file or a pipe, nothing needs to wrap.
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    console.print(table if rows else "none")
 
 
 def plain(value: Any) -> str:
