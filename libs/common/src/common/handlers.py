@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.events import Envelope, Undecodable, exchange_of, producer_of
+from common.trace import traced
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -24,6 +25,8 @@ class Received(Generic[T]):
     version: int
     time: datetime
     data: T
+    traceparent: str | None = None
+    """What is done about the event belongs to this."""
 
 
 Handler = Callable[[AsyncSession, Received[T]], Awaitable[None]]
@@ -55,7 +58,8 @@ class Handlers:
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, part["loc"])) for part in error.errors(include_input=False))
             raise Undecodable(f"data does not fit {event.type}: {fields}") from None
-        return Received(event.id, event.type, event.subject, event.version, event.time, data)
+        return Received(event.id, event.type, event.subject, event.version, event.time, data, event.traceparent)
 
     async def handle(self, session: AsyncSession, event: Received[BaseModel]) -> None:
-        await self._by_type[event.type][1](session, event)
+        with traced(request_id=str(event.id), traceparent=event.traceparent):
+            await self._by_type[event.type][1](session, event)

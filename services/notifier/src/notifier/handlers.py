@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.database import ring_after_commit, utc_now
+from common.logs import current_traceparent
 from notifier import queries
 from notifier.models import Contact, Delivery, Kind, Notification
 
@@ -53,7 +54,7 @@ async def notify(
     )
     if is_new and (contact is None or contact.wants_mail(kind)):
         is_known = contact is not None and contact.is_known
-        session.add(Delivery.by_mail(event_id, waiting=not is_known))
+        session.add(Delivery.by_mail(event_id, waiting=not is_known, traceparent=current_traceparent()))
         if is_known:
             ring_after_commit(session, DELIVERIES_CHANNEL)
 

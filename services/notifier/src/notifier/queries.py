@@ -149,6 +149,7 @@ class ClaimedDelivery:
     data: dict[str, Any]
     name: str
     email: str
+    traceparent: str | None = None
 
 
 async def claim_deliveries(session: AsyncSession, *, limit: int, lease: timedelta) -> list[ClaimedDelivery]:
@@ -177,6 +178,7 @@ async def claim_deliveries(session: AsyncSession, *, limit: int, lease: timedelt
             Notification.data,
             Contact.name,
             Contact.email,
+            Delivery.traceparent,
         )
     )
     rows = await session.execute(statement, execution_options=_UNSYNCHRONIZED)
