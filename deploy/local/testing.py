@@ -8,8 +8,9 @@ import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -29,9 +30,11 @@ def stack_folder() -> Path:
 class StackUnderTest:
     """The running system, and what an operator may do to it by `./dev`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`variables` are for the services' environment, beside `SETTINGS`."""
         self.checkout = find_state().checkout
         self.folder = folder
+        self._environment = {**os.environ, **SETTINGS, **variables, "WAYBILL_STATE_DIR": str(folder)}
 
     @property
     def status(self) -> dict[str, Any]:
@@ -43,7 +46,7 @@ class StackUnderTest:
         """What `./dev WORDS` printed. Raises CalledProcessError with its stderr as a note."""
         done = subprocess.run(
             [self.checkout / "dev", *words],
-            env={**os.environ, **SETTINGS, "WAYBILL_STATE_DIR": str(self.folder)},
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

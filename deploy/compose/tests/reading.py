@@ -11,7 +11,7 @@ CHECKOUT = DEPLOY.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
-_VARIABLE = re.compile(r"\$\{\w+:-([^${}]*)\}")
+_VARIABLE = re.compile(r"\$\{\w+:(?:-([^${}]*)|\+[^${}]*)\}")
 
 
 def environment(service: str) -> dict[str, str]:
@@ -19,7 +19,7 @@ def environment(service: str) -> dict[str, str]:
 
 
 def _at_default(value: str) -> str:
-    """`${NAME:-default}`, innermost first."""
-    while (resolved := _VARIABLE.sub(r"\1", value)) != value:
+    """`${NAME:-default}` and `${NAME:+value}`, innermost first."""
+    while (resolved := _VARIABLE.sub(lambda match: match[1] or "", value)) != value:
         value = resolved
     return value

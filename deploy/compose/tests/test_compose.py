@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compose.tests.reading import CHECKOUT, COMPOSE, DEPLOY, SERVICES
+from compose.tests.reading import CHECKOUT, COMPOSE, DEPLOY, SERVICES, environment
 from local.postgres import SETTINGS
 from local.services import ROLES, WITH_INTERNAL_PORT
 
@@ -15,6 +15,7 @@ IMAGES = {
     "envoyproxy/envoy:v1.40-latest",
     "axllent/mailpit:v1",
     "prom/prometheus:v3.5.0",
+    "jaegertracing/jaeger:2.10.0",
     "grafana/grafana:12.2.0",
     *(f"waybill/{service}" for service in ROLES),
 }
@@ -92,6 +93,16 @@ def test_the_gateway_looks_for_containers_that_are_there() -> None:
         name, _, internal = cluster["name"].partition("-")
         assert address == {"address": f"{name}-api", "port_value": 8001 if internal else 8000}
         assert set(SERVICES["gateway"]["networks"]) & set(SERVICES[f"{name}-api"]["networks"])
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_spans_go_to_the_profiles_collector_and_without_it_nowhere(service: str) -> None:
+    [profile] = SERVICES["jaeger"]["profiles"]
+    assert profile == "observability"
+    for name in (name for name in SERVICES if owner(name) == service):
+        assert environment(name)["OTEL_EXPORTER_OTLP_ENDPOINT"] == ""
+        assert SERVICES[name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "${COMPOSE_PROFILES:+http://jaeger:4318}"
+        assert set(SERVICES[name]["networks"]) & set(SERVICES["jaeger"]["networks"])
 
 
 def test_postgres_is_set_as_the_local_one_is() -> None:

@@ -33,6 +33,7 @@ def test_every_role_has_a_deployment_that_runs_it(service: str) -> None:
 def test_a_service_is_told_what_compose_tells_it(service: str, overlay: str) -> None:
     told = literals(service, overlay)
     optional = {"WAYBILL_CORS_ORIGINS", "WAYBILL_RETRY_DELAYS", "WAYBILL_LOG_LEVEL", "WAYBILL_WEBHOOK_ALLOW"}
+    optional.add("OTEL_EXPORTER_OTLP_ENDPOINT")
     assert environment(f"{service}-api").keys() - optional <= told.keys()
     assert told["WAYBILL_PUBLIC_URL"] == literals("auth", overlay)["WAYBILL_PUBLIC_URL"]
 

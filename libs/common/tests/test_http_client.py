@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from common.errors import Unavailable
-from common.http_client import ClientCredentials, ServiceClient
+from common.http_client import ClientCredentials, ServiceClient, http_client
 from common.logs import traced
 
 
@@ -30,7 +30,7 @@ class Peers:
         self.requests: list[httpx.Request] = []
         self.token_answer: Callable[[], httpx.Response] = self.issue
         self.answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200, json={})
-        http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
+        http = http_client(httpx.MockTransport(self._handle))
         self.tokens = ClientCredentials(
             http,
             Client(),

@@ -4,7 +4,9 @@ Roles name their code by import string, so that a relay never loads FastAPI, nor
 """
 
 import asyncio
+import contextlib
 import gc
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -113,7 +115,8 @@ def _api(load: Any, target: str) -> click.Command:
         health = Health()
         app = resolve(target)(settings, health, internal_port=internal_port)
         sockets = [_listen(server, host, number) for number in (port, internal_port) if number is not None]
-        server.serve_api(app, health, sockets, drain_seconds=settings.drain_seconds)
+        with recording(settings.service, "api"):
+            server.serve_api(app, health, sockets, drain_seconds=settings.drain_seconds)
 
     return api
 
@@ -131,10 +134,22 @@ def _worker(role: str, load: Any, target: str) -> click.Command:
         health = Health()
         app = resolve("common.probes:worker_app")(health)
         sockets = [_listen(server, host, port)]
-        if not server.serve_worker(app, health, sockets, lambda stop: work(settings, health, stop, *extra)):
+        with recording(settings.service, role):
+            ended_well = server.serve_worker(app, health, sockets, lambda stop: work(settings, health, stop, *extra))
+        if not ended_well:
             sys.exit(1)
 
     return worker
+
+
+def recording(service: str, role: str) -> contextlib.AbstractContextManager[None]:
+    """Spans, where OpenTelemetry's own variables name a collector; nothing of it is loaded otherwise."""
+    given = os.environ.get
+    collector = given("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or given("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not collector or given("OTEL_TRACES_EXPORTER") == "none" or given("OTEL_SDK_DISABLED", "").lower() == "true":
+        return contextlib.nullcontext()
+    block: contextlib.AbstractContextManager[None] = resolve("common.otel:recording")(service, role)
+    return block
 
 
 def _listen(server: Any, host: str, port: int) -> Any:

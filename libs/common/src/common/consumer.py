@@ -24,8 +24,10 @@ from common.events import Undecodable, decode
 from common.handlers import Handlers, Received
 from common.health import Health
 from common.inbox import first_deliveries
+from common.message_spans import processing
 from common.outages import is_outage
 from common.settings import ServiceSettings
+from common.trace import traced
 
 log = structlog.get_logger(__name__)
 
@@ -159,16 +161,17 @@ class Consumer:
             else:
                 if event is not None:
                     events.append(event)
-        async with self._database.transaction() as session:
+        async with processing(self._queue, events) as received, self._database.transaction() as session:
             new = await first_deliveries(session, self._queue, [event.id for event in events])
-            for event in events:
+            for event in received:
                 if event.id in new:
                     new.discard(event.id)
                     taken.append(event)
             await self._handlers.handle(session, *taken)
             for message, cause in unreadable:
                 await parked.park(session, self._queue, message, cause, attempts=_attempt(message))
-                log.error("message parked", queue=self._queue, cause=cause)
+                with _traced(message):
+                    log.error("message parked", queue=self._queue, cause=cause)
         HANDLED.labels("taken").inc(len(taken))
         HANDLED.labels("duplicate").inc(len(events) - len(taken))
         HANDLED.labels("parked").inc(len(unreadable))
@@ -182,7 +185,8 @@ class Consumer:
         except Exception as error:
             if is_outage(error):
                 raise
-            await self._retry_or_park(message, error, publisher)
+            with _traced(message):
+                await self._retry_or_park(message, error, publisher)
 
     async def _retry_or_park(self, message: DeliveredMessage, error: Exception, publisher: Channel) -> None:
         attempt, cause = _attempt(message), f"{type(error).__name__}: {error}"[:500]
@@ -228,6 +232,13 @@ async def _next_batch(deliveries: asyncio.Queue[DeliveredMessage], *until: async
 
 def _tag(message: DeliveredMessage) -> int:
     return message.delivery_tag or 0
+
+
+def _traced(message: DeliveredMessage) -> contextlib.AbstractContextManager[object]:
+    """Log lines about the message carry its ids, also where it is no event."""
+    properties = message.header.properties
+    traceparent = (properties.headers or {}).get("traceparent")
+    return traced(request_id=properties.message_id, traceparent=traceparent if isinstance(traceparent, str) else None)
 
 
 def _attempt(message: DeliveredMessage) -> int:

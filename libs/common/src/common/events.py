@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Final
 from pamqp.commands import Basic
 from pydantic import BaseModel, ConfigDict
 
+from common.trace import read_traceparent
+
 SCHEMA_PREFIX: Final = "https://waybill.invalid/contracts/events/"
 STRUCTURED: Final = "application/cloudevents+json"
 _HEADER: Final = "cloudEvents_"
@@ -112,7 +114,7 @@ def decode(body: bytes, properties: Basic.Properties) -> Envelope:
             version=version,
             time=time if time.tzinfo else time.replace(tzinfo=UTC),
             data=data,
-            traceparent=traceparent if isinstance(traceparent, str) else None,
+            traceparent=read_traceparent(traceparent) if isinstance(traceparent, str) else None,
         )
     except KeyError as missing:
         raise Undecodable(f"attribute {missing.args[0]} is missing") from None

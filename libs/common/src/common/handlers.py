@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.events import Envelope, Undecodable, exchange_of, producer_of
+from common.trace import traced
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -24,6 +25,8 @@ class Received(Generic[T]):
     version: int
     time: datetime
     data: T
+    traceparent: str | None = None
+    """What is done about the event belongs to this."""
 
 
 Handler = Callable[[AsyncSession, Received[T]], Awaitable[None]]
@@ -77,7 +80,7 @@ class Handlers:
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, part["loc"])) for part in error.errors(include_input=False))
             raise Undecodable(f"data does not fit {event.type}: {fields}") from None
-        return Received(event.id, event.type, event.subject, event.version, event.time, data)
+        return Received(event.id, event.type, event.subject, event.version, event.time, data, event.traceparent)
 
     async def handle(self, session: AsyncSession, *events: Received[BaseModel]) -> None:
         together: dict[BatchHandler[BaseModel], list[Received[BaseModel]]] = {}
@@ -85,6 +88,7 @@ class Handlers:
             if event.type in self._batch:
                 together.setdefault(self._batch[event.type], []).append(event)
             else:
-                await self._single[event.type](session, event)
+                with traced(request_id=str(event.id), traceparent=event.traceparent):
+                    await self._single[event.type](session, event)
         for handler, theirs in together.items():
             await handler(session, theirs)

@@ -12,8 +12,9 @@ import structlog
 from pydantic import SecretStr
 
 from common.errors import Unavailable
-from common.logs import current_request_id, current_traceparent
+from common.logs import current_request_id
 from common.single_flight import SingleFlight
+from common.spans import span
 
 log = structlog.get_logger(__name__)
 
@@ -51,11 +52,39 @@ def http_client(transport: httpx.AsyncBaseTransport | None = None) -> httpx.Asyn
 
     Tests give a `transport` to stand in for the other side.
     """
+    wire = transport or httpx.AsyncHTTPTransport(retries=1, limits=httpx.Limits(max_connections=50))
     return httpx.AsyncClient(
-        transport=transport or httpx.AsyncHTTPTransport(retries=1, limits=httpx.Limits(max_connections=50)),
+        transport=_Traced(wire),
         timeout=TIMEOUT,
         trust_env=False,
     )
+
+
+class _Traced(httpx.AsyncBaseTransport):
+    """Makes each call a span, from the request to the answer's head, and names it to the other side as its parent."""
+
+    def __init__(self, wire: httpx.AsyncBaseTransport) -> None:
+        self._wire = wire
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        attributes: dict[str, str | int] = {
+            "http.request.method": request.method,
+            "server.address": url.host,
+            "server.port": url.port or (443 if url.scheme == "https" else 80),
+            "url.full": str(url.copy_with(userinfo=b"", query=None, fragment=None)),
+        }
+        with span(request.method, "client", attributes) as call:
+            if call.traceparent is not None:
+                request.headers["traceparent"] = call.traceparent
+            answer = await self._wire.handle_async_request(request)
+            call.note({"http.response.status_code": answer.status_code})
+            if answer.status_code >= 400:
+                call.fail(str(answer.status_code))
+            return answer
+
+    async def aclose(self) -> None:
+        await self._wire.aclose()
 
 
 class ClientCredentials:
@@ -151,8 +180,6 @@ class ServiceClient:
         headers = {"Authorization": f"Bearer {token}"}
         if request_id := current_request_id():
             headers["X-Request-ID"] = request_id
-        if traceparent := current_traceparent():
-            headers["traceparent"] = traceparent
         try:
             async with asyncio.timeout(_TOTAL):
                 return await self._http.request(method, f"{self._base_url}{path}", json=json, headers=headers)

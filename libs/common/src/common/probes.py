@@ -9,7 +9,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
 from common.health import Health
-from common.telemetry import METRICS_TYPE, metrics_text
+from common.telemetry import metrics_text
 
 
 class UnlistedRoute(Route):
@@ -36,8 +36,9 @@ def health_routes(health: Health) -> list[Route]:
         body = {"status": "ok" if is_ready else "unavailable", "checks": checks}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
-    async def metrics(_request: Request) -> Response:
-        return Response(metrics_text(), headers={"Content-Type": METRICS_TYPE})
+    async def metrics(request: Request) -> Response:
+        text, content_type = metrics_text(request.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": content_type})
 
     return [
         UnlistedRoute("/health", alive),

@@ -23,6 +23,7 @@ from common.backlog import outbox_measured
 from common.database import OUTBOX_CHANNEL, driver_dsn
 from common.events import encode, exchange_of
 from common.health import Health
+from common.message_spans import publishing
 from common.replay import envelope
 from common.settings import ServiceSettings
 
@@ -143,16 +144,17 @@ class Relay:
 
         async def in_order(aggregate: list[Any]) -> None:
             for row in aggregate:
-                body, properties = encode(envelope(row))
                 sent = perf_counter()
-                await channel.basic_publish(
-                    body,
-                    exchange=exchange_of(self._service),
-                    routing_key=row["type"],
-                    properties=properties,
-                    mandatory=True,
-                    wait=False,
-                )
+                with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
+                    body, properties = encode(envelope(row, span.traceparent))
+                    await channel.basic_publish(
+                        body,
+                        exchange=exchange_of(self._service),
+                        routing_key=row["type"],
+                        properties=properties,
+                        mandatory=True,
+                        wait=False,
+                    )
                 CONFIRM.observe(perf_counter() - sent)
                 confirmed.append(row["id"])
 

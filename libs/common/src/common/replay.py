@@ -39,7 +39,7 @@ async def published(
     cursor = (since, position)
     while rows := await connection.fetch(_AFTER, *cursor, list(types), _PAGE):
         for row in rows:
-            yield Logged(row["published_at"], row["position"], envelope(row))
+            yield Logged(row["published_at"], row["position"], envelope(row, row["traceparent"]))
         cursor = (rows[-1]["published_at"], rows[-1]["position"])
 
 
@@ -64,8 +64,8 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
     return count
 
 
-def envelope(row: Any) -> Envelope:
-    """The event of a row of `outbox` or `event_log`."""
+def envelope(row: Any, traceparent: str | None) -> Envelope:
+    """The event of a row of `outbox` or `event_log`, as part of that trace."""
     return Envelope(
         id=row["event_id"],
         type=row["type"],
@@ -73,5 +73,5 @@ def envelope(row: Any) -> Envelope:
         version=row["version"],
         time=row["occurred_at"],
         data=row["data"],
-        traceparent=row["traceparent"],
+        traceparent=traceparent,
     )

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
+from prometheus_client import REGISTRY, Histogram
+from prometheus_client.exposition import choose_encoder
 
-METRICS_TYPE: Final = CONTENT_TYPE_LATEST
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _requests: Final = Histogram(
@@ -16,15 +16,19 @@ _requests: Final = Histogram(
 _children: Final[dict[tuple[str, str, int], Histogram]] = {}
 
 
-def observe_request(method: str, route: str, status: int, seconds: float) -> None:
-    """Counts one answered request. `route` is the template that matched, or a constant where none did."""
+def observe_request(method: str, route: str, status: int, seconds: float, trace_id: str | None = None) -> None:
+    """Counts one answered request. `route` is the template that matched, or a constant where none did.
+
+    `trace_id` leads from the figure to an example of it (OpenMetrics' exemplars), where there is a trace to see.
+    """
     key = (method if method in _METHODS else "other", route, status // 100)
     child = _children.get(key)
     if child is None:
         child = _children[key] = _requests.labels(key[0], route, f"{key[2]}xx")
-    child.observe(seconds)
+    child.observe(seconds, {"trace_id": trace_id} if trace_id else None)
 
 
-def metrics_text() -> bytes:
-    """All of the process's metrics in Prometheus' text format."""
-    return generate_latest()
+def metrics_text(accept: str) -> tuple[bytes, str]:
+    """All of the process's metrics, in the format that the reader's `Accept` asks for, and its `Content-Type`."""
+    encode, content_type = choose_encoder(accept)
+    return encode(REGISTRY), content_type

@@ -31,18 +31,22 @@ enter_trace: Final = _current.set
 leave_trace: Final = _current.reset
 
 
-def new_trace(request_id: str | None = None, traceparent: str | None = None) -> Trace:
-    """A trace that continues `traceparent` where that is valid (W3C Trace Context §3.2), else a new, unsampled one.
-
-    Nothing here makes spans, so the caller's parent id is passed through as it came.
-    """
-    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+def read_traceparent(text: str | None) -> str | None:
+    """A caller's `traceparent` as version 00, None where it is none (W3C Trace Context §3.2)."""
+    match = _TRACEPARENT.fullmatch(text) if text else None
     if match is None or (match["more"] and match["version"] == "00"):
-        digits = random.randbytes(24).hex()  # noqa: S311 - ids to correlate by, no secrets
-        ids = f"{digits[:32]}-{digits[32:]}-00"
-    else:
-        ids = match["ids"]
-    return Trace(request_id or str(uuid7()), "00-" + ids)
+        return None
+    return "00-" + match["ids"]
+
+
+def new_trace(request_id: str | None = None, traceparent: str | None = None) -> Trace:
+    """A trace that continues `traceparent` where that is valid, else a new, unsampled one."""
+    return Trace(request_id or str(uuid7()), read_traceparent(traceparent) or _unsampled())
+
+
+def _unsampled() -> str:
+    digits = random.randbytes(24).hex()  # noqa: S311 - ids to correlate by, no secrets
+    return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Events in, notifications out. The models name only what is needed of an event; unknown fields are ignored."""
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.handlers import Handlers, Received
 from notifier.handlers import Notice, forget_person, learn_contact, notify
-from notifier.models import OrderKind
+from notifier.models import Kind, OrderKind
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 """PostgreSQL's text can't hold NUL: an event with one doesn't fit, and is parked at once."""
@@ -77,7 +77,7 @@ async def user_registered(session: AsyncSession, event: Received[Registration]) 
     person = event.data
     await learn_contact(session, person.user_id, version=event.version, name=person.name, email=person.email)
     if person.send_welcome:
-        await notify(session, [Notice(event.id, person.user_id, "welcome", event.time)])
+        await notify(session, [_notice(event, "welcome")])
 
 
 @handlers.on("users.user.updated.v1", Profile)
@@ -93,15 +93,18 @@ async def user_erased(session: AsyncSession, event: Received[Person]) -> None:
 
 @handlers.on("users.user.password_changed.v1", Person)
 async def password_changed(session: AsyncSession, event: Received[Person]) -> None:
-    await notify(session, [Notice(event.id, event.data.user_id, "password_changed", event.time)])
+    await notify(session, [_notice(event, "password_changed")])
 
 
 @handlers.on("users.secret_link.requested.v1", LinkRequest)
 async def secret_link_requested(session: AsyncSession, event: Received[LinkRequest]) -> None:
     """The secret is made when the mail is written; until then there is only the link's id."""
     link = event.data
-    data = {"link_id": str(link.link_id)}
-    await notify(session, [Notice(event.id, link.user_id, link.purpose, event.time, data=data)])
+    await notify(session, [_notice(event, link.purpose, link_id=str(link.link_id))])
+
+
+def _notice(event: Received[Any], kind: Kind, **data: str) -> Notice:
+    return Notice(event.id, event.data.user_id, kind, event.time, data=data, traceparent=event.traceparent)
 
 
 _ORDER_EVENTS: Final[dict[str, tuple[type[Order], OrderKind]]] = {
@@ -122,4 +125,4 @@ async def orders_changed(session: AsyncSession, events: Sequence[Received[Order]
 def _of_order(event: Received[Order]) -> Notice:
     order, (_, kind) = event.data, _ORDER_EVENTS[event.type]
     data = order.model_dump(mode="json", exclude={"order_id", "customer_id"})
-    return Notice(event.id, order.customer_id, kind, event.time, order.order_id, data)
+    return Notice(event.id, order.customer_id, kind, event.time, order.order_id, data, event.traceparent)

@@ -25,6 +25,8 @@ from common.health import Health
 from common.http_client import service_client
 from common.outages import is_outage
 from common.settings import resource
+from common.spans import span
+from common.trace import traced
 from notifier import queries
 from notifier.channels import ChannelAway, Deferred, Refused
 from notifier.channels.mail import MailChannel
@@ -148,10 +150,17 @@ class Deliverer:
         return (1 if self._pause else self._slots) - len(self._sending)
 
     async def _deliver(self, delivery: ClaimedDelivery) -> None:
-        outcome = await self._attempt(delivery)
-        OUTCOMES.labels("postponed" if outcome.state == "pending" else outcome.state).inc()
-        line = log.warning if outcome.state == "failed" else log.info
-        line("delivery attempted", state=outcome.state, cause=outcome.cause, **_ids(delivery))
+        ids = traced(request_id=str(delivery.notification_id), traceparent=delivery.traceparent)
+        facts = {"waybill.kind": delivery.kind, "waybill.attempt": delivery.attempts}
+        with ids, span("deliver mail", "client", facts) as attempt:
+            outcome = await self._attempt(delivery)
+            became = "postponed" if outcome.state == "pending" else outcome.state
+            attempt.note({"waybill.outcome": became})
+            if became in {"postponed", "failed"}:
+                attempt.fail(became)
+            OUTCOMES.labels(became).inc()
+            line = log.warning if outcome.state == "failed" else log.info
+            line("delivery attempted", state=outcome.state, cause=outcome.cause, **_ids(delivery))
         self._outcomes[delivery.id] = outcome
         del self._sending[delivery.id]
         self._wake.set()

@@ -43,6 +43,7 @@ class Notice:
     occurred_at: datetime
     order_id: UUID | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    traceparent: str | None = None
 
     def row(self) -> dict[str, Any]:
         """The notification's."""
@@ -70,7 +71,8 @@ async def notify(session: AsyncSession, notices: Sequence[Notice]) -> None:
         contact = contacts.get(notice.user_id)
         if notice.event_id in told and (contact is None or contact.wants_mail(notice.kind)):
             is_known = contact is not None and contact.is_known
-            session.add(Delivery.by_mail(notice.event_id, waiting=not is_known))
+            mail = Delivery.by_mail(notice.event_id, waiting=not is_known, traceparent=notice.traceparent)
+            session.add(mail)
             if is_known:
                 ring_after_commit(session, DELIVERIES_CHANNEL)
 

@@ -149,8 +149,10 @@ class Delivery(Base):
     """Why the last attempt did not succeed."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     settled_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None]
+    """What the attempts belong to: the taking of the event."""
 
     @classmethod
-    def by_mail(cls, notification_id: UUID, *, waiting: bool) -> "Delivery":
+    def by_mail(cls, notification_id: UUID, *, waiting: bool, traceparent: str | None) -> "Delivery":
         state: State = "waiting" if waiting else "pending"
-        return cls(id=new_id(), notification_id=notification_id, channel="mail", state=state)
+        return cls(id=new_id(), notification_id=notification_id, channel="mail", state=state, traceparent=traceparent)

@@ -158,6 +158,7 @@ class ClaimedDelivery:
     data: dict[str, Any]
     name: str
     email: str
+    traceparent: str | None = None
 
 
 async def claim_deliveries(session: AsyncSession, *, limit: int, lease: timedelta) -> list[ClaimedDelivery]:
@@ -186,6 +187,7 @@ async def claim_deliveries(session: AsyncSession, *, limit: int, lease: timedelt
             Notification.data,
             Contact.name,
             Contact.email,
+            Delivery.traceparent,
         )
     )
     rows = await session.execute(statement, execution_options=_UNSYNCHRONIZED)

@@ -9,9 +9,12 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.health import Health
+from common.log_lines import scrubbed
 from common.request_log import request_log
+from common.spans import Span, are_recorded
+from common.spans import span as start_span
 from common.telemetry import observe_request
-from common.trace import Trace, enter_trace, leave_trace, new_trace
+from common.trace import Trace, enter_trace, leave_trace, new_trace, read_traceparent
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +40,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        trace = _trace(dict(scope["headers"]))
+        trace, span = _begin(scope)
         token = enter_trace(trace)
         scope.setdefault("state", {})
         status = 0
@@ -67,25 +70,48 @@ class RequestMiddleware:
             if not status:
                 await _send_bare_500(trace, send_timed)
         finally:
-            _account(scope, trace, status, perf_counter() - started)
+            _account(scope, trace, span, status, perf_counter() - started)
             leave_trace(token)
 
 
-def _trace(headers: dict[bytes, bytes]) -> Trace:
-    request_id = headers.get(b"x-request-id")
-    traceparent = headers.get(b"traceparent")
-    return new_trace(
-        request_id.decode() if request_id is not None and _REQUEST_ID.fullmatch(request_id) else None,
-        traceparent.decode("latin-1") if traceparent is not None else None,
-    )
+def _begin(scope: Scope) -> tuple[Trace, Span | None]:
+    """The request's ids, and its span where spans are recorded: what the request causes belongs to that."""
+    headers = dict(scope["headers"])
+    sent_id, sent_parent = headers.get(b"x-request-id"), headers.get(b"traceparent")
+    request_id = sent_id.decode() if sent_id is not None and _REQUEST_ID.fullmatch(sent_id) else None
+    parent = sent_parent.decode("latin-1") if sent_parent is not None else None
+    if not are_recorded() or scope["path"] in _PROBES:
+        return new_trace(request_id, parent), None
+    attributes = {"http.request.method": scope["method"], "url.scheme": scope["scheme"]}
+    span = start_span(scope["method"], "server", attributes, read_traceparent(parent))
+    return new_trace(request_id, span.traceparent), span
 
 
-def _account(scope: Scope, trace: Trace, status: int, seconds: float) -> None:
+def _end(span: Span, scope: Scope, trace: Trace, status: int) -> None:
+    attributes: dict[str, str | int] = {
+        "url.path": scrubbed(scope["path"][:200]),
+        "waybill.request_id": trace.request_id,
+    }
+    if route := scope.get("route"):
+        span.rename(f"{scope['method']} {route.path}")
+        attributes["http.route"] = route.path
+    if status:
+        attributes["http.response.status_code"] = status
+    span.note(attributes)
+    if status >= 500 or not status:
+        span.fail(str(status) if status else "disconnected")
+    span.end()
+
+
+def _account(scope: Scope, trace: Trace, span: Span | None, status: int, seconds: float) -> None:
     """Measures and logs. `status` 0 means that nobody received an answer."""
     method: str = scope["method"]
     route = scope.get("route")
     template = _UNMATCHED if route is None else route.path
-    observe_request(method, template, status, seconds)
+    is_seen = span is not None and span.is_sampled
+    observe_request(method, template, status, seconds, trace.trace_id if is_seen else None)
+    if span is not None:
+        _end(span, scope, trace, status)
     if template in _PROBES:
         return
     request_log.write(
