@@ -6,8 +6,8 @@ parked. An outage of the database is nobody's fault: the batch waits and is trie
 """
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -26,6 +26,8 @@ from common.health import Health
 from common.inbox import first_deliveries
 from common.outages import is_outage
 from common.settings import ServiceSettings
+from common.upkeep import inbox_kept
+from common.wakeup import first_of
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +50,10 @@ async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event
     """The `consume` role: runs until `stop`, through any outage of either side."""
     database = Database.open(settings, role="consume")
     try:
-        async with parked_measured(database.dsn, f"{settings.service}-consume-backlog"):
+        async with (
+            parked_measured(database.dsn, f"{settings.service}-consume-backlog"),
+            inbox_kept(database, timedelta(days=settings.outbox_retention_days)),
+        ):
             await Consumer(settings, database, handlers, health).run(stop)
     finally:
         await database.close()
@@ -136,8 +141,7 @@ class Consumer:
                 if not is_outage(error):
                     raise
                 log.warning("database away, holding the batch", error=type(error).__name__, held=len(batch))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _OUTAGE_PAUSE)
+                await first_of(stop, within=_OUTAGE_PAUSE)
                 if stop.is_set():
                     return
             else:
@@ -186,17 +190,17 @@ class Consumer:
 
     async def _retry_or_park(self, message: DeliveredMessage, error: Exception, publisher: Channel) -> None:
         attempt, cause = _attempt(message), f"{type(error).__name__}: {error}"[:500]
-        if attempt >= len(broker.RETRY_TIERS):
+        properties = message.header.properties
+        is_last = attempt >= len(broker.RETRY_TIERS)
+        if not is_last:
+            properties.expiration = str(int(self._delays[attempt] * 1000))
+        if is_last or not broker.make_sendable(properties, {ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}):
             log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
             async with self._database.transaction() as session:
                 await parked.park(session, self._queue, message, cause, attempts=attempt + 1)
             HANDLED.labels("parked").inc()
             return
         log.warning("handler failed, will retry", queue=self._queue, attempt=attempt + 1, exc_info=error)
-        properties = message.header.properties
-        headers = broker.sendable(properties.headers or {})
-        properties.headers = {**headers, ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}
-        properties.expiration = str(int(self._delays[attempt] * 1000))
         await publisher.basic_publish(
             message.body,
             routing_key=f"{self._queue}.retry.{broker.RETRY_TIERS[attempt]}",
