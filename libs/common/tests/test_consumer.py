@@ -241,10 +241,9 @@ async def test_data_that_does_not_fit_the_reader_is_parked_at_once_without_its_v
         b"\x20\x00" + b"\x00\x00\x00\x04" + b"\x02\xff\xfeV",  # a header whose name is not UTF-8
         b"\x20\x00" + b"\x00\x00\x00\x0b" + b"\x01aT" + b"\x7f" * 8,  # a time past the year 9999
         b"\x20\x00" + nested(3000),
-        b"\x20\x00" + b"\x00\x00\x00\x0b" + b"\x01ad" + b"\x7f\xf8" + b"\x00" * 6,  # not a number
         b"\x20\x00" + b"\x00\x01\xd4\xc7" + b"\x01aS\x00\x01\xd4\xc0" + b"a" * 120_000,  # nearly a frame
     ],
-    ids=["none", "message-id", "header-name", "time", "nested", "nan", "huge"],
+    ids=["none", "message-id", "header-name", "time", "nested", "huge"],
 )
 async def test_a_message_with_hostile_properties_is_parked_while_others_pass(
     settings: ServiceSettings,

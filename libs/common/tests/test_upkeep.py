@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from common import event_log, upkeep
 from common.database import Database
+from common.inbox import inbox
 from common.testing import eventually
 
 HISTORY = timedelta(days=30)
@@ -59,8 +60,8 @@ async def test_an_inbox_row_that_a_replay_could_still_bring_again_is_kept_and_an
         async with database.transaction() as session:
             return bool((await session.execute(text("SELECT count(*) FROM inbox"))).scalar_one() == 20)
 
-    assert await upkeep.forget(database, HISTORY + upkeep.MARGIN) == 100
-    async with upkeep.inbox_kept(database, HISTORY):
+    assert await upkeep.forget(database, inbox.c.received_at, HISTORY + upkeep.MARGIN) == 100
+    async with upkeep.forgetting(database, [inbox.c.received_at], HISTORY):
         await eventually(remaining)
-    assert await upkeep.forget(database, HISTORY + upkeep.MARGIN) == 0
+    assert await upkeep.forget(database, inbox.c.received_at, HISTORY + upkeep.MARGIN) == 0
     assert await remaining()

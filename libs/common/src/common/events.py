@@ -56,6 +56,11 @@ def producer_of(event_type: str) -> str:
     return event_type.partition(".")[0]
 
 
+def aggregate_of(event_type: str) -> str:
+    """`orders.order` of `orders.order.placed.v1`."""
+    return ".".join(event_type.split(".")[:2])
+
+
 def exchange_of(service: str) -> str:
     return f"{service}.events"
 

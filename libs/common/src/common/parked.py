@@ -4,7 +4,6 @@ The table is the truth; the `.parked` queue only feeds it with what the broker i
 """
 
 import base64
-import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -128,8 +127,6 @@ def _plain(value: Any) -> Any:
             plain = {"$bytes": base64.b64encode(value).decode()}
         case datetime():
             plain = {"$time": value.isoformat()}
-        case float() if not math.isfinite(value):
-            plain = str(value)
         case bool() | int() | float() | None:
             plain = value
         case _:

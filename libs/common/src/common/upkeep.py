@@ -1,16 +1,15 @@
-"""Upkeep of a consumer's inbox: what no replay can bring again is forgotten, a bounded number of rows at once."""
+"""Upkeep of what a consumer remembers: what no replay can bring again is forgotten, some thousand rows at once."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import Column, delete, select, tuple_
 
 from common.database import Database, utc_now
-from common.inbox import inbox
 
 log = structlog.get_logger(__name__)
 
@@ -21,9 +20,9 @@ MARGIN: Final = timedelta(days=7)
 
 
 @contextlib.asynccontextmanager
-async def inbox_kept(database: Database, history: timedelta) -> AsyncIterator[None]:
-    """Forgets, now and every hour, the events that were taken longer ago than `history` and a margin."""
-    task = asyncio.create_task(_keep(database, history + MARGIN), name="inbox-upkeep")
+async def forgetting(database: Database, moments: Sequence[Column[Any]], history: timedelta) -> AsyncIterator[None]:
+    """Deletes, now and every hour, rows whose moment (a column) is longer ago than `history` and a margin."""
+    task = asyncio.create_task(_keep(database, moments, history + MARGIN), name="upkeep")
     try:
         yield
     finally:
@@ -31,25 +30,27 @@ async def inbox_kept(database: Database, history: timedelta) -> AsyncIterator[No
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def forget(database: Database, older_than: timedelta) -> int:
+async def forget(database: Database, moment: Column[Any], older_than: timedelta) -> int:
     """Deletes up to `CHUNK` rows in a transaction of its own, and returns how many; waits for no other process."""
+    table, key = moment.table, moment.table.primary_key.columns
     old = (
-        select(inbox.c.consumer, inbox.c.event_id)
-        .where(inbox.c.received_at < utc_now() - older_than)
-        .order_by(inbox.c.received_at)
+        select(*key)
+        .where(moment < utc_now() - older_than)
+        .order_by(moment)
         .limit(CHUNK)
         .with_for_update(skip_locked=True)
     )
-    statement = delete(inbox).where(tuple_(inbox.c.consumer, inbox.c.event_id).in_(old)).returning(inbox.c.event_id)
+    statement = delete(table).where(tuple_(*key).in_(old)).returning(moment)
     async with database.transaction() as session:
         return len((await session.execute(statement)).all())
 
 
-async def _keep(database: Database, older_than: timedelta) -> None:
+async def _keep(database: Database, moments: Sequence[Column[Any]], older_than: timedelta) -> None:
     while True:
         try:
-            while await forget(database, older_than) == CHUNK:
-                pass
+            for moment in moments:
+                while await forget(database, moment, older_than) == CHUNK:
+                    pass
         except Exception as error:  # noqa: BLE001 - upkeep that fails is tried again, and stands in no effect's way
-            log.warning("inbox not trimmed, will try again", error=type(error).__name__)
+            log.warning("upkeep failed, will try again", error=type(error).__name__)
         await asyncio.sleep(EVERY)
