@@ -24,6 +24,7 @@ from common.events import Envelope, encode, exchange_of
 from common.handlers import Handlers, Received
 from common.health import Health
 from common.relay import relay
+from common.server import server_loop
 from common.settings import ServiceSettings
 from common.testing import eventually, private_database, private_vhost
 
@@ -185,4 +186,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=server_loop) as runner:  # the roles' own
+        runner.run(main())

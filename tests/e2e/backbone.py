@@ -120,11 +120,11 @@ class Backbone:
         """Until `count` more effects are there: the load is getting through."""
         await self.until_effects(len(await self.notes()) + count, within=within)
 
-    async def until_pending(self, count: int) -> None:
+    async def until_pending(self, count: int, *, within: float = 10) -> None:
         async def so() -> bool:
             return await self.pending() == count
 
-        await eventually(so)
+        await eventually(so, within=within)
 
     async def until_pending_grows(self, by: int = 100) -> None:
         goal = await self.pending() + by

@@ -1,5 +1,7 @@
 """kill -9 at the four moments between which an event could be lost or doubled, each brought about for certain."""
 
+import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -44,6 +46,36 @@ async def test_a_relay_killed_after_the_publish_and_before_the_confirm(
     assert await backbone.pending() == 200
     wire.release()
     await backbone.start("relay")
+    count = await backbone.settle()
+    tell(count)
+    assert count.faults == (0, 0, 0)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+async def test_a_standby_takes_over_in_seconds_from_a_leader_that_is(
+    blow: signal.Signals, backbone: Backbone, wire: Wire, tell: Tell
+) -> None:
+    leader = await backbone.start("relay", amqp_url=through(wire, backbone.amqp_url))
+    await backbone.start("consume")
+    await backbone.record()
+    await backbone.until_effects(20)
+    await backbone.until_pending(0)
+    # It leads for as long as it waits for confirms that do not come.
+    wire.hold("down")
+    await backbone.record()
+    await backbone.until_effects(40)
+    if blow == signal.SIGKILL:
+        await backbone.kill(leader)
+    else:
+        leader.send_signal(blow)
+    struck = time.monotonic()
+    await backbone.start("relay")
+    await backbone.record()
+    await backbone.until_pending(0, within=40)
+    tell(f"{time.monotonic() - struck:.1f} s until the other relay, started meanwhile, had published all")
+    if blow == signal.SIGSTOP:
+        leader.send_signal(signal.SIGCONT)
+    wire.release()
     count = await backbone.settle()
     tell(count)
     assert count.faults == (0, 0, 0)

@@ -7,14 +7,14 @@ from uuid import UUID
 
 import aio_pika
 import asyncpg
-import pamqp.encode
 import pytest
 from aio_pika.abc import AbstractChannel
+from pamqp.commands import Basic
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.broker import declare_producer, sendable
+from common.broker import declare_producer, make_sendable
 from common.consumer import Consumer
 from common.database import Database, new_id, utc_now
 from common.events import Envelope, encode
@@ -80,15 +80,51 @@ async def _ready(health: Health) -> bool:
     return (await health.ready())[0]
 
 
-async def publish(channel: AbstractChannel, number: int, event_id: UUID | None = None, verb: str = "sold") -> UUID:
+async def publish(
+    channel: AbstractChannel,
+    number: int,
+    event_id: UUID | None = None,
+    verb: str = "sold",
+    headers: dict[str, Any] | None = None,
+) -> UUID:
     data = json.dumps({"number": number})
     event = Envelope(event_id or new_id(), f"shop.item.{verb}.v1", "item", 1, utc_now(), data)
     body, properties = encode(event)
     message = aio_pika.Message(
-        body, headers=properties.headers, message_id=properties.message_id, content_type=properties.content_type
+        body,
+        headers={**(properties.headers or {}), **(headers or {})},
+        message_id=properties.message_id,
+        content_type=properties.content_type,
     )
     await (await channel.get_exchange("shop.events")).publish(message, event.type)
     return event.id
+
+
+def nested(depth: int) -> bytes:
+    """An AMQP table of tables."""
+    table = b"\x00\x00\x00\x00"
+    for _ in range(depth):
+        field = b"\x01aF" + table
+        table = len(field).to_bytes(4, "big") + field
+    return table
+
+
+class RawProperties(Basic.Properties):
+    """Flags and properties as bytes, as no driver would write them."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__()
+        self.__dict__["raw"] = raw
+
+    def marshal(self) -> bytes:
+        return bytes(self.__dict__["raw"])
+
+
+async def publish_raw(channel: AbstractChannel, properties: bytes, body: bytes) -> None:
+    wire = await channel.get_underlay_channel()
+    await wire.basic_publish(
+        body, exchange="shop.events", routing_key="shop.item.sold.v1", properties=RawProperties(properties)
+    )
 
 
 async def effects(database: Database) -> list[str]:
@@ -197,6 +233,33 @@ async def test_data_that_does_not_fit_the_reader_is_parked_at_once_without_its_v
     assert cause == "data does not fit shop.item.sold.v1: number"
 
 
+@pytest.mark.parametrize(
+    "properties",
+    [
+        b"\x00\x00",  # none at all
+        b"\x00\x80" + b"\x02\xff\xfe",  # a message id that is not UTF-8
+        b"\x20\x00" + b"\x00\x00\x00\x04" + b"\x02\xff\xfeV",  # a header whose name is not UTF-8
+        b"\x20\x00" + b"\x00\x00\x00\x0b" + b"\x01aT" + b"\x7f" * 8,  # a time past the year 9999
+        b"\x20\x00" + nested(3000),
+        b"\x20\x00" + b"\x00\x01\xd4\xc7" + b"\x01aS\x00\x01\xd4\xc0" + b"a" * 120_000,  # nearly a frame
+    ],
+    ids=["none", "message-id", "header-name", "time", "nested", "huge"],
+)
+async def test_a_message_with_hostile_properties_is_parked_while_others_pass(
+    settings: ServiceSettings,
+    database: Database,
+    channel: AbstractChannel,
+    properties: bytes,
+) -> None:
+    async with consuming(settings, database):
+        await publish_raw(channel, properties, b'{"number": 1}')
+        await publish(channel, 2)
+        await eventually(lambda: _has(database, "2"))
+        ((_, cause, attempts, body),) = await eventually(lambda: parked(database))
+    assert cause
+    assert (attempts, body) == (0, b'{"number": 1}')
+
+
 async def test_structured_mode_is_understood(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
@@ -262,7 +325,54 @@ async def _has_all(database: Database, count: int) -> bool:
     return len(await effects(database)) == count
 
 
-def test_headers_of_any_kind_can_be_sent_on_to_a_retry_queue() -> None:
-    headers = sendable({"text": b"\xff", "deep": {"list": [b"\x00", 1, None]}})
-    assert headers == {"text": bytearray(b"\xff"), "deep": {"list": [bytearray(b"\x00"), 1, None]}}
-    pamqp.encode.field_table(headers)
+async def test_a_failing_message_too_large_for_another_header_is_parked_and_keeps_nobody_waiting(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        await publish(channel, POISON, headers={"large": "a" * 125_000})
+        await publish(channel, 1)
+        await eventually(lambda: _has(database, "1"))
+        ((_, cause, attempts, _),) = await eventually(lambda: parked(database))
+    assert (cause, attempts) == ("ValueError: thirteen", 1)
+
+
+async def test_a_message_that_a_retry_queue_would_not_take_is_not_lost(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    """Published as mandatory: a queue that somebody deleted is noticed, and declared anew."""
+    async with consuming(settings, database):
+        await channel.queue_delete("shop.inbound.retry.5s")
+        await publish(channel, POISON)
+        ((_, cause, attempts, _),) = await eventually(lambda: parked(database), within=20)
+    assert (cause, attempts) == ("ValueError: thirteen", 4)
+
+
+async def test_a_consumer_whose_queue_was_deleted_is_not_ready_until_it_is_attached_again(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database) as health:
+        await channel.queue_delete("shop.inbound")
+        await eventually(lambda: _away(health))
+        await eventually(lambda: _ready(health))
+        await publish(channel, 1)
+        await eventually(lambda: _has(database, "1"))
+
+
+def test_properties_of_any_kind_can_be_sent_on_to_a_retry_queue() -> None:
+    headers: Any = {"text": b"\xff", "deep": {"list": [b"\x00", 1, None]}, "CC": ["elsewhere"]}
+    properties = Basic.Properties(headers=headers, user_id="somebody else")
+    properties.delivery_mode = 7
+    assert make_sendable(properties, {"more": 1})
+    assert properties.headers == {
+        "text": bytearray(b"\xff"),
+        "deep": {"list": [bytearray(b"\x00"), 1, None]},
+        "more": 1,
+    }
+    assert (properties.delivery_mode, properties.user_id) == (2, None)
+    properties.validate()
+
+
+def test_properties_that_cannot_be_sent_are_told_from_those_that_can() -> None:
+    assert not make_sendable(Basic.Properties(headers={"large": "a" * 125_000}), {})
+    odd: Any = {"odd": object()}
+    assert not make_sendable(Basic.Properties(headers=odd), {})

@@ -1,5 +1,5 @@
-from common import inbox
+from common import inbox, versions
 from common.migrations import run_migrations
 from notifier.models import Base
 
-run_migrations([Base.metadata, inbox.metadata])
+run_migrations([Base.metadata, inbox.metadata, versions.metadata])

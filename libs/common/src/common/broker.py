@@ -6,6 +6,7 @@ so that nothing is resumed half (a robust connection redeclares on its own, and 
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final
 
@@ -14,9 +15,11 @@ import aiormq
 import structlog
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from common.events import exchange_of
+from common.wakeup import first_of
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +37,9 @@ RETRY_TIERS: Final = ("5s", "1m", "10m")
 
 _CONNECT_TIMEOUT: Final = 10.0
 _LONGEST_PAUSE: Final = 2.0
+_COPIES: Final = frozenset({"CC", "BCC"})
+_LARGEST_PROPERTIES: Final = 100_000
+"""Bytes. They travel in one frame, of 128 KiB at most unless the broker is configured otherwise."""
 
 
 @contextlib.asynccontextmanager
@@ -61,6 +67,20 @@ async def wire(connection: AbstractConnection, *, confirms: bool) -> aiormq.Chan
     return underlay
 
 
+async def until_unblocked(channel: aiormq.Channel, stop: asyncio.Event) -> None:
+    """Returns once the broker's alarm is over that keeps it from taking what we publish; at once where there is none.
+
+    Likewise when the connection ends, or `stop` is set.
+    """
+    ready = asyncio.ensure_future(channel.connection.ready())
+    waits = [ready, asyncio.ensure_future(stop.wait())]
+    try:
+        await asyncio.wait([*waits, channel.closing], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
 async def keep(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, what: str) -> None:
     """Runs `session` again and again until it returns, or `stop` is set, pausing a little longer after each failure."""
     pause = 0.2
@@ -73,8 +93,7 @@ async def keep(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, w
             if loop.time() - started > 30:
                 pause = 0.2
             log.warning("broker session ended, will try again", what=what, error=type(error).__name__, pause=pause)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
+            await first_of(stop, within=pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
         else:
             return
@@ -120,13 +139,27 @@ def _dead_letters_to(queue: str) -> FieldTable:
     }
 
 
-def sendable(value: Any) -> Any:
+def make_sendable(properties: Basic.Properties, more_headers: dict[str, Any]) -> bool:
+    """Makes received properties ones that we may send, with more headers; whether that can be done.
+
+    The broker refuses the name of another sender, and would send copies to whom a CC names.
+    """
+    properties.user_id, properties.cluster_id, properties.delivery_mode = None, "", 2
+    try:
+        headers = {key: value for key, value in (properties.headers or {}).items() if key not in _COPIES}
+        properties.headers = {**_sendable(headers), **more_headers}
+        return len(properties.marshal()) <= _LARGEST_PROPERTIES
+    except (ValueError, TypeError, OverflowError, RecursionError, struct.error):
+        return False
+
+
+def _sendable(value: Any) -> Any:
     """A received header as it can be sent again: the driver reads odd text as bytes, which it refuses to write."""
     match value:
         case dict():
-            return {key: sendable(item) for key, item in value.items()}
+            return {key: _sendable(item) for key, item in value.items()}
         case list():
-            return [sendable(item) for item in value]
+            return [_sendable(item) for item in value]
         case bytes():
             return bytearray(value)
         case _:

@@ -6,51 +6,47 @@ parked. An outage of the database is nobody's fault: the batch waits and is trie
 """
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
-from typing import Final
+from datetime import timedelta
+from typing import Any, Final
 
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
-from prometheus_client import Counter, Histogram
-from pydantic import BaseModel
+from prometheus_client import Counter
 
 from common import broker, parked
 from common.backlog import parked_measured
-from common.database import Database, utc_now
-from common.events import Undecodable, decode
-from common.handlers import Handlers, Received
+from common.batch import ATTEMPT_HEADER, DEFERRAL_HEADER, HANDLED, Reading, read, take
+from common.database import Database
+from common.handlers import Handlers
 from common.health import Health
-from common.inbox import first_deliveries
-from common.message_spans import processing
+from common.inbox import inbox
 from common.outages import is_outage
 from common.settings import ServiceSettings
-from common.trace import traced
+from common.upkeep import forgetting
+from common.versions import aggregate_versions, reach
+from common.wakeup import first_of
 
 log = structlog.get_logger(__name__)
 
-HANDLED: Final = Counter("waybill_consumer_messages_total", "Deliveries by what became of them.", ["outcome"])
 RETRIES: Final = Counter("waybill_consumer_retries_total", "Messages sent to a retry queue, by its delay.", ["tier"])
-LAG: Final = Histogram(
-    "waybill_consumer_lag_seconds",
-    "From an event's occurrence to the commit of its effect.",
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600),
-)
-
 PREFETCH: Final = 300
 BATCH: Final = 100
-ATTEMPT_HEADER: Final = "x-waybill-attempt"
 CAUSE_HEADER: Final = "x-waybill-cause"
 _OUTAGE_PAUSE: Final = 1.0
 
 
 async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event, handlers: Handlers) -> None:
     """The `consume` role: runs until `stop`, through any outage of either side."""
+    moments = [inbox.c.received_at, *([aggregate_versions.c.known_since] if handlers.in_order else [])]
     database = Database.open(settings, role="consume")
     try:
-        async with parked_measured(database.dsn, f"{settings.service}-consume-backlog"):
+        async with (
+            parked_measured(database.dsn, f"{settings.service}-consume-backlog"),
+            forgetting(database, moments, timedelta(days=settings.outbox_retention_days)),
+        ):
             await Consumer(settings, database, handlers, health).run(stop)
     finally:
         await database.close()
@@ -124,92 +120,82 @@ class Consumer:
         lost: asyncio.Event,
     ) -> None:
         """Takes the batch's effects and acknowledges it; returns without an ack when stopped in an outage."""
+        readings = [read(message, self._queue, self._handlers) for message in batch]
         while not lost.is_set():
             try:
-                try:
-                    await self._take(batch)
-                except Exception as error:
-                    if is_outage(error):
-                        raise
-                    for message in batch:
-                        await self._take_alone(message, publisher)
+                await self._take(readings, publisher)
                 await channel.basic_ack(_tag(batch[-1]), multiple=True)
             except Exception as error:
                 if not is_outage(error):
                     raise
                 log.warning("database away, holding the batch", error=type(error).__name__, held=len(batch))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _OUTAGE_PAUSE)
+                await first_of(stop, within=_OUTAGE_PAUSE)
                 if stop.is_set():
                     return
             else:
                 return
 
-    async def _take(self, batch: Sequence[DeliveredMessage]) -> None:
-        """The batch in one transaction: inbox, effects, and what must be parked at once."""
-        events: list[Received[BaseModel]] = []
-        taken: list[Received[BaseModel]] = []
-        unreadable: list[tuple[DeliveredMessage, str]] = []
-        for message in batch:
-            if message.routing_key == f"{self._queue}.parked":
-                unreadable.append((message, parked.DELIVERY_LIMIT))
-                continue
-            try:
-                event = self._handlers.read(decode(message.body, message.header.properties))
-            except Undecodable as error:
-                unreadable.append((message, str(error)))
-            else:
-                if event is not None:
-                    events.append(event)
-        async with processing(self._queue, events) as received, self._database.transaction() as session:
-            new = await first_deliveries(session, self._queue, [event.id for event in events])
-            for event in received:
-                if event.id in new:
-                    new.discard(event.id)
-                    taken.append(event)
-            await self._handlers.handle(session, *taken)
-            for message, cause in unreadable:
-                await parked.park(session, self._queue, message, cause, attempts=_attempt(message))
-                with _traced(message):
-                    log.error("message parked", queue=self._queue, cause=cause)
-        HANDLED.labels("taken").inc(len(taken))
-        HANDLED.labels("duplicate").inc(len(events) - len(taken))
-        HANDLED.labels("parked").inc(len(unreadable))
-        now = utc_now()
-        for event in taken:
-            LAG.observe(max(0.0, (now - event.time).total_seconds()))
-
-    async def _take_alone(self, message: DeliveredMessage, publisher: Channel) -> None:
+    async def _take(self, readings: Sequence[Reading], publisher: Channel) -> None:
+        """Together, or one by one where that fails: so one that is poisonous harms only itself."""
         try:
-            await self._take([message])
+            early = await take(self._database, self._queue, self._handlers, readings)
         except Exception as error:
             if is_outage(error):
                 raise
-            with _traced(message):
-                await self._retry_or_park(message, error, publisher)
+            if len(readings) == 1:
+                with readings[0].traced():
+                    await self._retry_or_park(readings[0], error, publisher)
+            else:
+                for reading in readings:
+                    await self._take([reading], publisher)
+        else:
+            for reading in early:
+                await self._defer(reading, publisher)
 
-    async def _retry_or_park(self, message: DeliveredMessage, error: Exception, publisher: Channel) -> None:
-        attempt, cause = _attempt(message), f"{type(error).__name__}: {error}"[:500]
-        if attempt >= len(broker.RETRY_TIERS):
-            log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
+    async def _retry_or_park(self, reading: Reading, error: Exception, publisher: Channel) -> None:
+        attempt, cause = reading.count(ATTEMPT_HEADER), f"{type(error).__name__}: {error}"[:500]
+        if attempt < len(broker.RETRY_TIERS):
             async with self._database.transaction() as session:
-                await parked.park(session, self._queue, message, cause, attempts=attempt + 1)
-            HANDLED.labels("parked").inc()
-            return
-        log.warning("handler failed, will retry", queue=self._queue, attempt=attempt + 1, exc_info=error)
-        properties = message.header.properties
-        headers = broker.sendable(properties.headers or {})
-        properties.headers = {**headers, ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}
-        properties.expiration = str(int(self._delays[attempt] * 1000))
+                await reach(session, self._queue, reading.up_to(reading.version - 1))  # later ones are to wait for it
+            if await self._send_to_tier(
+                attempt, reading, {ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}, publisher
+            ):
+                log.warning("handler failed, will retry", queue=self._queue, attempt=attempt + 1, exc_info=error)
+                HANDLED.labels("retried").inc()
+                return
+        log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
+        await self._park(reading, cause, attempts=attempt + 1)
+
+    async def _defer(self, early: Reading, publisher: Channel) -> None:
+        """Through the same delays as the event before it that failed, so that it comes back behind it."""
+        times = early.count(DEFERRAL_HEADER)
+        if await self._send_to_tier(times, early, {DEFERRAL_HEADER: times + 1}, publisher):
+            HANDLED.labels("deferred").inc()
+        else:
+            await self._park(early, "an event before it is missing, and it can't be sent to a retry queue", attempts=0)
+
+    async def _send_to_tier(self, tier: int, reading: Reading, headers: dict[str, Any], publisher: Channel) -> bool:
+        """Whether it is in the retry queue now; false where its properties can't be sent."""
+        properties = reading.message.header.properties
+        properties.expiration = str(int(self._delays[tier] * 1000))
+        if not broker.make_sendable(properties, headers):
+            return False
+        label = broker.RETRY_TIERS[tier]
         await publisher.basic_publish(
-            message.body,
-            routing_key=f"{self._queue}.retry.{broker.RETRY_TIERS[attempt]}",
+            reading.message.body,
+            routing_key=f"{self._queue}.retry.{label}",
             properties=properties,
             mandatory=True,
             timeout=30,
         )
-        HANDLED.labels("retried").inc()
-        RETRIES.labels(broker.RETRY_TIERS[attempt]).inc()
+        RETRIES.labels(label).inc()
+        return True
+
+    async def _park(self, reading: Reading, cause: str, *, attempts: int) -> None:
+        async with self._database.transaction() as session:
+            await parked.park(session, self._queue, reading.message, cause, attempts=attempts)
+            await reach(session, self._queue, reading.up_to(reading.version))  # nobody waits for it any more
+        HANDLED.labels("parked").inc()
 
 
 async def _next_batch(deliveries: asyncio.Queue[DeliveredMessage], *until: asyncio.Event) -> list[DeliveredMessage]:
@@ -232,15 +218,3 @@ async def _next_batch(deliveries: asyncio.Queue[DeliveredMessage], *until: async
 
 def _tag(message: DeliveredMessage) -> int:
     return message.delivery_tag or 0
-
-
-def _traced(message: DeliveredMessage) -> contextlib.AbstractContextManager[object]:
-    """Log lines about the message carry its ids, also where it is no event."""
-    properties = message.header.properties
-    traceparent = (properties.headers or {}).get("traceparent")
-    return traced(request_id=properties.message_id, traceparent=traceparent if isinstance(traceparent, str) else None)
-
-
-def _attempt(message: DeliveredMessage) -> int:
-    value = (message.header.properties.headers or {}).get(ATTEMPT_HEADER, 0)
-    return value if isinstance(value, int) and value >= 0 else 0

@@ -65,6 +65,19 @@ _INBOX: Final = (
 )
 
 
+_VERSIONS: Final = (
+    """CREATE TABLE aggregate_versions (
+    consumer text NOT NULL,
+    aggregate text NOT NULL,
+    subject text NOT NULL,
+    version integer NOT NULL,
+    known_since timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_aggregate_versions PRIMARY KEY (consumer, aggregate, subject)
+) WITH (fillfactor = 70)""",
+    "CREATE INDEX ix_aggregate_versions_known_since ON aggregate_versions (known_since)",
+)
+
+
 class Operations(Protocol):
     def execute(self, sqltext: str, /) -> None: ...
 
@@ -85,3 +98,12 @@ def create_inbox(op: Operations) -> None:
 
 def drop_inbox(op: Operations) -> None:
     op.execute("DROP TABLE parked_messages, inbox")
+
+
+def create_aggregate_versions(op: Operations) -> None:
+    for statement in _VERSIONS:
+        op.execute(statement)
+
+
+def drop_aggregate_versions(op: Operations) -> None:
+    op.execute("DROP TABLE aggregate_versions")

@@ -13,11 +13,13 @@ from typing import Any, ClassVar, Final
 from pamqp.commands import Basic
 from pydantic import BaseModel, ConfigDict
 
+from common.lenient import UNREADABLE
 from common.trace import read_traceparent
 
 SCHEMA_PREFIX: Final = "https://waybill.invalid/contracts/events/"
 STRUCTURED: Final = "application/cloudevents+json"
 _HEADER: Final = "cloudEvents_"
+_MOST_VERSIONS: Final = 2**31 - 1
 
 
 class Event(BaseModel):
@@ -55,6 +57,11 @@ def producer_of(event_type: str) -> str:
     return event_type.partition(".")[0]
 
 
+def aggregate_of(event_type: str) -> str:
+    """`orders.order` of `orders.order.placed.v1`."""
+    return ".".join(event_type.split(".")[:2])
+
+
 def exchange_of(service: str) -> str:
     return f"{service}.events"
 
@@ -90,6 +97,8 @@ def encode(event: Envelope) -> tuple[bytes, Basic.Properties]:
 def decode(body: bytes, properties: Basic.Properties) -> Envelope:
     """The envelope of a message in either mode. Raises `Undecodable` with the attribute at fault."""
     headers = properties.headers or {}
+    if UNREADABLE in headers:
+        raise Undecodable("properties are not readable: not UTF-8, or no AMQP 0-9-1 fields")
     if (properties.content_type or "").partition(";")[0].strip().lower() == STRUCTURED:
         attributes = _object(body)
         data = json.dumps(attributes.pop("data", None))
@@ -102,8 +111,8 @@ def decode(body: bytes, properties: Basic.Properties) -> Envelope:
     try:
         traceparent = attributes.get("traceparent") or headers.get("traceparent")
         version = attributes["aggregateversion"]
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise Undecodable("aggregateversion is not a positive integer")
+        if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= _MOST_VERSIONS:
+            raise Undecodable("aggregateversion is not a positive integer of 32 bits")
         if attributes["specversion"] != "1.0":
             raise Undecodable("specversion is not 1.0")
         time = datetime.fromisoformat(attributes["time"])

@@ -1,6 +1,6 @@
 """A consumer's handlers: which function takes the effect of which event, and the model it reads the data with."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -9,8 +9,9 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.events import Envelope, Undecodable, exchange_of, producer_of
+from common.events import Envelope, Undecodable, aggregate_of, exchange_of, producer_of
 from common.trace import traced
+from common.versions import Aggregate
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -36,7 +37,14 @@ BatchHandler = Callable[[AsyncSession, Sequence[Received[T]]], Awaitable[None]]
 class Handlers:
     """Which function takes the effect of which event type. Handlers share the transaction and never commit."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_order: Collection[str] = ()) -> None:
+        """`in_order` names kinds of aggregates (`orders.order`) of which this consumer gets every event, whether it
+        handles it or not. Only so can it see that one is missing: what comes behind is deferred then, through the
+        retry delays, and taken when the missing one has come or all of them are over.
+
+        The rest is taken as it comes. Handlers compare versions in any case: a gap may have to be left behind.
+        """
+        self.in_order = frozenset(in_order)
         self._models: dict[str, type[BaseModel]] = {}
         self._single: dict[str, Handler[BaseModel]] = {}
         self._batch: dict[str, BatchHandler[BaseModel]] = {}
@@ -68,7 +76,19 @@ class Handlers:
 
     @property
     def bindings(self) -> list[tuple[str, str]]:
-        return [(exchange_of(producer_of(event_type)), event_type) for event_type in self._models]
+        """Of the queue: exchanges, with the routing keys."""
+        keys = [event_type for event_type in self._models if aggregate_of(event_type) not in self.in_order]
+        keys += [f"{kind}.#" for kind in sorted(self.in_order)]
+        return [(exchange_of(producer_of(key)), key) for key in keys]
+
+    @property
+    def types(self) -> list[str]:
+        return sorted(self._models)
+
+    def aggregate_in_order(self, event: Envelope) -> Aggregate | None:
+        """Whose order is kept, where it is."""
+        kind = aggregate_of(event.type)
+        return (kind, event.subject) if kind in self.in_order else None
 
     def read(self, event: Envelope) -> Received[BaseModel] | None:
         """The event in the reader's model, `None` for a type nobody handles. Raises `Undecodable`."""

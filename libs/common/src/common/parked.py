@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from common.broker import make_sendable
 from common.database import new_id
 from common.inbox import parked_messages
 
@@ -38,7 +39,7 @@ async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, 
             cause=_text(cause),
             attempts=attempts,
             body=message.body,
-            properties=_plain({name: getattr(properties, name) for name in properties.attributes()}),
+            properties=_kept({name: getattr(properties, name) for name in properties.attributes()}),
         )
         .on_conflict_do_nothing()
     )
@@ -68,6 +69,8 @@ async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel
     properties.headers = {
         name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")
     }
+    if not make_sendable(properties, {}):
+        properties.headers = {}  # then it will be parked again, but not stand in the way of others
     await channel.basic_publish(row["body"], routing_key=consumer, properties=properties, mandatory=True, timeout=30)
     await _resolve(session, message_id, "replayed", None)
     return True
@@ -99,8 +102,18 @@ async def _resolve(session: AsyncSession, message_id: UUID, resolution: str, rea
 
 
 def _text(value: str | None) -> str | None:
-    """PostgreSQL's text can't hold NUL."""
-    return None if value is None else value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    """PostgreSQL's text can hold neither NUL nor half of a surrogate pair."""
+    if value is None:
+        return None
+    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="backslashreplace").decode()
+
+
+def _kept(properties: dict[str, Any]) -> Any:
+    """As JSON. What is nested too deep for that is left out: the message has to be parked in any case."""
+    try:
+        return _plain(properties)
+    except RecursionError:
+        return _plain({**properties, "headers": None})
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,7 @@ from common.health import Health
 from common.message_spans import publishing
 from common.replay import envelope
 from common.settings import ServiceSettings
+from common.wakeup import first_of, listen
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +39,9 @@ CONFIRM: Final = Histogram(
 
 BATCH: Final = 500
 _POLL: Final = 1.0
-_CONFIRM_TIMEOUT: Final = 30.0
+_CONFIRM_TIMEOUT: Final = 10.0
+_FROZEN: Final = "15000"
+"""Milliseconds after which PostgreSQL takes the lead from a relay that waits for longer than confirms may take."""
 _LEADER: Final = "SELECT pg_try_advisory_xact_lock(hashtext('outbox-relay'))"
 _OLDEST: Final = """
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
@@ -83,36 +86,38 @@ class Relay:
 
     async def _session(self, stop: asyncio.Event) -> None:
         name = f"{self._service}-relay"
+        bell = asyncio.Event()
+        listening = asyncio.create_task(listen(OUTBOX_CHANNEL, bell.set, dsn=self._dsn, name=f"{name}-bell"))
         try:
-            async with (
-                broker.connect(self._amqp_url, name) as amqp,
-                self._database(name) as (database, hearing),
-            ):
+            async with broker.connect(self._amqp_url, name) as amqp, self._database(name) as database:
                 await self._declare(amqp)
                 channel = await broker.wire(amqp, confirms=True)
                 await event_log.maintain(database, self._retention_days)
                 self._attached = True
                 log.info("relay attached", service=self._service)
-                await self._work(database, hearing, channel, stop)
+                await self._work(database, bell, channel, stop)
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise ConnectionError(f"database: {type(error).__name__}") from error
         finally:
             self._attached = False
+            listening.cancel()
 
-    async def _work(self, database: Any, hearing: Any, channel: Channel, stop: asyncio.Event) -> None:
-        bell = asyncio.Event()
-        await hearing.add_listener(OUTBOX_CHANNEL, lambda *_: bell.set())
+    async def _work(self, database: Any, bell: asyncio.Event, channel: Channel, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         maintained = loop.time()
         while not stop.is_set():
             bell.clear()
-            if await self._batch(database, channel) == BATCH:
-                continue
+            try:
+                if await self._batch(database, channel) == BATCH:
+                    continue
+            except TimeoutError:
+                await broker.until_unblocked(channel, stop)
+                raise
             if loop.time() - maintained > 3600:
                 await event_log.maintain(database, self._retention_days)
                 maintained = loop.time()
-            await _first(bell, stop, within=_POLL)
-            if channel.is_closed or hearing.is_closed():
+            await first_of(bell, stop, within=_POLL)
+            if channel.is_closed:
                 raise ConnectionError("connection lost")
 
     async def _batch(self, database: Any, channel: Channel) -> int:
@@ -175,30 +180,14 @@ class Relay:
         await channel.close()
 
     @contextlib.asynccontextmanager
-    async def _database(self, name: str) -> AsyncIterator[tuple[Any, Any]]:
-        """A connection for batches, and one that hears the bell."""
-        async with contextlib.AsyncExitStack() as stack:
-            connections = []
-            for suffix in ("", "-bell"):
-                connection = await asyncpg.connect(
-                    self._dsn,
-                    timeout=10,
-                    command_timeout=30,
-                    server_settings={
-                        "application_name": name + suffix,
-                        "idle_in_transaction_session_timeout": "120000",
-                    },
-                )
-                stack.callback(connection.terminate)
-                connections.append(connection)
-            yield connections[0], connections[1]
-
-
-async def _first(*events: asyncio.Event, within: float) -> None:
-    """Returns when any of the events is set, or after `within` seconds."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+    async def _database(self, name: str) -> AsyncIterator[Any]:
+        connection = await asyncpg.connect(
+            self._dsn,
+            timeout=10,
+            command_timeout=30,
+            server_settings={"application_name": name, "idle_in_transaction_session_timeout": _FROZEN},
+        )
+        try:
+            yield connection
+        finally:
+            connection.terminate()

@@ -69,7 +69,7 @@ class CancelledOrder(Order):
     reason: Line | None = None
 
 
-handlers: Final = Handlers()
+handlers: Final = Handlers(in_order=["orders.order"])
 
 
 @handlers.on("users.user.registered.v1", Registration)

@@ -1,0 +1,67 @@
+"""What is old is dropped or forgotten, and nothing else is."""
+
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from common import event_log, upkeep
+from common.database import Database
+from common.inbox import inbox
+from common.testing import eventually
+
+HISTORY = timedelta(days=30)
+
+
+async def test_history_past_retention_is_dropped_by_whole_days_and_the_rest_stays(database: Database) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        for days in (31, 30):
+            day = today - timedelta(days=days)
+            name, end = f"event_log_p{day:%Y%m%d}", day + timedelta(days=1)
+            await connection.execute(
+                f"CREATE TABLE {name} PARTITION OF event_log FOR VALUES FROM ('{day}') TO ('{end}')"
+            )
+            await connection.execute(
+                "INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data)"
+                " VALUES ($1, gen_random_uuid(), 'a.b.c.v1', 's', 1, $1, '{}')",
+                day + timedelta(hours=12),
+            )
+        await event_log.maintain(connection, HISTORY.days)
+        kept = await connection.fetch("SELECT tableoid::regclass::text AS partition, published_at FROM event_log")
+        last_kept = today - timedelta(days=30)
+        assert [tuple(row) for row in kept] == [(f"event_log_p{last_kept:%Y%m%d}", last_kept + timedelta(hours=12))]
+        assert (
+            await connection.fetchval("SELECT to_regclass($1)", f"event_log_p{today - timedelta(days=31):%Y%m%d}")
+            is None
+        )
+    finally:
+        await connection.close()
+
+
+async def test_an_inbox_row_that_a_replay_could_still_bring_again_is_kept_and_an_older_one_forgotten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "CHUNK", 100)
+    async with database.transaction() as session:
+        for age, rows in (("1 minute", 10), ("30 days 1 hour", 10), ("37 days 1 hour", 250)):
+            await session.execute(
+                text(
+                    "INSERT INTO inbox (consumer, event_id, received_at)"
+                    " SELECT 'c', gen_random_uuid(), now() - CAST(:age AS text)::interval"
+                    " FROM generate_series(1, :rows)"
+                ),
+                {"age": age, "rows": rows},
+            )
+
+    async def remaining() -> bool:
+        async with database.transaction() as session:
+            return bool((await session.execute(text("SELECT count(*) FROM inbox"))).scalar_one() == 20)
+
+    assert await upkeep.forget(database, inbox.c.received_at, HISTORY + upkeep.MARGIN) == 100
+    async with upkeep.forgetting(database, [inbox.c.received_at], HISTORY):
+        await eventually(remaining)
+    assert await upkeep.forget(database, inbox.c.received_at, HISTORY + upkeep.MARGIN) == 0
+    assert await remaining()
