@@ -25,10 +25,11 @@ async def learn_contact(session: AsyncSession, user_id: UUID, *, version: int, n
 
 
 async def forget_person(session: AsyncSession, user_id: UUID, *, version: int) -> None:
-    """Erases the person, for good, with everything they were told."""
+    """Erases the person, for good, with everything they were told, or were to be."""
     contact = await queries.lock_contact(session, user_id, to_erase=True)
     contact.erase(version=version)
     await queries.delete_notifications(session, user_id)
+    await queries.delete_parked(session, user_id)
 
 
 async def notify(

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Update, case, delete, func, literal_column, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, case, delete, func, literal_column, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -89,6 +89,13 @@ async def lock_notification(session: AsyncSession, notification_id: UUID, *, use
 async def delete_notifications(session: AsyncSession, user_id: UUID) -> None:
     """And their deliveries."""
     await session.execute(delete(Notification).where(Notification.user_id == user_id))
+
+
+async def delete_parked(session: AsyncSession, user_id: UUID) -> None:
+    """Messages that could not be taken and name the person: they may hold an address, and nobody is to be told."""
+    await session.execute(
+        text("DELETE FROM parked_messages WHERE position(:id IN body) > 0"), {"id": str(user_id).encode()}
+    )
 
 
 async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:
