@@ -220,3 +220,19 @@ async def test_the_deliverer_is_woken_by_the_commit_that_plans_a_delivery(world:
         await asyncio.wait_for(heard.wait(), 5)
     finally:
         await connection.close()
+
+
+async def test_a_new_address_is_told_to_the_one_before_once(world: World) -> None:
+    user_id = new_id()
+    await world.registered(user_id, email="old@example.com")
+    for version, name, email in (
+        (2, "Ann", "new@example.com"),
+        (3, "Anna", "new@example.com"),
+        (2, "Ann", "x@y.example"),
+    ):
+        data = {"user_id": str(user_id), "name": name, "email": email, "changed": ["email"]}
+        await world.event("users.user.updated.v1", version=version, **data)
+    [row] = await world.rows("SELECT data FROM notifications WHERE kind = 'email_changed'")
+    assert row["data"] == {"email": "old@example.com"}
+    [delivery] = await world.deliveries()
+    assert delivery["state"] == "pending"
