@@ -230,7 +230,7 @@ async def test_a_new_address_is_told_to_the_one_before_once(world: World) -> Non
         (3, "Anna", "new@example.com"),
         (2, "Ann", "x@y.example"),
     ):
-        data = {"user_id": str(user_id), "name": name, "email": email, "changed": ["email"]}
+        data: dict[str, Any] = {"user_id": str(user_id), "name": name, "email": email, "changed": ["email"]}
         await world.event("users.user.updated.v1", version=version, **data)
     [row] = await world.rows("SELECT data FROM notifications WHERE kind = 'email_changed'")
     assert row["data"] == {"email": "old@example.com"}
