@@ -37,7 +37,7 @@ async def test_a_third_service_takes_our_tokens_in_ten_lines(issuer: TokenIssuer
     assert len([line for line in service.splitlines() if line]) <= 10
     module: dict[str, Any] = {"GATEWAY": issuer.issuer}
     exec(imports + service, module)  # noqa: S102 - what the page says is what is tested
-    mine = {"aud": ["https://stock.example"]}
+    mine: dict[str, Any] = {"aud": ["https://stock.example"]}
     async with api_client(module["app"]) as client:
 
         async def status(**claims: Any) -> int:
