@@ -20,7 +20,11 @@ from local.state import find_state
 STACK_DIR = "WAYBILL_TEST_STACK_DIR"
 STACK_OWNER = "WAYBILL_TEST_STACK_OWNER"
 # What a test needs to see within seconds; addresses that none but tests use.
-SETTINGS = {"WAYBILL_CORS_ORIGINS": '["https://shop.example"]', "WAYBILL_RETRY_DELAYS": "1,2,3"}
+SETTINGS = {
+    "WAYBILL_CORS_ORIGINS": '["https://shop.example"]',
+    "WAYBILL_RETRY_DELAYS": "1,2,3",
+    "WAYBILL_KEY_PENDING_SECONDS": "3",
+}
 
 
 def stack_folder() -> Path:

@@ -51,7 +51,7 @@ async def test_the_welcome_mail_comes_only_when_it_was_asked_for(sign_up: Any, m
     assert len(mailbox.to(silent.email)) == 1
 
 
-async def test_the_order_mail_to_somebody_who_changed_his_address_goes_to_the_new_one(
+async def test_a_changed_address_gets_the_order_mail_and_the_one_before_is_told_of_the_change(
     customer: Any, mailbox: Any
 ) -> None:
     new = f"new-{customer.email}"
@@ -59,6 +59,7 @@ async def test_the_order_mail_to_somebody_who_changed_his_address_goes_to_the_ne
     assert answer.status_code == 200, answer.text
     order = (await customer.order()).json()
     await mailbox.wait_for(new, order["id"])
+    await mailbox.wait_for(customer.email, "another e-mail address")
 
 
 async def test_a_parallel_rush_is_mailed_order_by_order(customer: Any, mailbox: Any) -> None:

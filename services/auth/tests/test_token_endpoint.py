@@ -55,6 +55,23 @@ async def test_scope_and_resource_narrow_the_token(auth: Auth) -> None:
         await auth.principal(tokens["access_token"], "users")
 
 
+async def test_a_service_of_others_is_named_only_in_tokens_that_were_asked_for_it(
+    settings: Settings, users: Users
+) -> None:
+    stock = "https://stock.example"
+    ada = users.add("ada@example.com")
+    async with serving(settings.model_copy(update={"other_resources": (stock,)}), users) as auth:
+        usual = await auth.sign_in(ada)
+        asked = await auth.sign_in(ada, resource=stock)
+        (of_usual, of_asked) = (
+            jwt.decode(tokens["access_token"], options={"verify_signature": False})["aud"] for tokens in (usual, asked)
+        )
+        assert stock not in of_usual
+        assert of_asked == [stock]
+        again = await auth.refresh(asked["refresh_token"], resource=resource("orders"))
+        assert again.json()["error"] == "invalid_target"
+
+
 async def test_the_login_form_of_the_docs_page_works(auth: Auth) -> None:
     """Swagger's Authorize button sends empty client fields as Basic credentials `:`."""
     ada = auth.users.add("ada@example.com")

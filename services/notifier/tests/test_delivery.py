@@ -56,6 +56,19 @@ async def test_a_planned_mail_is_sent_and_recorded(world: World, settings: Notif
     assert mail["Date"] is not None
 
 
+async def test_a_new_address_is_told_to_the_one_before(
+    world: World, settings: NotifierSettings, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world, email="old@example.com")
+    change: dict[str, Any] = {"user_id": str(user_id), "name": "Ann", "email": "new@example.com", "changed": ["email"]}
+    async with delivering(settings):
+        await world.event("users.user.updated.v1", version=2, **change)
+        await eventually(lambda: all_sent(world))
+    [text] = mailbox.to("old@example.com")
+    assert "another e-mail address" in text
+    assert "new@example.com" not in text
+
+
 async def test_a_committed_event_is_mailed_within_a_second_though_nobody_polls_in_between(
     world: World, settings: NotifierSettings, mailbox: Mailbox
 ) -> None:

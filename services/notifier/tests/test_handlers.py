@@ -181,6 +181,21 @@ async def test_an_erased_person_is_forgotten_and_no_late_event_brings_them_back(
     assert await world.deliveries() == []
 
 
+async def test_parked_messages_that_name_an_erased_person_are_gone_and_others_stay(world: World) -> None:
+    erased, other = new_id(), new_id()
+    for user_id in (erased, other):
+        body = f'{{"user_id": "{user_id}", "email": "{user_id}@example.com"}}'.encode()
+        await world.execute(
+            "INSERT INTO parked_messages (id, consumer, cause, attempts, body, properties)"
+            " VALUES (:id, 'notifier.inbound', 'no room', 4, :body, '{}')",
+            id=new_id(),
+            body=body,
+        )
+    await world.event("users.user.erased.v1", version=2, user_id=str(erased))
+    [row] = await world.rows("SELECT body FROM parked_messages")
+    assert str(other).encode() in row["body"]
+
+
 async def test_a_person_erased_before_anything_else_was_heard_stays_unknown(world: World) -> None:
     user_id = new_id()
     await world.event("users.user.erased.v1", version=3, user_id=str(user_id))
@@ -228,3 +243,19 @@ async def test_the_deliverer_is_woken_by_the_commit_that_plans_a_delivery(world:
         await asyncio.wait_for(heard.wait(), 5)
     finally:
         await connection.close()
+
+
+async def test_a_new_address_is_told_to_the_one_before_once(world: World) -> None:
+    user_id = new_id()
+    await world.registered(user_id, email="old@example.com")
+    for version, name, email in (
+        (2, "Ann", "new@example.com"),
+        (3, "Anna", "new@example.com"),
+        (2, "Ann", "x@y.example"),
+    ):
+        data: dict[str, Any] = {"user_id": str(user_id), "name": name, "email": email, "changed": ["email"]}
+        await world.event("users.user.updated.v1", version=version, **data)
+    [row] = await world.rows("SELECT data FROM notifications WHERE kind = 'email_changed'")
+    assert row["data"] == {"email": "old@example.com"}
+    [delivery] = await world.deliveries()
+    assert delivery["state"] == "pending"

@@ -62,7 +62,11 @@ async def composer(users: Users, settings: NotifierSettings) -> AsyncIterator[Co
     app = Starlette(routes=[Route("/internal/secret-links/{link_id}", users.issue, methods=["POST"])])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
         client = ServiceClient(http, "http://users", Token())
-        yield Composer(sender=settings.sender, public_url="https://waybill.test", users=client)
+        yield Composer(
+            sender=settings.sender,
+            pages=settings.model_copy(update={"public_url": "https://waybill.test"}).link_pages,
+            users=client,
+        )
 
 
 @asynccontextmanager
@@ -86,8 +90,8 @@ async def requested(world: World, user_id: UUID, purpose: str) -> UUID:
 @pytest.mark.parametrize(
     ("purpose", "path", "word"),
     [
-        ("verify_email", "/email-verifications/confirm", "verify"),
-        ("reset_password", "/password-resets/confirm", "password"),
+        ("verify_email", "/email-verifications/page", "verify"),
+        ("reset_password", "/password-resets/page", "password"),
     ],
 )
 async def test_the_link_goes_to_the_address_that_users_made_it_for(
@@ -156,3 +160,9 @@ async def test_while_users_is_away_links_wait_and_other_mails_go_out(
 
 async def _is(world: World, states: list[str]) -> bool:
     return await world.states() == states
+
+
+def test_a_shop_may_have_pages_of_its_own(settings: NotifierSettings) -> None:
+    own = settings.model_copy(update={"reset_password_page": "https://shop.example/new-password"})
+    assert own.link_pages["reset_password"] == "https://shop.example/new-password"
+    assert own.link_pages["verify_email"] == f"{settings.public_url}/email-verifications/page"

@@ -46,6 +46,10 @@ class World:
         async with self.database.transaction() as session:
             return [dict(row) for row in (await session.execute(text(statement), values)).mappings()]
 
+    async def execute(self, statement: str, **values: Any) -> None:
+        async with self.database.transaction() as session:
+            await session.execute(text(statement), values)
+
     async def deliveries(self) -> list[dict[str, Any]]:
         return await self.rows("SELECT * FROM deliveries ORDER BY created_at, id")
 

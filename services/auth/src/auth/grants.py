@@ -85,7 +85,7 @@ class TokenEndpoint:
         form = request.form
         username, password = form.require("username"), form.require("password")
         scopes = narrow_scope(form.get("scope"), client.scopes)
-        resources = narrow_resources(form.all("resource"), RESOURCES)
+        resources = narrow_resources(form.all("resource"), RESOURCES, self._settings.other_resources)
         for _ in range(_STALE_TRIES):
             person = await verify_password(self._users, username, password, request.network)
             async with self._database.transaction() as session:
@@ -134,7 +134,7 @@ class TokenEndpoint:
             subject=client.client_id,
             client_id=client.client_id,
             scopes=narrow_scope(request.form.get("scope"), client.scopes),
-            resources=narrow_resources(request.form.all("resource"), RESOURCES),
+            resources=narrow_resources(request.form.all("resource"), RESOURCES, self._settings.other_resources),
             session_id=new_id(),
             session_version=client.session_version,
         )

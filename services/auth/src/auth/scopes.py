@@ -38,10 +38,13 @@ def narrow_scope(requested: str | None, granted: Sequence[str]) -> tuple[str, ..
     return tuple(scope for scope in granted if scope in wanted)
 
 
-def narrow_resources(requested: Collection[str], granted: Sequence[str]) -> tuple[str, ...]:
-    """The audience of a new token, likewise. Raises `InvalidTarget`."""
+def narrow_resources(requested: Collection[str], granted: Sequence[str], also: Sequence[str] = ()) -> tuple[str, ...]:
+    """The audience of a new token: all that was granted, or what is asked for of that and of what may be had `also`.
+
+    Raises `InvalidTarget`.
+    """
     if not requested:
         return tuple(granted)
-    if not set(requested) <= set(granted):
+    if not set(requested) <= {*granted, *also}:
         raise InvalidTarget
-    return tuple(target for target in granted if target in requested)
+    return tuple(target for target in (*granted, *also) if target in requested)

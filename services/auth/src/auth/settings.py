@@ -28,6 +28,8 @@ class Settings(ServiceSettings):
     refresh_token_secret: SecretStr
     """At least 32 bytes, base64: refresh tokens are derived with it."""
     service_clients: tuple[StaticClient, ...] = ()
+    other_resources: tuple[Annotated[str, Field(pattern=r"^https?://[^\s#]+$")], ...] = ()
+    """Resource URIs (RFC 8707 §2) of services that are not ours; a token is for one of them only where asked for."""
 
     signing_algorithm: Literal["ES256", "RS256"] = "ES256"
     access_token_seconds: Annotated[int, Field(ge=30, le=300)] = 300

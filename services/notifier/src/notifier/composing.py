@@ -1,7 +1,7 @@
 """Writes the mail of a claimed delivery, when it is about to be sent: neither texts nor secrets are at rest before."""
 
+from collections.abc import Mapping
 from email.headerregistry import Address
-from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
@@ -11,14 +11,9 @@ from common.errors import Unavailable
 from common.http_client import ServiceClient
 from notifier import texts
 from notifier.channels.message import Mail, mail
-from notifier.models import Kind
 from notifier.queries import ClaimedDelivery
+from notifier.settings import LinkPurpose
 from notifier.texts import Text
-
-_PATHS: Final[dict[Kind, str]] = {
-    "verify_email": "/email-verifications/confirm",
-    "reset_password": "/password-resets/confirm",
-}
 
 
 class PointlessMail(Exception):
@@ -35,9 +30,10 @@ class IssuedLink(BaseModel):
 
 
 class Composer:
-    def __init__(self, *, sender: Address, public_url: str, users: ServiceClient) -> None:
+    def __init__(self, *, sender: Address, pages: Mapping[LinkPurpose, str], users: ServiceClient) -> None:
+        """`pages` are the addresses that one-time links have before their `?token=`."""
         self._sender = sender
-        self._public_url = public_url
+        self._pages = pages
         self._users = users
 
     async def compose(self, delivery: ClaimedDelivery) -> Mail:
@@ -49,12 +45,12 @@ class Composer:
                 text = texts.welcome(name)
             case "password_changed":
                 text = texts.password_changed(name)
+            case "email_changed":
+                text, email = texts.email_changed(name), delivery.data["email"]
             case "verify_email" | "reset_password" as purpose:
                 link = await self._issue_link(UUID(delivery.data["link_id"]))
                 name, email = "", link.email
-                text = texts.secret_link(
-                    purpose, f"{self._public_url}{_PATHS[purpose]}?token={quote(link.token, safe='')}"
-                )
+                text = texts.secret_link(purpose, f"{self._pages[purpose]}?token={quote(link.token, safe='')}")
             case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled" as kind:
                 if delivery.order_id is None:
                     raise PointlessMail("it names no order")

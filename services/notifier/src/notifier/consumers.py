@@ -82,8 +82,11 @@ async def user_registered(session: AsyncSession, event: Received[Registration]) 
 
 @handlers.on("users.user.updated.v1", Profile)
 async def user_updated(session: AsyncSession, event: Received[Profile]) -> None:
-    person = event.data
-    await learn_contact(session, person.user_id, version=event.version, name=person.name, email=person.email)
+    """A new address is told to the one before: whoever is signed in for somebody else must not take the account."""
+    person, version = event.data, event.version
+    before = await learn_contact(session, person.user_id, version=version, name=person.name, email=person.email)
+    if before is not None:
+        await notify(session, [_notice(event, "email_changed", email=before)])
 
 
 @handlers.on("users.user.erased.v1", Person)

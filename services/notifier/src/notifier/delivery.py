@@ -77,7 +77,7 @@ async def deliver(settings: NotifierSettings, health: Health, stop: asyncio.Even
         )
         channel = MailChannel(settings)
         stack.push_async_callback(channel.close)
-        composer = Composer(sender=settings.sender, public_url=settings.public_url, users=users)
+        composer = Composer(sender=settings.sender, pages=settings.link_pages, users=users)
         lease = timedelta(seconds=settings.delivery_lease)
         await Deliverer(database, composer, channel, slots=settings.smtp_connections, lease=lease).run(stop)
 

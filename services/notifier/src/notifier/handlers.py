@@ -16,21 +16,27 @@ DELIVERIES_CHANNEL: Final = "deliveries"
 """Rung when a delivery falls due."""
 
 
-async def learn_contact(session: AsyncSession, user_id: UUID, *, version: int, name: str, email: str) -> None:
-    """Takes what users tells of a person, unless it is old news, and releases what waits for it."""
+async def learn_contact(session: AsyncSession, user_id: UUID, *, version: int, name: str, email: str) -> str | None:
+    """Takes what users tells of a person, unless it is old news, and releases what waits for it.
+
+    Returns the address before, where this is another one.
+    """
     contact = await queries.lock_contact(session, user_id)
-    was_known = contact.is_known
-    if contact.learn(version=version, name=name, email=email) and not was_known:
+    before = contact.email
+    is_news = contact.learn(version=version, name=name, email=email)
+    if is_news and before is None:
         await session.flush()
         if await queries.release_deliveries(session, user_id):
             ring_after_commit(session, DELIVERIES_CHANNEL)
+    return before if is_news and before != email else None
 
 
 async def forget_person(session: AsyncSession, user_id: UUID, *, version: int) -> None:
-    """Erases the person, for good, with everything they were told."""
+    """Erases the person, for good, with everything they were told, or were to be."""
     contact = await queries.lock_contact(session, user_id, to_erase=True)
     contact.erase(version=version)
     await queries.delete_notifications(session, user_id)
+    await queries.delete_parked(session, user_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from common.database import NAMING, new_id
 
 OrderKind = Literal["order_placed", "order_confirmed", "order_shipped", "order_delivered", "order_cancelled"]
-SecurityKind = Literal["password_changed", "verify_email", "reset_password"]
+SecurityKind = Literal["password_changed", "verify_email", "reset_password", "email_changed"]
 Kind = Literal["welcome"] | OrderKind | SecurityKind
 Channel = Literal["mail"]
 State = Literal["waiting", "pending", "sent", "failed", "cancelled"]
@@ -26,6 +26,7 @@ TITLES: Final[dict[Kind, str]] = {
     "password_changed": "Your password was changed",
     "verify_email": "Please verify your e-mail address",
     "reset_password": "Reset your password",
+    "email_changed": "Your e-mail address was changed",
 }
 
 
@@ -81,7 +82,7 @@ class Contact(Base):
                 return self.welcome
             case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled":
                 return self.order_updates
-            case "password_changed" | "verify_email" | "reset_password":
+            case "password_changed" | "verify_email" | "reset_password" | "email_changed":
                 return True
 
 

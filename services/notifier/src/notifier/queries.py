@@ -16,6 +16,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     tuple_,
     update,
 )
@@ -98,6 +99,13 @@ async def lock_notification(session: AsyncSession, notification_id: UUID, *, use
 async def delete_notifications(session: AsyncSession, user_id: UUID) -> None:
     """And their deliveries."""
     await session.execute(delete(Notification).where(Notification.user_id == user_id))
+
+
+async def delete_parked(session: AsyncSession, user_id: UUID) -> None:
+    """Messages that could not be taken and name the person: they may hold an address, and nobody is to be told."""
+    await session.execute(
+        text("DELETE FROM parked_messages WHERE position(:id IN body) > 0"), {"id": str(user_id).encode()}
+    )
 
 
 async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:

@@ -9,6 +9,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from common.settings import ServiceSettings
 
+LinkPurpose = Literal["verify_email", "reset_password"]
+
 
 class NotifierSettings(ServiceSettings):
     service: ClassVar[str] = "notifier"
@@ -27,6 +29,9 @@ class NotifierSettings(ServiceSettings):
     """Mails that one deliverer sends side by side. Few leave connections idle while outcomes are recorded: measured, 16
     send three times as many as 4."""
     mail_from: str = "Waybill <no-reply@waybill.invalid>"
+    verify_email_page: str | None = None
+    reset_password_page: str | None = None
+    """The pages that mails link to, with `?token=…` behind: a shop's own, or users' plain ones."""
     delivery_lease: float = Field(default=12.0, ge=0.5, le=300)
     """Seconds after which the mails of a deliverer that died are taken over by another."""
 
@@ -47,6 +52,13 @@ class NotifierSettings(ServiceSettings):
         if self.smtp_username is not None and self.smtp_tls == "off":
             raise ValueError("smtp_username needs smtp_tls: a password must not travel in clear")
         return self
+
+    @property
+    def link_pages(self) -> dict[LinkPurpose, str]:
+        return {
+            "verify_email": self.verify_email_page or f"{self.public_url}/email-verifications/page",
+            "reset_password": self.reset_password_page or f"{self.public_url}/password-resets/page",
+        }
 
     @property
     def sender(self) -> Address:

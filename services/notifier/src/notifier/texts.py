@@ -63,6 +63,22 @@ your password: set a new one now, and change it wherever else you use it.
     )
 
 
+def email_changed(name: str) -> Text:
+    """To the address before."""
+    return Text(
+        TITLES["email_changed"],
+        f"""\
+{greeting(name)}
+
+your account has another e-mail address now. This mail goes to the one it
+had before, and is the last to do so.
+
+Was it you? Then there is nothing to do. If not, somebody else is signed in
+to your account: please tell us at once.
+{_CLOSING}""",
+    )
+
+
 def secret_link(purpose: Kind, url: str) -> Text:
     """Without the name: whoever types a stranger's address must not reach them with words of their own."""
     return Text(

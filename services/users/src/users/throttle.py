@@ -83,17 +83,14 @@ async def admit(session: AsyncSession, *, account: str, network: str, known: boo
 
     Raises `TooManyAttempts`, upon which the transaction rolls back and nothing is counted.
     """
-    pair = pair_key(account, network)
-    if await session.scalar(_ADMIT_PAIR, {"key": pair}) is None:
+    pair, by_network, by_account = pair_key(account, network), PER_NETWORK.key(network), PER_ACCOUNT.key(account)
+    keys = {"pair": pair, "network": by_network, "account": by_account}
+    within = (await session.execute(_ADMIT, keys | {"known": known})).one()
+    if not within.pair:
         raise TooManyAttempts(await session.scalar(_WAIT, {"key": pair}) or 1)
-    if known:
-        return Attempt(pair, ())
-    buckets = ((PER_NETWORK, PER_NETWORK.key(network)), (PER_ACCOUNT, PER_ACCOUNT.key(account)))
-    for bucket, key in buckets:
-        values = {"key": key, "capacity": bucket.capacity, "interval": bucket.interval}
-        if await session.scalar(_FILL_BUCKET, values) is None:
-            raise TooManyAttempts(bucket.interval)
-    return Attempt(pair, tuple(key for _, key in buckets))
+    if not known and not within.account:
+        raise TooManyAttempts((PER_ACCOUNT if within.network else PER_NETWORK).interval)
+    return Attempt(pair, () if known else (by_network, by_account))
 
 
 async def settle(session: AsyncSession, attempt: Attempt, *, success: bool) -> None:
@@ -112,16 +109,33 @@ async def forget_old(session: AsyncSession) -> None:
 
 # Made once: a sign-in runs two of them, and building them each time would cost more than they do.
 
+
+def _fill(bucket: Bucket, *, after: str) -> str:
+    leaked = f"extract(epoch FROM now() - bucket.updated_at) / {bucket.interval}"
+    level = f"greatest(bucket.level - greatest({leaked}, 0), 0) + 1"
+    return f"""INSERT INTO login_buckets AS bucket (key, level, updated_at)
+        SELECT :{bucket.name}, 1, now() WHERE NOT :known AND EXISTS (SELECT FROM {after})
+        ON CONFLICT (key) DO UPDATE SET level = {level}, updated_at = now() WHERE {level} <= {bucket.capacity}
+        RETURNING true"""  # noqa: S608 - the module's own constants, here and below
+
+
+# One statement, so that known and unknown accounts take the same round trips. Each part waits for the one before it:
+# two sign-ins lock their rows in one order.
 # Once the free failures are used up, one attempt at a time: a wait that has passed opens for a single try.
-_ADMIT_PAIR: Final = text(f"""
-    INSERT INTO login_backoffs AS pair (key, failures, in_flight, updated_at) VALUES (:key, 0, 1, now())
-    ON CONFLICT (key) DO UPDATE SET
-        failures = pair.failures + CASE WHEN {_ABANDONED} THEN pair.in_flight ELSE 0 END,
-        in_flight = CASE WHEN {_ABANDONED} THEN 0 ELSE pair.in_flight END + 1,
-        updated_at = now()
-    WHERE (pair.blocked_until IS NULL OR pair.blocked_until <= now())
-      AND ({_ABANDONED} OR pair.in_flight < CASE WHEN pair.failures < {FREE_FAILURES} THEN {PARALLEL} ELSE 1 END)
-    RETURNING true""")  # noqa: S608 - the module's own constants, here and below
+_ADMIT: Final = text(f"""
+    WITH pair AS (
+        INSERT INTO login_backoffs AS pair (key, failures, in_flight, updated_at) VALUES (:pair, 0, 1, now())
+        ON CONFLICT (key) DO UPDATE SET
+            failures = pair.failures + CASE WHEN {_ABANDONED} THEN pair.in_flight ELSE 0 END,
+            in_flight = CASE WHEN {_ABANDONED} THEN 0 ELSE pair.in_flight END + 1,
+            updated_at = now()
+        WHERE (pair.blocked_until IS NULL OR pair.blocked_until <= now())
+          AND ({_ABANDONED} OR pair.in_flight < CASE WHEN pair.failures < {FREE_FAILURES} THEN {PARALLEL} ELSE 1 END)
+        RETURNING true),
+    network AS ({_fill(PER_NETWORK, after="pair")}),
+    account AS ({_fill(PER_ACCOUNT, after="network")})
+    SELECT EXISTS (SELECT FROM pair) AS pair, EXISTS (SELECT FROM network) AS network,
+           EXISTS (SELECT FROM account) AS account""")  # noqa: S608
 _WAIT: Final = text("""
     SELECT greatest(ceil(extract(epoch FROM blocked_until - now())), 1)::integer
     FROM login_backoffs WHERE key = :key""")
@@ -135,12 +149,6 @@ _FAILED: Final = text(f"""
         blocked_until = CASE WHEN failures + 1 >= {FREE_FAILURES} THEN now() + interval '1 second'
             * least(2 ^ least(failures + 1 - {FREE_FAILURES}, 16), {LONGEST_WAIT}) END
     WHERE key = :key""")  # noqa: S608
-
-_LEVEL: Final = "greatest(bucket.level - greatest(extract(epoch FROM now() - bucket.updated_at), 0) / :interval, 0) + 1"
-_FILL_BUCKET: Final = text(f"""
-    INSERT INTO login_buckets AS bucket (key, level, updated_at) VALUES (:key, 1, now())
-    ON CONFLICT (key) DO UPDATE SET level = {_LEVEL}, updated_at = now() WHERE {_LEVEL} <= :capacity
-    RETURNING true""")  # noqa: S608
 _EMPTY_BUCKET: Final = text("UPDATE login_buckets SET level = greatest(level - 1, 0) WHERE key = :key")
 
 

@@ -1,0 +1,58 @@
+"""Where the links in mails lead unless a shop has pages of its own: one plain page each, which spends the link.
+
+Only on a click: programs that look through mails follow links, too.
+"""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from fastapi.responses import HTMLResponse
+
+from common.web import ApiRouter
+
+router = ApiRouter()
+
+_SOURCE: Final = Path(__file__).with_name("link_page.html").read_text()
+
+
+def _digest(tag: str) -> str:
+    """The inline part that the page's policy lets run (CSP 3 §6.7.3)."""
+    (inline,) = re.findall(f"<{tag}>(.*?)</{tag}>", _SOURCE, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"
+
+
+_HEADERS: Final = {
+    "Content-Security-Policy": f"default-src 'none'; script-src {_digest('script')}; style-src {_digest('style')}; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_VERIFY: Final = Template(_SOURCE).substitute(
+    title="Verify your e-mail address",
+    path="/email-verifications/confirm",
+    field="",
+    button="Verify",
+    done="Your e-mail address is verified.",
+)
+_RESET: Final = Template(_SOURCE).substitute(
+    title="Set a new password",
+    path="/password-resets/confirm",
+    field='<label>New password, 12 characters or more <input type="password" name="password" minlength="12" '
+    'maxlength="128" autocomplete="new-password" required></label>\n',
+    button="Set password",
+    done="Your password is changed. You are signed out everywhere.",
+)
+
+
+@router.get("/email-verifications/page", include_in_schema=False)
+async def show_verification_page() -> HTMLResponse:
+    return HTMLResponse(_VERIFY, headers=_HEADERS)
+
+
+@router.get("/password-resets/page", include_in_schema=False)
+async def show_reset_page() -> HTMLResponse:
+    return HTMLResponse(_RESET, headers=_HEADERS)

@@ -1,0 +1,186 @@
+"""People and their tokens through the whole system: what must reach everybody, and what must be nowhere."""
+
+import asyncio
+import secrets
+import statistics
+import time
+from typing import Any
+
+import aio_pika
+import httpx
+
+from common.testing import eventually
+
+from .conftest import Mailbox, Person, SignUp, Tell, sign_in
+from .remains import in_logs, in_tables
+
+ROTATIONS = 3
+SIGN_OUTS = 30
+
+
+async def test_rotations_under_load_cost_no_valid_token_its_validity(
+    stack: Any, sign_up: SignUp, product: None, tell: Tell
+) -> None:
+    """`keys rotate` again and again, while people refresh and call every service with what they have."""
+    people = [await sign_up() for _ in range(4)]
+    answers: dict[int, int] = {}
+    kids: set[str] = set()
+    over = asyncio.Event()
+
+    async def live(person: Person) -> None:
+        while not over.is_set():
+            form = {"grant_type": "refresh_token", "refresh_token": person.tokens["refresh_token"]}
+            answer = await person.client.post("/token", data=form)
+            assert answer.status_code == 200, answer.text
+            before, person.tokens = person.bearer, answer.json()
+            for bearer in (before, person.bearer):
+                for path in ("/me", "/orders", "/notifications", "/sessions"):
+                    status = (await person.client.get(path, headers=bearer)).status_code
+                    answers[status] = answers.get(status, 0) + 1
+
+    def signed_with() -> set[str]:
+        kids.update(person.tokens["access_token"].partition(".")[0] for person in people)
+        return kids
+
+    async def another_signs() -> bool:
+        return len(signed_with()) > before
+
+    async with asyncio.TaskGroup() as group:
+        for person in people:
+            group.create_task(live(person))
+        for _ in range(ROTATIONS):
+            before = len(signed_with())
+            await asyncio.to_thread(stack.dev, "ops", "auth", "keys", "rotate")
+            await eventually(another_signs, within=90)
+        over.set()
+    tell(f"{sum(answers.values())} requests over {ROTATIONS} rotations: {answers}")
+    assert answers.keys() == {200}
+
+
+async def test_signing_out_everywhere_is_refused_at_orders_within_a_second(
+    customer: Person, gateway: httpx.AsyncClient, tell: Tell
+) -> None:
+    lags = []
+    for _ in range(SIGN_OUTS):
+        tokens = await sign_in(gateway, customer.email, customer.password)
+        bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
+        assert (await gateway.get("/orders", headers=bearer)).status_code == 200
+        assert (await gateway.delete("/sessions", headers=bearer)).status_code == 204
+        since = time.perf_counter()
+        while (await gateway.get("/orders", headers=bearer)).status_code != 401:
+            assert time.perf_counter() - since < 5
+        lags.append(time.perf_counter() - since)
+    median, worst = statistics.median(lags), max(lags)
+    tell(f"DELETE /sessions to 401 at orders, {SIGN_OUTS} times: p50 {median * 1000:.0f} ms, max {worst * 1000:.0f} ms")
+    assert worst < 1
+
+
+async def test_no_password_token_secret_or_link_is_in_any_log_event_or_table(
+    stack: Any, sign_up: SignUp, admin: Person, mailbox: Mailbox, product: None
+) -> None:
+    async with await aio_pika.connect(stack.status["broker"]["amqp_url"]) as broker:
+        channel = await broker.channel()
+        queue = await channel.declare_queue(exclusive=True)
+        for producer in ("auth", "users", "orders"):
+            await queue.bind(f"{producer}.events", "#")
+        ada = await sign_up(send_welcome=True)
+        said = await everything_secret(ada, admin, mailbox)
+        await ada.order()
+        assert (await ada.get("/orders")).status_code == 401  # the last step reset the password
+        published = []
+        while message := await queue.get(fail=False):
+            await message.ack()
+            published.append(f"{message.body.decode()} {message.headers} {message.properties}")
+    assert len(published) >= 6
+    events = "\n".join(published)
+    assert not [text for text in said if text in events]
+    # That the search can find something:
+    assert ada.id in events
+    assert await in_tables(stack.status, [ada.id])
+    assert in_logs(stack.folder / "logs", [ada.id])
+
+    assert await in_tables(stack.status, said) == []
+    assert in_logs(stack.folder / "logs", [*said, ada.email]) == []
+
+
+async def everything_secret(ada: Person, admin: Person, mailbox: Mailbox) -> list[str]:
+    """Goes every way that has a secret on it, and returns all of them."""
+    client = ada.client
+    wrong, changed, reset = (secrets.token_urlsafe(18) for _ in range(3))
+    said = [ada.password, wrong, changed, reset, *tokens_of(ada.tokens)]
+
+    answer = await client.post("/token", data={"grant_type": "password", "username": ada.email, "password": wrong})
+    assert answer.status_code == 400
+    form = {"grant_type": "refresh_token", "refresh_token": ada.tokens["refresh_token"]}
+    ada.tokens = (await client.post("/token", data=form)).json()
+    said += tokens_of(ada.tokens)
+    body: dict[str, Any] = {"current": ada.password, "new": changed}
+    assert (await client.put("/me/password", json=body, headers=ada.bearer)).status_code == 204
+
+    body = {"name": "App", "grant_types": ["client_credentials"], "scopes": ["orders:read"]}
+    app = (await client.post("/clients", json=body, headers=admin.bearer)).json()
+    credentials = httpx.BasicAuth(app["client_id"], app["client_secret"])
+    own = (await client.post("/token", data={"grant_type": "client_credentials"}, auth=credentials)).json()
+    shown = {"token": own["access_token"]}
+    assert (await client.post("/introspect", data=shown, auth=credentials)).json()["active"]
+    said += [app["client_secret"], own["access_token"], credentials._auth_header.partition(" ")[2]]
+
+    assert (await client.post("/email-verifications", headers=ada.bearer)).status_code == 202
+    said.append(await link_in(mailbox, ada.email, "verify"))
+    body = {"token": said[-1]}
+    assert (await client.post("/email-verifications/confirm", json=body)).status_code == 204
+    assert (await client.get("/me", params={"token": said[-1]}, headers=ada.bearer)).status_code == 200
+
+    assert (await client.post("/password-resets", json={"email": ada.email})).status_code == 202
+    said.append(await link_in(mailbox, ada.email, "reset"))
+    body = {"token": said[-1], "password": reset}
+    assert (await client.post("/password-resets/confirm", json=body)).status_code == 204
+
+    async def signed_out() -> bool:
+        return (await ada.get("/orders")).status_code == 401
+
+    await eventually(signed_out)
+    return said
+
+
+def tokens_of(tokens: dict[str, Any]) -> list[str]:
+    """Signatures too: a log that cut a token short would still be found out."""
+    return [tokens["access_token"], tokens["access_token"].rpartition(".")[2], tokens["refresh_token"]]
+
+
+async def link_in(mailbox: Mailbox, address: str, word: str) -> str:
+    async def arrived() -> str | None:
+        texts = [text for text in mailbox.bodies(address) if word in text and "?token=" in text]
+        return texts[0].partition("?token=")[2].split()[0] if texts else None
+
+    found = await eventually(arrived, within=30)
+    assert found is not None
+    return found
+
+
+async def test_an_erased_person_is_nowhere_and_the_orders_stay(
+    stack: Any, gateway: httpx.AsyncClient, product: None, mailbox: Mailbox
+) -> None:
+    mark = secrets.token_hex(6)
+    address, name, device = f"{mark}@example.com", f"Ada {mark.upper()}", f"Phone/{mark[::-1]}"
+    gateway.headers["User-Agent"] = device
+    body = {"name": name, "email": address, "password": "a lighthouse in fog 7"}
+    made = (await gateway.post("/users", json=body)).json()
+    ada = Person(gateway, made["id"], address, body["password"], await sign_in(gateway, address, body["password"]))
+    order = (await ada.order()).json()
+    await mailbox.wait_for(address, order["id"])
+    moved = f"moved-{address}"
+    assert (await gateway.patch("/me", json={"email": moved}, headers=ada.bearer)).status_code == 200
+    personal = [address, name, device, moved]
+    everywhere = await in_tables(stack.status, personal)
+    assert {line.partition(" in ")[2].partition(".")[0] for line in everywhere} == {"auth", "users", "notifier"}
+
+    assert (await gateway.delete("/me", headers=ada.bearer)).status_code == 204
+
+    async def gone() -> bool:
+        return await in_tables(stack.status, personal) == []
+
+    await eventually(gone, within=20)
+    assert in_logs(stack.folder / "logs", personal) == []
+    (kept,) = [line for line in await in_tables(stack.status, [order["id"]]) if line.endswith("orders.orders")]
+    assert kept
