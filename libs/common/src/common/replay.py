@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
-from aiormq.exceptions import ChannelLockedResource
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
 from common import broker
 from common.database import driver_dsn
@@ -62,7 +62,8 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
                 )
                 count += 1
             if count == 0:  # nothing was sent that could have come back
-                with contextlib.suppress(ChannelLockedResource):  # an exclusive queue is one
+                # An exclusive queue is one, and 4.x tells only those who may configure it.
+                with contextlib.suppress(ChannelLockedResource, ChannelAccessRefused):
                     await channel.queue_declare(to_queue, passive=True)
     finally:
         await connection.close()
