@@ -26,6 +26,7 @@ COMMANDS = {
     "lock": "local.commands.generate:lock",
     "contracts": "local.commands.generate:contracts",
     "ops": "local.commands.ops:ops",
+    "subscriber": "local.commands.subscriber:subscriber",
     "trace": "local.commands.trace:trace",
     "chaos": "local.commands.chaos:chaos",
 }

@@ -10,6 +10,11 @@ VIRTUAL_HOST = "/"
 # Producers whose events others may bind to.
 PUBLISHED = "(auth|users|orders)"
 DELIVERY_LIMIT = 20  # the guard against crash loops; retries proper go through the delay queues
+# The stream of history keeps what the event log keeps, and never fills a disk.
+HISTORY_MAX_AGE = "30D"
+HISTORY_MAX_BYTES = 10_000_000_000
+# What a subscriber who stopped reading may cost: beyond it his oldest messages go. The stream still has them.
+SUBSCRIBER_MAX_BYTES = 1_000_000_000
 UNROUTED_MAX_LENGTH = 100_000
 UNROUTED_TTL_MS = 7 * 24 * 3600 * 1000
 
@@ -18,18 +23,17 @@ def definitions(*, services: Mapping[str, str], administrator: str) -> dict[str,
     """`services` maps each service, which is also its user's name, to the password; so does `administrator`."""
     users = [_user(name, password, tags=[]) for name, password in services.items()]
     users.append(_user(ADMINISTRATOR, administrator, tags=["administrator"]))
-    permissions: list[dict[str, object]] = [
-        {
-            "user": name,
-            "vhost": VIRTUAL_HOST,
-            "configure": rf"^{name}\.",
-            "write": rf"^({name}\..*|amq\.default)$",
+    permissions = [
+        _permission(
+            name,
+            configure=rf"^{name}\.",
+            write=rf"^({name}\..*|amq\.default)$",
             # Binding a queue needs to read the exchange.
-            "read": rf"^({name}\..*|{PUBLISHED}\.events)$",
-        }
+            read=rf"^({name}\..*|{PUBLISHED}\.events)$",
+        )
         for name in services
     ]
-    permissions.append({"user": ADMINISTRATOR, "vhost": VIRTUAL_HOST, "configure": ".*", "write": ".*", "read": ".*"})
+    permissions.append(_permission(ADMINISTRATOR, configure=".*", write=".*", read=".*"))
     return {
         "vhosts": [{"name": VIRTUAL_HOST}],
         "users": users,
@@ -41,7 +45,29 @@ def definitions(*, services: Mapping[str, str], administrator: str) -> dict[str,
                 r"\.unrouted$",
                 {"max-length": UNROUTED_MAX_LENGTH, "message-ttl": UNROUTED_TTL_MS},
             ),
+            _policy("history", r"\.events\.log$", {"max-age": HISTORY_MAX_AGE, "max-length-bytes": HISTORY_MAX_BYTES}),
         ],
+    }
+
+
+def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
+    """Somebody outside who reads orders' events and their stream, into queues of his own prefix, and nothing else.
+
+    He may not write to `amq.default`, which reaches every queue: his dead letters go by an exchange of his own.
+    """
+    permission = _permission(
+        name, configure=rf"^{name}\.", write=rf"^{name}\.", read=rf"^({name}\..*|orders\.events(\.log)?)$"
+    )
+    limits: dict[str, object] = {
+        "delivery-limit": DELIVERY_LIMIT,
+        "max-length-bytes": SUBSCRIBER_MAX_BYTES,
+        # The alternative would hold up the relay, and so everybody else.
+        "overflow": "drop-head",
+    }
+    return {
+        "users": [_user(name, password, tags=[])],
+        "permissions": [permission],
+        "policies": [_policy(f"subscriber-{name}", rf"^{name}\.", limits, priority=1)],
     }
 
 
@@ -64,12 +90,16 @@ def _user(name: str, password: str, *, tags: list[str]) -> dict[str, object]:
     }
 
 
-def _policy(name: str, pattern: str, definition: dict[str, object]) -> dict[str, object]:
+def _permission(user: str, *, configure: str, write: str, read: str) -> dict[str, object]:
+    return {"user": user, "vhost": VIRTUAL_HOST, "configure": configure, "write": write, "read": read}
+
+
+def _policy(name: str, pattern: str, definition: dict[str, object], *, priority: int = 0) -> dict[str, object]:
     return {
         "vhost": VIRTUAL_HOST,
         "name": name,
         "pattern": pattern,
         "apply-to": "queues",
-        "priority": 0,
+        "priority": priority,
         "definition": definition,
     }

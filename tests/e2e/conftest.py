@@ -7,6 +7,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import httpx
 import pytest
 
@@ -149,3 +150,22 @@ async def product(admin: Person) -> None:
     body = {"name": "Lamp", "price": PRICE, "active": True}
     answer = await admin.client.put(f"/products/{SKU}", json=body, headers=admin.bearer)
     assert answer.status_code in {200, 201}, answer.text
+
+
+@dataclass
+class Team:
+    name: str
+    amqp_url: str
+    administrator: str
+
+
+@pytest.fixture
+async def team(stack: StackUnderTest) -> AsyncIterator[Team]:
+    name = f"team-{secrets.token_hex(4)}"
+    administrator = stack.status["broker"]["amqp_url"]
+    yield Team(name, stack.dev("subscriber", name).strip(), administrator)
+    async with await aio_pika.connect(administrator) as connection:
+        channel = await connection.channel()
+        for queue in ("inbound", "parked"):
+            await channel.queue_delete(f"{name}.{queue}")
+        await channel.exchange_delete(f"{name}.dead")

@@ -7,7 +7,7 @@ import yaml
 
 from compose.tests.reading import environment
 from k8s.tests.reading import CHECKOUT, K8S, documents, literals, of_kind
-from local.definitions import ADMINISTRATOR, definitions
+from local.definitions import ADMINISTRATOR, definitions, subscriber
 from local.postgres import SETTINGS
 from local.services import ROLES, WITH_INTERNAL_PORT
 
@@ -57,12 +57,27 @@ def test_the_brokers_permissions_are_those_of_the_local_one() -> None:
 
 
 def test_the_brokers_policies_are_those_of_the_local_one() -> None:
-    policies = [found["spec"] for found in of_kind("components/broker", "Policy").values()]
-    wanted = [{**row, "applyTo": row["apply-to"]} for row in SERVERS["policies"]]
-    for row in wanted:
-        del row["apply-to"]
+    assert policies("components/broker") == as_resources(SERVERS["policies"])
+
+
+def test_a_subscriber_may_do_what_he_may_at_the_local_broker() -> None:
+    made: dict[str, Any] = subscriber("acme", "")
+    (permission,) = of_kind("examples", "Permission").values()
+    assert {"user": "acme", "vhost": "/", **permission["spec"]["permissions"]} == made["permissions"][0]
+    assert policies("examples") == as_resources(made["policies"])
+
+
+def policies(folder: str) -> list[dict[str, Any]]:
+    return sorted((found["spec"] for found in of_kind(folder, "Policy").values()), key=lambda spec: str(spec["name"]))
+
+
+def as_resources(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Policies as the Topology Operator's resources spell them."""
     cluster = {"rabbitmqClusterReference": {"name": "rabbitmq"}}
-    assert sorted(policies, key=str) == sorted(({**cluster, **row} for row in wanted), key=str)
+    specs = [{**cluster, "applyTo": row["apply-to"], **row} for row in rows]
+    for spec in specs:
+        del spec["apply-to"]
+    return sorted(specs, key=lambda spec: str(spec["name"]))
 
 
 def test_the_databases_are_set_as_the_local_one_is() -> None:

@@ -20,7 +20,7 @@ from local.state import State, find_state
 AT_ONCE = 2
 # It can't be run by `python -m`, and its script breaks when a checkout is moved.
 IMPORT_LINTER = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-logo'])"
-SOURCES = ("libs/common", "services", "deploy/local", "tests")
+SOURCES = ("libs/common", "services", "deploy/local", "tests", "examples")
 
 
 @click.command()
@@ -52,6 +52,7 @@ def all_checks(state: State, migrated: Sequence[str]) -> list[tuple[str, Check]]
         ("locks", locks_agree(root)),
         *((f"migrations of {service}", _drift(state, service)) for service in migrated),
         ("contracts", command("-m", "local.contracts", "--check", folder=root)),
+        ("contracts keep promises", command("-m", "local.breaking", root, folder=root)),
         ("migrations expand", command("-m", "local.contracting", root, folder=root)),
         ("manifests", command("-m", "local.manifests", root, folder=root)),
     ]

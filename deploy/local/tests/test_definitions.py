@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from local.definitions import definitions, password_hash
+from local.definitions import definitions, password_hash, subscriber
 
 
 def test_passwords_are_hashed_as_rabbitmqs_documentation_does_it() -> None:
@@ -35,3 +35,26 @@ def test_a_service_may_only_touch_its_own_names_and_read_published_events(kind: 
     made: dict[str, Any] = definitions(services={"notifier": "x"}, administrator="y")
     permission = next(row for row in made["permissions"] if row["user"] == "notifier")
     assert bool(re.search(permission[kind], name)) is allowed
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "allowed"),
+    [
+        ("configure", "acme.inbound", True),
+        ("configure", "acme", False),
+        ("configure", "xacme.inbound", False),
+        ("configure", "orders.events.log", False),
+        ("write", "acme.dead", True),
+        ("write", "amq.default", False),
+        ("write", "orders.events", False),
+        ("read", "orders.events", True),
+        ("read", "orders.events.log", True),
+        ("read", "orders.events.unrouted", False),
+        ("read", "users.events", False),
+        ("read", "notifier.inbound", False),
+    ],
+)
+def test_a_subscriber_may_only_touch_his_own_names_and_read_orders_events(kind: str, name: str, allowed: bool) -> None:
+    made: dict[str, Any] = subscriber("acme", "secret")
+    assert "secret" not in str(made)
+    assert bool(re.search(made["permissions"][0][kind], name)) is allowed

@@ -167,6 +167,25 @@ async def test_a_replay_to_a_queue_that_is_not_there_says_so(shop: Shop) -> None
         assert (result.exit_code, result.output) == (1, "Error: there is no queue 'nowhere'\n")
 
 
+async def test_a_replay_of_nothing_to_a_queue_that_is_not_there_says_so_too(shop: Shop) -> None:
+    result = await shop.command(producer.events, "replay", "--since", "1h", "--to-queue", "nowhere")
+    assert (result.exit_code, result.output) == (1, "Error: there is no queue 'nowhere'\n")
+
+
+async def test_a_queue_that_takes_no_more_is_told_from_one_that_is_not_there(shop: Shop) -> None:
+    async with shop.open():
+        await shop.sell(1, 1)
+        await eventually(lambda: shop.json(producer.events, "tail"))
+        async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
+            await (await connection.channel()).declare_queue(
+                "full", arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
+            )
+            result = await shop.command(producer.events, "replay", "--since", "1h", "--to-queue", "full")
+            assert result.exit_code == 1
+            assert result.output.startswith("Error: full takes no more")
+            await (await connection.channel()).queue_delete("full")
+
+
 async def test_the_outbox_tells_how_much_waits_and_how_long(shop: Shop) -> None:
     assert await shop.json(producer.outbox, "status") == {"pending": 0, "oldest_age_seconds": 0}
     await shop.sell(1, 1)

@@ -206,3 +206,23 @@ async def _length(items: list[Any], expected: int) -> bool:
 
 async def _is(answer: Awaitable[Any], expected: Any) -> bool:
     return bool(await answer == expected)
+
+
+async def test_a_stream_keeps_what_matches_its_pattern_for_readers_who_come_later(
+    settings: ServiceSettings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(settings), "streamed", "shop.item.#")
+    async with relaying(settings):
+        await sell(database, 1, subject="item")
+        await sell(database, 2, subject="item", version=2)
+        await eventually(lambda: _is(counts(database), (0, 2)))
+    async with await aio_pika.connect(settings.amqp_url.get_secret_value()) as connection:
+        channel = await connection.channel()
+        await channel.set_qos(10)
+        stream = await channel.get_queue("shop.events.log", ensure=False)
+        for _ in range(2):  # reading takes nothing away
+            received: asyncio.Queue[Any] = asyncio.Queue()
+            tag = await stream.consume(received.put, arguments={"x-stream-offset": "first"})
+            bodies = [(await asyncio.wait_for(received.get(), 10)).body for _ in range(2)]
+            assert bodies == [b'{"number": 1}', b'{"number": 2}']
+            await stream.cancel(tag)

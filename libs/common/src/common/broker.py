@@ -18,7 +18,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-from common.events import exchange_of
+from common.events import exchange_of, stream_of
 from common.wakeup import first_of
 
 log = structlog.get_logger(__name__)
@@ -35,6 +35,12 @@ BROKER_ERRORS: Final = (
 RETRY_TIERS: Final = ("5s", "1m", "10m")
 """Labels of the retry queues; the delays themselves are a setting."""
 
+_STREAM: Final[FieldTable] = {
+    "x-queue-type": "stream",
+    # Retention, a policy, drops whole segments. Their size can't be changed later; the default of 500 MB would keep
+    # a quiet service's events for years.
+    "x-stream-max-segment-size-bytes": 20_000_000,
+}
 _CONNECT_TIMEOUT: Final = 10.0
 _LONGEST_PAUSE: Final = 2.0
 _COPIES: Final = frozenset({"CC", "BCC"})
@@ -99,17 +105,23 @@ async def keep(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, w
             return
 
 
-async def declare_producer(channel: AbstractChannel, service: str) -> None:
-    """The service's exchange, and where its events go that nobody is bound to: unroutable is never silent."""
+async def declare_producer(channel: AbstractChannel, service: str, stream: str | None = None) -> None:
+    """The service's exchange, and where its events go that nobody is bound to: unroutable is never silent.
+
+    `stream`: the pattern of the types that are also kept in a stream, for readers with nothing but an AMQP client.
+    """
     unrouted = await channel.declare_exchange(f"{service}.events.unrouted", ExchangeType.FANOUT, durable=True)
     queue = await channel.declare_queue(f"{service}.unrouted", durable=True, arguments={"x-queue-type": "quorum"})
     await queue.bind(unrouted)
-    await channel.declare_exchange(
+    exchange = await channel.declare_exchange(
         exchange_of(service),
         ExchangeType.TOPIC,
         durable=True,
         arguments={"alternate-exchange": f"{service}.events.unrouted"},
     )
+    if stream is not None:
+        history = await channel.declare_queue(stream_of(service), durable=True, arguments=_STREAM)
+        await history.bind(exchange, stream)
 
 
 async def declare_consumer(channel: AbstractChannel, service: str, bindings: Iterable[tuple[str, str]]) -> None:

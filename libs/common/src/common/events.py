@@ -66,6 +66,10 @@ def exchange_of(service: str) -> str:
     return f"{service}.events"
 
 
+def stream_of(service: str) -> str:
+    return f"{service}.events.log"
+
+
 def encode(event: Envelope) -> tuple[bytes, Basic.Properties]:
     """Body and properties of the message; the routing key is the type."""
     event_id = str(event.id)

@@ -65,6 +65,7 @@ class Relay:
         self._service = settings.service
         self._dsn = driver_dsn(settings.database_url.get_secret_value())
         self._amqp_url = settings.amqp_url.get_secret_value()
+        self._streamed = settings.streamed
         self._retention_days = settings.outbox_retention_days
         self._attached = False
         health.add("broker", self._check)
@@ -176,7 +177,7 @@ class Relay:
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         channel = await amqp.channel()
-        await broker.declare_producer(channel, self._service)
+        await broker.declare_producer(channel, self._service, self._streamed)
         await channel.close()
 
     @contextlib.asynccontextmanager

@@ -4,12 +4,14 @@ A consumer that starts late binds its queue first and replays then: what is publ
 what was before comes from here, and its inbox makes the overlap safe.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
 from common import broker
 from common.database import driver_dsn
@@ -46,7 +48,7 @@ async def published(
 async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, types: Sequence[str] = ()) -> int:
     """Sends what was published since then to one queue, with the original ids; returns how many events.
 
-    Raises `aiormq.exceptions.PublishError` when there is no such queue.
+    Raises `PublishError` when there is no such queue, or `ChannelNotFoundEntity` when there was nothing to send to it.
     """
     count = 0
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
@@ -59,6 +61,10 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
                     body, routing_key=to_queue, properties=properties, mandatory=True, timeout=30
                 )
                 count += 1
+            if count == 0:  # nothing was sent that could have come back
+                # An exclusive queue is one, and 4.x tells only those who may configure it.
+                with contextlib.suppress(ChannelLockedResource, ChannelAccessRefused):
+                    await channel.queue_declare(to_queue, passive=True)
     finally:
         await connection.close()
     return count

@@ -23,6 +23,8 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="WAYBILL_", frozen=True, extra="ignore")
 
     service: ClassVar[str]
+    streamed: ClassVar[str | None] = None
+    """Pattern of the event types that are also kept in a stream for outside readers: those without personal data."""
 
     database_url: SecretStr
     amqp_url: SecretStr

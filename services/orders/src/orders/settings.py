@@ -9,6 +9,7 @@ from common.settings import ServiceSettings
 
 class OrdersSettings(ServiceSettings):
     service: ClassVar[str] = "orders"
+    streamed: ClassVar[str | None] = "orders.order.#"
 
     client_secret: SecretStr
     """Of orders' own OAuth client: it reads revocations at auth."""

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import asyncpg
 import click
-from aiormq.exceptions import PublishError
+from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from common.commands import run
+from common.contracts import event_types
 from common.database import driver_dsn
 from common.events import rfc3339
 from common.operators.terminal import JSON, Moment, show
@@ -59,7 +62,9 @@ def events() -> None:
 @click.pass_obj
 def tail(load: Any, types: tuple[str, ...], since: datetime, as_json: bool) -> None:
     """What was published, oldest first."""
-    rows = run(_tail(load("ops"), since, types))
+    settings = load("ops")
+    _refuse_unknown(settings, types)
+    rows = run(_tail(settings, since, types))
     show(rows, ["published_at", "type", "subject", "version", "id"], as_json=as_json)
 
 
@@ -88,8 +93,25 @@ async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str]
 @click.pass_obj
 def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...]) -> None:
     """Send published events to one queue again."""
+    settings = load("ops")
+    _refuse_unknown(settings, types)
     try:
-        count = run(replay_events(load("ops"), since=since, to_queue=to_queue, types=types))
-    except PublishError:
+        count = run(replay_events(settings, since=since, to_queue=to_queue, types=types))
+    except (ChannelNotFoundEntity, PublishError):
         raise click.ClickException(f"there is no queue {to_queue!r}") from None
+    except DeliveryError:
+        raise click.ClickException(
+            f"{to_queue} takes no more: is it full? What it has got already does no harm."
+        ) from None
     click.echo(f"{count} events sent to {to_queue}")
+
+
+def _refuse_unknown(settings: ServiceSettings, types: Sequence[str]) -> None:
+    """A misspelt type would look like one of which nothing was published."""
+    package = type(settings).__module__.partition(".")[0]
+    if not types or find_spec(package) is None or find_spec(f"{package}.events") is None:
+        return
+    known = [event.type for event in event_types(import_module(f"{package}.events"))]
+    for unknown in set(types).difference(known):
+        lines = "\n".join(f"  {name}" for name in known)
+        raise click.BadParameter(f"{settings.service} publishes no {unknown!r}, but\n{lines}", param_hint="--type")
