@@ -113,6 +113,18 @@ async def test_another_algorithm_brings_a_new_key(database: Database) -> None:
     assert [(key.alg, key.status) for key in keys] == [("ES256", "retiring"), ("RS256", "active")]
 
 
+async def test_rs256_by_setting_is_signed_published_and_verified(settings: Settings, users: Users) -> None:
+    ada = users.add("ada@example.com")
+    async with serving(settings.model_copy(update={"signing_algorithm": "RS256"}), users) as auth:
+        token = (await auth.sign_in(ada))["access_token"]
+        assert jwt.get_unverified_header(token)["alg"] == "RS256"
+        assert (await auth.principal(token)).user_id == ada.user_id
+        (jwk,) = (await auth.http.get("/.well-known/jwks.json")).json()["keys"]
+        assert jwk.keys() == {"kty", "n", "e", "kid", "alg", "use"}
+        answer = await auth.http.get("/sessions", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 200
+
+
 async def test_a_rotation_publishes_at_once_and_can_be_repeated(database: Database) -> None:
     start = utc_now()
     await advance(database, start)
