@@ -37,7 +37,7 @@ def test_an_erased_contact_learns_nothing_more() -> None:
 @pytest.mark.parametrize("kind", TITLES)
 def test_preferences_silence_what_they_name_and_never_security(kind: Kind) -> None:
     assert contact().wants_mail(kind)
-    is_security = kind in {"password_changed", "verify_email", "reset_password"}
+    is_security = kind in {"password_changed", "verify_email", "reset_password", "email_changed"}
     assert contact(order_updates=False, welcome=False).wants_mail(kind) == is_security
 
 
