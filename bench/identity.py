@@ -83,14 +83,14 @@ def bare_argon2() -> float:
 
 
 async def logins(gateway: str, accounts: list[tuple[str, str, str]]) -> float:
-    """Password grants per second."""
+    """Password grants per second; what an overloaded machine refuses counts for nothing."""
     over = time.perf_counter() + SECONDS
 
     async def sign_in_again_and_again(account: tuple[str, str, str]) -> int:
         connection, count = Connection(gateway), 0
         while time.perf_counter() < over:
-            assert (await connection.sign_in(*account[1:]))[0] == 200
-            count += 1
+            status, _ = await connection.sign_in(*account[1:])
+            count += status == 200
         return count
 
     return sum(await asyncio.gather(*map(sign_in_again_and_again, accounts))) / SECONDS
