@@ -1,6 +1,7 @@
 """Clients and validators that others wrote, unmodified: they are the proof that our OAuth is everybody's."""
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -31,13 +32,15 @@ def node_modules() -> Path:
     """The folder with the scripts and, as locked, what they import."""
     folder = find_state().checkout / ".dev" / "oauth_clients"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (SOURCES / "package-lock.json").read_text()
-    for source in SOURCES.iterdir():
-        shutil.copy(source, folder)
-    if not (folder / "installed").is_file() or (folder / "installed").read_text() != lock:
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)  # noqa: S603 - fixed words
-        (folder / "installed").write_text(lock)
+    with (folder / "install.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # another worker may be at it
+        lock, installed = (SOURCES / "package-lock.json").read_text(), folder / "installed"
+        for source in SOURCES.iterdir():
+            shutil.copy(source, folder)
+        if not installed.is_file() or installed.read_text() != lock:
+            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            subprocess.run(command, cwd=folder, check=True, capture_output=True)  # noqa: S603 - fixed words
+            installed.write_text(lock)
     return folder
 
 
