@@ -41,6 +41,8 @@ from notifier.wakeup import listen
 log = structlog.get_logger(__name__)
 
 OUTCOMES: Final = Counter("waybill_deliveries_total", "Attempts to deliver by what became of them.", ["outcome"])
+for _outcome in ("sent", "postponed", "failed", "cancelled"):
+    OUTCOMES.labels(_outcome)  # zero from the start, so that the first case counts
 DELAY: Final = Histogram(
     "waybill_delivery_delay_seconds",
     "From a delivery's planning to its acceptance by the other side.",
