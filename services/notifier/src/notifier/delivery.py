@@ -46,7 +46,7 @@ for _outcome in ("sent", "postponed", "failed", "cancelled"):
 DELAY: Final = Histogram(
     "waybill_delivery_delay_seconds",
     "From a delivery's planning to its acceptance by the other side.",
-    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600),
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 3600),
 )
 PENDING: Final = Gauge("waybill_deliveries_pending", "Deliveries that are neither settled nor waiting for a contact.")
 OLDEST: Final = Gauge("waybill_deliveries_oldest_age_seconds", "Age of the oldest of them.")
