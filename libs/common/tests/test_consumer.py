@@ -10,11 +10,12 @@ import asyncpg
 import pytest
 from aio_pika.abc import AbstractChannel
 from pamqp.commands import Basic
+from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.broker import declare_producer, make_sendable
+from common.broker import RETRY_TIERS, declare_producer, make_sendable
 from common.consumer import Consumer
 from common.database import Database, new_id, utc_now
 from common.events import Envelope, encode
@@ -141,6 +142,7 @@ async def parked(database: Database) -> list[Any]:
 async def test_an_event_delivered_many_times_has_its_effect_once(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
+    duplicates = counted("waybill_consumer_messages_total", outcome="duplicate")
     async with consuming(settings, database):
         same = await publish(channel, 1)
         for _ in range(20):
@@ -148,6 +150,11 @@ async def test_an_event_delivered_many_times_has_its_effect_once(
         await publish(channel, 2)
         await eventually(lambda: _has(database, "2"))
     assert await effects(database) == ["1", "2"]
+    assert counted("waybill_consumer_messages_total", outcome="duplicate") == duplicates + 20
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0
 
 
 async def _has(database: Database, note: str) -> bool:
@@ -157,6 +164,8 @@ async def _has(database: Database, note: str) -> bool:
 async def test_a_failing_message_is_parked_with_its_cause_after_the_tiers_while_others_pass(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
+    parking = counted("waybill_consumer_messages_total", outcome="parked")
+    retries = {tier: counted("waybill_consumer_retries_total", tier=tier) for tier in RETRY_TIERS}
     async with consuming(settings, database):
         poison = await publish(channel, POISON)
         for number in range(5):
@@ -165,6 +174,10 @@ async def test_a_failing_message_is_parked_with_its_cause_after_the_tiers_while_
         ((event_id, cause, attempts, body),) = await eventually(lambda: parked(database))
     assert (event_id, cause, attempts) == (str(poison), "ValueError: thirteen", 4)
     assert json.loads(body) == {"number": POISON}
+    assert counted("waybill_consumer_messages_total", outcome="parked") == parking + 1
+    assert {tier: counted("waybill_consumer_retries_total", tier=tier) - count for tier, count in retries.items()} == (
+        dict.fromkeys(RETRY_TIERS, 1)
+    )
     assert sorted(await effects(database)) == ["0", "1", "2", "3", "4"]
 
 

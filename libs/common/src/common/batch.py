@@ -30,8 +30,10 @@ GAPS: Final = Counter("waybill_consumer_gaps_total", "Events taken though one of
 LAG: Final = Histogram(
     "waybill_consumer_lag_seconds",
     "From an event's occurrence to the commit of its effect.",
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600),
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 120, 300, 600, 3600),
 )
+for _outcome in ("taken", "duplicate", "retried", "deferred", "parked"):
+    HANDLED.labels(_outcome)  # zero from the start: what appears with its first case can't be counted
 
 ATTEMPT_HEADER: Final = "x-waybill-attempt"
 DEFERRAL_HEADER: Final = "x-waybill-deferral"

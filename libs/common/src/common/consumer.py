@@ -32,6 +32,9 @@ from common.wakeup import first_of
 log = structlog.get_logger(__name__)
 
 RETRIES: Final = Counter("waybill_consumer_retries_total", "Messages sent to a retry queue, by its delay.", ["tier"])
+for _tier in broker.RETRY_TIERS:
+    RETRIES.labels(_tier)  # zero from the start: what appears with its first case can't be counted
+
 PREFETCH: Final = 300
 BATCH: Final = 100
 CAUSE_HEADER: Final = "x-waybill-cause"

@@ -41,10 +41,12 @@ from notifier.wakeup import listen
 log = structlog.get_logger(__name__)
 
 OUTCOMES: Final = Counter("waybill_deliveries_total", "Attempts to deliver by what became of them.", ["outcome"])
+for _outcome in ("sent", "postponed", "failed", "cancelled"):
+    OUTCOMES.labels(_outcome)  # zero from the start, so that the first case counts
 DELAY: Final = Histogram(
     "waybill_delivery_delay_seconds",
     "From a delivery's planning to its acceptance by the other side.",
-    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600),
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 3600),
 )
 PENDING: Final = Gauge("waybill_deliveries_pending", "Deliveries that are neither settled nor waiting for a contact.")
 OLDEST: Final = Gauge("waybill_deliveries_oldest_age_seconds", "Age of the oldest of them.")

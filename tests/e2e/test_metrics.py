@@ -1,0 +1,69 @@
+"""What the dashboards and alerts are drawn from moves when something happens."""
+
+import json
+import time
+from typing import Any
+
+import httpx
+
+from common.testing import eventually
+from local.testing import StackUnderTest
+
+# Process and figure; each is of one hop of an order's way, the last of a revocation's.
+GROWING = [
+    ("orders-api", 'http_server_request_duration_seconds_count{method="POST",route="/orders",status="2xx"}'),
+    ("orders-relay", "waybill_publish_confirm_seconds_count"),
+    ("orders-relay", "waybill_relay_published_total"),
+    ("notifier-consume", 'waybill_consumer_messages_total{outcome="taken"}'),
+    ("notifier-consume", "waybill_consumer_lag_seconds_count"),
+    ("notifier-deliver", 'waybill_deliveries_total{outcome="sent"}'),
+    ("notifier-deliver", "waybill_delivery_delay_seconds_count"),
+    ("orders-api", "waybill_revocation_lag_seconds_count"),
+]
+# There before anything went wrong, so that a first case is seen.
+ZERO_AT_FIRST = [
+    ("orders-relay", "waybill_outbox_pending"),
+    ("orders-relay", "waybill_outbox_oldest_age_seconds"),
+    ("notifier-consume", "waybill_parked_messages"),
+    ("notifier-consume", 'waybill_consumer_messages_total{outcome="duplicate"}'),
+    ("notifier-consume", 'waybill_consumer_messages_total{outcome="parked"}'),
+    *(("notifier-consume", f'waybill_consumer_retries_total{{tier="{tier}"}}') for tier in ("5s", "1m", "10m")),
+    ("notifier-deliver", 'waybill_deliveries_total{outcome="postponed"}'),
+    ("notifier-deliver", 'waybill_deliveries_total{outcome="failed"}'),
+    ("notifier-deliver", "waybill_deliveries_pending"),
+    ("notifier-deliver", "waybill_deliveries_oldest_age_seconds"),
+]
+
+
+async def figures(stack: StackUnderTest) -> dict[tuple[str, str], float]:
+    """By process and series, as Prometheus would get them."""
+    ports = json.loads((stack.folder / "ports.json").read_text())
+    found: dict[tuple[str, str], float] = {}
+    async with httpx.AsyncClient() as client:
+        for process in {process for process, _ in GROWING}:
+            text = (await client.get(f"http://127.0.0.1:{ports[process]}/metrics")).text
+            for line in text.splitlines():
+                if not line.startswith("#"):
+                    series, _, value = line.rpartition(" ")
+                    found[process, series] = float(value)
+    return found
+
+
+async def test_an_order_and_a_sign_out_move_the_figures_of_every_hop(
+    stack: StackUnderTest, customer: Any, mailbox: Any
+) -> None:
+    before = await figures(stack)
+    order = (await customer.order()).json()
+    await mailbox.wait_for(customer.email, order["id"])
+    (await customer.client.delete("/sessions", headers=customer.bearer)).raise_for_status()
+
+    async def moved() -> bool:
+        after = await figures(stack)
+        still = [figure for figure in GROWING if after.get(figure, 0) <= before.get(figure, 0)]
+        assert not still
+        return True
+
+    await eventually(moved, within=30)
+    assert before.keys() >= set(ZERO_AT_FIRST)
+    fetched = before["orders-api", "waybill_jwks_fetched_timestamp_seconds"]
+    assert 0 <= time.time() - fetched < 3600
