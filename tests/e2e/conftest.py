@@ -14,6 +14,8 @@ import pytest
 from common.testing import eventually
 from local.testing import StackUnderTest
 
+from . import published
+
 SKU = "E2E-LAMP"
 PRICE = {"amount": 4900, "currency": "EUR"}
 
@@ -88,6 +90,26 @@ class Mailbox:
             if path.is_file() and not path.name.startswith("."):
                 mails.append(email.message_from_bytes(path.read_bytes(), policy=email.policy.default))  # noqa: PERF401
         return mails
+
+
+@pytest.fixture(scope="session")
+def administrators_url(booted_stack: StackUnderTest) -> str:
+    """At the broker of the whole system."""
+    return str(booted_stack.status["broker"]["amqp_url"])
+
+
+@pytest.fixture(autouse=True)
+async def _as_described(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Each message that a test of the whole system brings about is as `contracts/` says."""
+    if "stack" not in request.fixturenames:
+        yield
+        return
+    request.getfixturevalue("stack")  # the test's turn
+    amqp_url = request.getfixturevalue("administrators_url")
+    await published.record(amqp_url)
+    yield
+    count, complaints = await published.complaints(amqp_url)
+    assert complaints == [], f"of {count} messages"
 
 
 @pytest.fixture

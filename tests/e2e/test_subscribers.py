@@ -92,7 +92,10 @@ def installed(state: Path, npm: str) -> Path:
     shutil.copytree(EXAMPLES / "node", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
     if not done.exists() or done.read_bytes() != lock:
         subprocess.run(  # noqa: S603 - what package.json says
-            [npm, "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, stdout=subprocess.DEVNULL
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         done.write_bytes(lock)
     return folder

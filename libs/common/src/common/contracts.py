@@ -28,6 +28,12 @@ _HEADERS: Final = {
     "cloudEvents_partitionkey": {"type": "string"},
     "traceparent": {"type": "string", "description": "W3C Trace Context."},
 }
+HEADERS: Final = {
+    "type": "object",
+    "properties": _HEADERS,
+    "required": [name for name in _HEADERS if name != "traceparent"],
+}
+"""The JSON Schema of every message's headers."""
 
 
 def event_types(module: types.ModuleType) -> list[type[Event]]:
@@ -84,18 +90,19 @@ def asyncapi(service: str, events: Iterable[type[Event]], *, version: str) -> di
             f"send.{event.type}": {"action": "send", "channel": {"$ref": f"#/channels/{event.type}"}} for event in sent
         },
         "components": {
+            "messageTraits": {"cloudEvent": {"headers": HEADERS}},
             "messages": {
                 event.type: {
                     "name": event.type,
                     "contentType": "application/json",
-                    "headers": {"type": "object", "properties": _HEADERS},
+                    "traits": [{"$ref": "#/components/messageTraits/cloudEvent"}],
                     "payload": {
                         "schemaFormat": "application/schema+json;version=draft-07",
                         "schema": {"$ref": f"../events/{event.type}.schema.json"},
                     },
                 }
                 for event in sent
-            }
+            },
         },
     }
 

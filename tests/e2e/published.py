@@ -1,0 +1,71 @@
+"""All that the services publish, held against `contracts/`: attributes, headers and data of each message."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractIncomingMessage
+from jsonschema import Draft202012Validator, FormatChecker
+
+from common.contracts import HEADERS
+from common.events import SCHEMA_PREFIX
+
+EVENTS = Path(__file__).parents[2] / "contracts" / "events"
+QUEUE = "tests.published"
+HOUR_MS = 3_600_000
+
+
+async def record(amqp_url: str) -> None:
+    """From here on a queue keeps what is published.
+
+    A classic one: a quorum queue as young as this may not outlive a test that kills the broker (docs/guarantees.md).
+    """
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(QUEUE, durable=True, arguments={"x-expires": HOUR_MS})
+        for service in ("auth", "users", "orders"):
+            await queue.bind(f"{service}.events", "#")
+        await queue.purge()
+
+
+async def complaints(amqp_url: str) -> tuple[int, list[str]]:
+    """How many messages there were, and what is not as `contracts/` says; the queue goes."""
+    found, count = [], 0
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        queue = await channel.get_queue(QUEUE, ensure=False)
+        while (message := await queue.get(no_ack=True, fail=False)) is not None:
+            count += 1
+            found += [f"{message.routing_key!r}: {complaint}" for complaint in _compared(message)]
+        await channel.queue_delete(QUEUE)
+    return count, found
+
+
+def _compared(message: AbstractIncomingMessage) -> Iterator[str]:
+    event_type, headers = message.routing_key or "", dict(message.headers)
+    service = event_type.partition(".")[0]
+    wanted = {
+        "exchange": (message.exchange, f"{service}.events"),
+        "type": (message.type, event_type),
+        "cloudEvents_type": (headers.get("cloudEvents_type"), event_type),
+        "cloudEvents_source": (headers.get("cloudEvents_source"), f"/{service}"),
+        "cloudEvents_dataschema": (headers.get("cloudEvents_dataschema"), f"{SCHEMA_PREFIX}{event_type}.schema.json"),
+        "message_id": (message.message_id, headers.get("cloudEvents_id")),
+        "app_id": (message.app_id, service),
+        "content_type": (message.content_type, "application/json"),
+        "delivery_mode": (int(message.delivery_mode or 0), 2),
+    }
+    yield from (f"{name} is {is_so!r}, not {should!r}" for name, (is_so, should) in wanted.items() if is_so != should)
+    yield from _unfit(headers, HEADERS)
+    file = EVENTS / f"{event_type}.schema.json"
+    if not file.exists():
+        yield "is published and not described"
+    else:
+        yield from _unfit(json.loads(message.body.decode()), json.loads(file.read_text()))
+
+
+def _unfit(value: Any, schema: dict[str, Any]) -> Iterator[str]:
+    for error in Draft202012Validator(schema, format_checker=FormatChecker()).iter_errors(value):
+        yield f"{error.json_path}: {error.message}"
