@@ -59,12 +59,18 @@ class Shop:
             stop.set()
             await asyncio.wait_for(task, 20)
 
-    async def publish(self, version: int, verb: str = "sold", data: dict[str, Any] | None = None) -> None:
+    async def publish(
+        self, version: int, verb: str = "sold", data: dict[str, Any] | None = None, routing_key: str | None = None
+    ) -> None:
         content = json.dumps(data or {"number": 1})
         event = Envelope(new_id(), f"shop.item.{verb}.v1", "item", version, utc_now(), content)
         body, properties = encode(event)
         await self._channel.basic_publish(
-            body, exchange="shop.events", routing_key=event.type, properties=properties, mandatory=True
+            body,
+            exchange="shop.events",
+            routing_key=routing_key or event.type,
+            properties=properties,
+            mandatory=True,
         )
 
     async def until(self, *versions: int) -> None:
@@ -140,6 +146,22 @@ async def test_an_event_that_nobody_handles_leaves_no_gap(shop: Shop, deferred: 
         await shop.publish(3)
         await shop.until(1, 3)
     assert deferred() == 0
+
+
+class Garbled(str):
+    """A routing key that is not UTF-8, as no driver would write it."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        return b"shop.item.\xff"
+
+
+async def test_a_routing_key_that_is_not_utf_8_ends_no_connection(shop: Shop) -> None:
+    async with shop.open():
+        await shop.publish(1, routing_key=Garbled("shop.item.?"))
+        await shop.publish(2)
+        await shop.until(1, 2)
 
 
 async def test_an_event_that_is_parked_at_once_keeps_nobody_waiting(shop: Shop, deferred: Any) -> None:

@@ -1,6 +1,8 @@
 """A batch of deliveries in one transaction: inbox rows, effects, and what has to be parked at once.
 
-A handler that takes many events at once (`Handlers.on_batch`) makes this RATIO of what aio-pika can consume raw.
+Measured by `bench/backbone.py` on two cores shared with much other work, with a handler of batches (`on_batch`): 1.4 to
+1.8 of what aio-pika consumes raw (prefetch 50, an ack each), for 0.95 of its processor time. One statement an event
+made 0.5.
 """
 
 from collections.abc import Sequence

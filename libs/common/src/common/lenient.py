@@ -9,7 +9,7 @@ without properties, but with the bytes of which they were to be made.
 
 from typing import Final
 
-from pamqp import decode, header
+from pamqp import base, decode, header
 from pamqp.commands import Basic
 
 UNREADABLE: Final = "x-waybill-unreadable"
@@ -18,31 +18,32 @@ _PREFIX: Final = 12
 """Class, weight and body size, which the broker writes."""
 
 _read_header = header.ContentHeader.unmarshal
+_read_method = base.Frame.unmarshal
 
 
-class _Garbled(str):
-    __slots__ = ()
-
-
-def _short_text(value: bytes) -> tuple[int, str]:
-    """Of a routing key, too, which stands before the properties and has to be got over."""
-    try:
-        return decode.short_str(value)
-    except UnicodeDecodeError:
-        end = value[0] + 1
-        return end, _Garbled(value[1:end].decode(errors="backslashreplace"))
-
-
-def _read_leniently(self: header.ContentHeader, data: bytes) -> None:
+def _header(self: header.ContentHeader, data: bytes) -> None:
     try:
         _read_header(self, data)
     except Exception:  # noqa: BLE001 - whatever it is, it is the sender's fault
-        is_readable = False
-    else:
-        is_readable = not any(isinstance(value, _Garbled) for _, value in self.properties)
-    if not is_readable:
         self.properties = Basic.Properties(headers={UNREADABLE: bytearray(data[_PREFIX:])})
 
 
-decode.METHODS["shortstr"] = _short_text
-header.ContentHeader.unmarshal = _read_leniently  # type: ignore[method-assign]
+def _delivery(self: base.Frame, data: bytes) -> None:
+    """A routing key may be anything, too."""
+    try:
+        _read_method(self, data)
+    except UnicodeDecodeError:
+        decode.METHODS["shortstr"] = _short_text
+        try:
+            _read_method(self, data)
+        finally:
+            decode.METHODS["shortstr"] = decode.short_str
+
+
+def _short_text(value: bytes) -> tuple[int, str]:
+    end = value[0] + 1
+    return end, value[1:end].decode(errors="backslashreplace")
+
+
+header.ContentHeader.unmarshal = _header  # type: ignore[method-assign]
+Basic.Deliver.unmarshal = _delivery  # type: ignore[method-assign]
