@@ -49,7 +49,7 @@ local function add_cors(handle, origin)
   end
   if origins[origin] then
     headers:add("access-control-allow-origin", origin)
-    headers:add("access-control-expose-headers", "X-Request-ID")
+    headers:add("access-control-expose-headers", "X-Request-ID, Retry-After")
   end
   local vary = headers:get("vary")
   if vary == nil or not string.find(string.lower(vary), "origin", 1, true) then

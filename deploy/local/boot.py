@@ -23,7 +23,7 @@ FOLLOW_SECONDS = 0.2
 
 
 def foreground(state: State, options: Options) -> None:
-    """Returns after Ctrl-C or `down`."""
+    """Tells the addresses once everything is ready; returns after Ctrl-C or `down`."""
     state.make()
     asyncio.run(_supervise_aloud(state, options))
 
@@ -36,9 +36,15 @@ async def _supervise_aloud(state: State, options: Options) -> None:
             print_lines(follower.lines())
             await asyncio.sleep(FOLLOW_SECONDS)
 
+    def announce() -> None:
+        print_summary(state)
+        say("ready; Ctrl-C stops everything")
+
+    loop = asyncio.get_running_loop()
     following = asyncio.create_task(follow())
     try:
-        await supervise(state, options, ready=lambda: say("ready; Ctrl-C stops everything"))
+        # In a thread: the summary asks the supervisor, which is this loop.
+        await supervise(state, options, ready=lambda: loop.run_in_executor(None, announce))
     finally:
         following.cancel()
         print_lines(follower.lines())

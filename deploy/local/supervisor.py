@@ -20,7 +20,7 @@ from local.state import State
 HOUSEKEEPING_SECONDS = 5.0
 
 
-async def supervise(state: State, options: Options, *, ready: Callable[[], None]) -> None:
+async def supervise(state: State, options: Options, *, ready: Callable[[], object]) -> None:
     """Runs the stack until SIGINT, SIGTERM or `down`; calls `ready` once all of it is. Raises LocalError."""
     with _only_one(state):
         for name in end_leftovers(state):

@@ -37,8 +37,11 @@ async def test_a_preflight_of_an_allowed_origin_is_answered(http: httpx.AsyncCli
 
 async def test_a_preflight_of_another_origin_is_refused(http: httpx.AsyncClient) -> None:
     answer = await http.options("/orders", headers={"Origin": "https://other.example", **PREFLIGHT})
-    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, answer.json()["code"]) == (400, "cors_refused")
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
     assert "access-control-allow-origin" not in answer.headers
+    assert "Origin" in answer.headers["vary"]
 
 
 @pytest.mark.parametrize(

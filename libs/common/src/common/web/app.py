@@ -4,21 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Scope, Send
 
 from common.health import Health
 from common.probes import health_routes
 from common.settings import ServiceSettings
+from common.web.cors import Cors
 from common.web.docs import docs_routes
 from common.web.error_handlers import HANDLERS, ProblemMiddleware
 from common.web.middleware import RequestMiddleware
 from common.web.openapi import document
 from common.web.route import ApiRoute, ApiRouter
 
-_EXPOSED: Final = ("X-Request-ID", "ETag", "Location", "Retry-After", "X-Process-Time", "Server-Timing")
-_ACCEPTED: Final = ("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID", "traceparent")
-_METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _NO_TELEMETRY: Final = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 
 
@@ -33,13 +30,7 @@ class Api(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = ProblemMiddleware(self.router, self.exception_handlers)
         if self._cors_origins:
-            app = CORSMiddleware(
-                app,
-                allow_origins=self._cors_origins,
-                allow_methods=_METHODS,
-                allow_headers=_ACCEPTED,
-                expose_headers=_EXPOSED,
-            )
+            app = Cors(app, self._cors_origins)
         return RequestMiddleware(app, health=self._health)
 
     def openapi(self) -> dict[str, Any]:
