@@ -27,14 +27,34 @@ def test_auth_listens_to_all_that_ends_access() -> None:
     ]
 
 
+def published(event_type: str) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((EVENTS / f"{event_type}.schema.json").read_text())
+    return schema
+
+
+def read(event_type: str, data: dict[str, Any]) -> Any:
+    received = handlers.read(Envelope(new_id(), event_type, "subject", 1, utc_now(), json.dumps(data)))
+    assert received is not None
+    return received.data
+
+
 @pytest.mark.parametrize("event_type", CONSUMED)
 def test_the_producers_example_is_understood(event_type: str) -> None:
-    schema: dict[str, Any] = json.loads((EVENTS / f"{event_type}.schema.json").read_text())
-    (published,) = schema["examples"]
-    event = Envelope(new_id(), event_type, "subject", 1, utc_now(), json.dumps(published))
-    received = handlers.read(event)
-    assert received is not None
-    assert received.data.model_dump(mode="json").items() <= published.items()
+    [example] = published(event_type)["examples"]
+    assert read(event_type, example).model_dump(mode="json").items() <= example.items()
+
+
+@pytest.mark.parametrize("event_type", CONSUMED)
+def test_what_an_older_producer_left_out_is_not_asked_for(event_type: str) -> None:
+    schema = published(event_type)
+    [example] = schema["examples"]
+    assert read(event_type, {name: example[name] for name in schema["required"]})
+
+
+@pytest.mark.parametrize("event_type", CONSUMED)
+def test_what_a_newer_producer_adds_is_ignored(event_type: str) -> None:
+    [example] = published(event_type)["examples"]
+    assert read(event_type, {**example, "added_later": {"any": "thing"}}) == read(event_type, example)
 
 
 def test_every_service_understands_auths_revocations() -> None:

@@ -44,6 +44,12 @@ def test_a_reader_asks_for_no_field_that_a_producer_may_leave_out(event_type: st
     assert read(event_type, required_only) is not None
 
 
+@pytest.mark.parametrize("event_type", TYPES)
+def test_a_reader_ignores_what_a_newer_producer_adds(event_type: str) -> None:
+    [example] = published(event_type)["examples"]
+    assert read(event_type, {**example, "added_later": {"any": "thing"}}).data == read(event_type, example).data
+
+
 async def test_each_published_order_event_becomes_a_mail(world: World, settings: Any, mailbox: Mailbox) -> None:
     order_types = [event_type for event_type in TYPES if event_type.startswith("orders.")]
     for event_type in order_types:
