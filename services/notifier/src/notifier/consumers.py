@@ -11,7 +11,7 @@ from common.handlers import Handlers, Received
 from notifier import webhooks
 from notifier.handlers import Notice, forget_person, learn_contact, notify
 from notifier.models import Kind, OrderKind
-from notifier.webhooks import PlannedEvent
+from notifier.webhook_queries import PlannedEvent
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 """PostgreSQL's text can't hold NUL: an event with one doesn't fit, and is parked at once."""

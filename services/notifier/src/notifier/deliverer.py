@@ -208,7 +208,7 @@ class Deliverer(Generic[C]):
 
     async def _deliver(self, claim: C) -> None:
         ids = traced(request_id=str(claim.event_id), traceparent=claim.traceparent)
-        facts = {"waybill.kind": self._queue.kind(claim), "waybill.attempt": claim.attempts}
+        facts: dict[str, str | int] = {"waybill.kind": self._queue.kind(claim), "waybill.attempt": claim.attempts}
         with ids, span(f"deliver {self._queue.channel}", "client", facts) as attempt:
             outcome = await self._attempt(claim)
             became = "postponed" if outcome.state == "pending" else outcome.state
