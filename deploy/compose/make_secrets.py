@@ -75,6 +75,7 @@ def make_secrets(root: Path, *, service_group: int, server_group: int) -> None:
     auth.once("waybill_key_encryption_key", key)
     auth.once("waybill_refresh_token_secret", key)
     auth.put("waybill_service_clients", json.dumps(clients))
+    Folder(root / "notifier", service_group).once("waybill_webhook_key", key)
 
     postgres = Folder(root / "postgres", server_group)
     postgres.once("superuser_password", password)

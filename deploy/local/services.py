@@ -71,6 +71,7 @@ def write_secrets(state: State, addresses: Addresses) -> None:
         credentials.secret(state, service, "waybill_client_secret")
     credentials.key(state, "auth", "waybill_key_encryption_key")
     credentials.key(state, "auth", "waybill_refresh_token_secret")
+    credentials.key(state, "notifier", "waybill_webhook_key")
     clients = [
         {
             "client_id": service,

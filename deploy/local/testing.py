@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import subprocess
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +32,11 @@ def stack_folder() -> Path:
     return Path(os.environ.get(STACK_DIR) or find_state().checkout / ".dev" / "test" / "stack")
 
 
+def webhook_port() -> int:
+    """Of a receiver on loopback: the same for each worker and process, another in another checkout."""
+    return 20_000 + zlib.crc32(bytes(stack_folder())) % 8_000
+
+
 class StackUnderTest:
     """The running system, and what an operator may do to it by `./dev`."""
 
@@ -38,7 +44,8 @@ class StackUnderTest:
         """`variables` are for the services' environment, beside `SETTINGS`."""
         self.checkout = find_state().checkout
         self.folder = folder
-        self._environment = {**os.environ, **SETTINGS, **variables, "WAYBILL_STATE_DIR": str(folder)}
+        own = {"WAYBILL_WEBHOOK_ALLOW": f"127.0.0.1:{webhook_port()}", "WAYBILL_STATE_DIR": str(folder)}
+        self._environment = {**os.environ, **SETTINGS, **variables, **own}
 
     @property
     def status(self) -> dict[str, Any]:

@@ -24,6 +24,8 @@ PARKED = """SELECT cause, parked_at FROM parked_messages
             WHERE resolved_at IS NULL AND event_id = ANY($1::uuid[]::text[])"""
 DELIVERIES = """SELECT notification_id, kind, channel, state, cause, attempts, deliveries.created_at, settled_at
                 FROM deliveries JOIN notifications ON notifications.id = notification_id WHERE order_id = $1"""
+POSTED = """SELECT 'webhook' AS channel, w.type AS kind, state, cause, attempts, w.created_at, settled_at
+            FROM webhook_deliveries w JOIN notifications ON notifications.id = event_id WHERE order_id = $1"""
 NOTIFIED = "SELECT id, kind FROM notifications WHERE order_id = $1"
 
 
@@ -74,7 +76,7 @@ async def _taken(database_url: str, order_id: UUID, event_ids: list[UUID]) -> li
         received = await connection.fetch(RECEIVED, event_ids)
         parked = await connection.fetch(PARKED, event_ids)
         kinds = {row["id"]: row["kind"] for row in await connection.fetch(NOTIFIED, order_id)}
-        deliveries = await connection.fetch(DELIVERIES, order_id)
+        deliveries = await connection.fetch(DELIVERIES, order_id) + await connection.fetch(POSTED, order_id)
     finally:
         await connection.close()
     hops = []

@@ -71,8 +71,12 @@ def test_auth_knows_the_other_services_by_digests_alone(folder: Path) -> None:
 
 
 def test_keys_have_256_bits(folder: Path) -> None:
-    for name in ("waybill_key_encryption_key", "waybill_refresh_token_secret"):
-        assert len(base64.b64decode((folder / "auth" / name).read_text(), validate=True)) == 32
+    for name in (
+        "auth/waybill_key_encryption_key",
+        "auth/waybill_refresh_token_secret",
+        "notifier/waybill_webhook_key",
+    ):
+        assert len(base64.b64decode((folder / name).read_text(), validate=True)) == 32
 
 
 def test_the_broker_knows_each_service_by_a_hash(folder: Path) -> None:

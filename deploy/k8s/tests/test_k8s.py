@@ -1,5 +1,6 @@
 """The manifests say what compose and the local stack say: same roles, ports, secrets, permissions and routes."""
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from k8s.tests.reading import CHECKOUT, K8S, documents, literals, of_kind
 from local.definitions import ADMINISTRATOR, definitions, subscriber
 from local.postgres import SETTINGS
 from local.services import ROLES, WITH_INTERNAL_PORT
+from notifier.channels.destinations import is_public
 
 OVERLAYS = ("local", "production")
 SERVERS: dict[str, Any] = definitions(services=dict.fromkeys(ROLES, ""), administrator="")
@@ -118,6 +120,15 @@ def test_only_those_who_call_a_service_reach_its_internal_port() -> None:
         (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": 8001}]]
         callers[service] = {source["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for source in rule["from"]}
     assert callers == {"auth": {"users", "orders", "notifier"}, "users": {"auth", "notifier"}}
+
+
+def test_webhooks_get_out_to_public_addresses_and_no_further() -> None:
+    policy = of_kind("components/network-policies", "NetworkPolicy")["notifier-deliver"]
+    (rule,) = policy["spec"]["egress"]
+    blocks = [target["ipBlock"] for target in rule["to"]]
+    assert {block["cidr"] for block in blocks} == {"0.0.0.0/0", "2000::/3"}
+    for network in blocks[0]["except"]:
+        assert not is_public(str(ip_network(network)[1]))
 
 
 def _rewritten(rule: dict[str, Any]) -> str | None:

@@ -1,5 +1,6 @@
 """Notifier on a database of its own, with a real SMTP server to receive its mails."""
 
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from notifier.app import create_app
 from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox
-from .world import World
+from .world import KEY, World
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
@@ -47,6 +48,7 @@ async def settings(make_database: MakeDatabase, mailbox: Mailbox, issuer: TokenI
         smtp_port=mailbox.port,
         smtp_connections=4,
         delivery_lease=1.0,
+        webhook_key=SecretStr(base64.b64encode(KEY).decode()),
     )
 
 

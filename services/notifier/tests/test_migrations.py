@@ -23,7 +23,8 @@ async def tables(url: str) -> set[str]:
 async def test_migrations_go_down_to_nothing_and_up_again(make_database: MakeDatabase) -> None:
     url = await make_database(MIGRATIONS)
     before = await tables(url)
-    assert {"contacts", "notifications", "deliveries", "inbox", "parked_messages", "aggregate_versions"} == before
+    ours = {"contacts", "notifications", "deliveries", "webhooks", "webhook_deliveries"}
+    assert before == ours | {"inbox", "parked_messages", "aggregate_versions"}
     await asyncio.to_thread(alembic.command.downgrade, config(MIGRATIONS, url), "base")
     assert await tables(url) == set()
     assert await asyncio.to_thread(upgrade, MIGRATIONS, url)

@@ -1,13 +1,17 @@
 """The rules of contacts and deliveries, and what the database itself refuses."""
 
+from itertools import pairwise
+from typing import Any, cast
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from common.database import new_id, utc_now
+from common.database import new_id
+from notifier.channels.webhook import TIMEOUT
+from notifier.mail_queue import MailQueue
 from notifier.models import TITLES, Contact, Kind
-from notifier.outcomes import LONGEST_DELAY, MOST_ATTEMPTS, deferred
-from notifier.queries import ClaimedDelivery
+from notifier.webhook_queue import DELAYS
 
 from .world import World
 
@@ -41,20 +45,25 @@ def test_preferences_silence_what_they_name_and_never_security(kind: Kind) -> No
     assert contact(order_updates=False, welcome=False).wants_mail(kind) == is_security
 
 
-def claimed(attempts: int) -> ClaimedDelivery:
-    return ClaimedDelivery(
-        new_id(), attempts, utc_now(), new_id(), new_id(), "welcome", None, {}, "Ann", "ann@example.com"
-    )
+def mail_delay(attempts: int) -> Any:
+    return MailQueue.delay(cast("MailQueue", None), attempts)
 
 
-def test_tries_grow_apart_up_to_an_hour_and_end_after_days() -> None:
-    delays = [deferred(claimed(attempt), "451 Later").retry_in for attempt in range(1, MOST_ATTEMPTS)]
-    assert 1.5 <= delays[0] <= 2.5
-    assert all(earlier < later for earlier, later in zip(delays[:8:2], delays[2:8:2], strict=False))
-    assert max(delays) <= 1.25 * LONGEST_DELAY
+def test_tries_of_a_mail_grow_apart_up_to_an_hour_and_end_after_days() -> None:
+    delays = [mail_delay(attempts) for attempts in range(1, 100)]
+    assert delays[0] == 2.0
+    assert all(earlier <= later for earlier, later in pairwise(delays))
+    assert delays[-1] == 3600
     assert 3 < sum(delays) / 86400 < 5
-    last = deferred(claimed(MOST_ATTEMPTS), "451 Later")
-    assert (last.state, last.cause) == ("failed", "given up after 100 attempts: 451 Later")
+    assert mail_delay(100) is None
+
+
+def test_tries_of_a_webhook_are_three_within_150_s_and_then_grow_apart_up_to_a_day() -> None:
+    longest = [1.25 * delay for delay in DELAYS]
+    assert 3 * TIMEOUT + sum(longest[:2]) < 150
+    assert all(earlier <= later for earlier, later in pairwise(longest))
+    assert 3600 < longest[-1] < 86400
+    assert 1 < sum(DELAYS) / 86400 < 3
 
 
 NOTIFICATION = (
@@ -78,12 +87,22 @@ IMPOSSIBLE = {
     "UPDATE deliveries SET state = 'failed', settled_at = now()": "ck_deliveries_cause",
     "UPDATE deliveries SET state = 'lost'": "ck_deliveries_state",
     "UPDATE deliveries SET channel = 'pigeon'": "ck_deliveries_channel",
+    "UPDATE webhooks SET event_types = '{}'": "ck_webhooks_event_types",
+    "UPDATE webhooks SET previous_secret = secret": "ck_webhooks_previous",
+    "INSERT INTO webhook_deliveries (webhook_id, event_id, type, host) VALUES (gen_random_uuid(), gen_random_uuid(),"
+    " 't', 'h')": "fk_webhook_deliveries_webhook_id",
+    "INSERT INTO webhook_deliveries (webhook_id, event_id, type, host)"
+    " SELECT webhook_id, event_id, type, host FROM webhook_deliveries": "pk_webhook_deliveries",
+    "UPDATE webhook_deliveries SET state = 'sent'": "ck_webhook_deliveries_settled",
+    "UPDATE webhook_deliveries SET state = 'failed', settled_at = now()": "ck_webhook_deliveries_cause",
+    "UPDATE webhook_deliveries SET state = 'waiting', settled_at = now()": "ck_webhook_deliveries_state",
 }
 
 
 async def test_the_database_refuses_states_that_cannot_be(world: World) -> None:
     user_id = new_id()
     await world.registered(user_id, send_welcome=True)
+    await world.webhook(user_id)
     await world.order("placed", user_id)
     for change, constraint in IMPOSSIBLE.items():
         with pytest.raises(IntegrityError, match=constraint):

@@ -17,10 +17,11 @@ from common.testing import eventually
 from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox
+from .receiver import receiving
 from .test_consumers import counted, ordered, publish, registered
 from .world import World, holds
 
-Start = Callable[[str], Awaitable[asyncio.subprocess.Process]]
+Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ async def start(settings: NotifierSettings, amqp_url: str, tmp_path: Path) -> As
         "waybill_database_url": settings.database_url.get_secret_value(),
         "waybill_amqp_url": amqp_url,
         "waybill_client_secret": "a secret",
+        "waybill_webhook_key": settings.webhook_key.get_secret_value(),
     }
     for name, value in secrets.items():
         (tmp_path / name).write_text(value)
@@ -44,9 +46,9 @@ async def start(settings: NotifierSettings, amqp_url: str, tmp_path: Path) -> As
     }
     async with contextlib.AsyncExitStack() as stack:
 
-        async def started(role: str) -> asyncio.subprocess.Process:
+        async def started(role: str, **more: str) -> asyncio.subprocess.Process:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "notifier", role, "--port", "0", env=environment
+                sys.executable, "-m", "notifier", role, "--port", "0", env=environment | more
             )
             stack.push_async_callback(ended, process)
             return process
@@ -133,6 +135,32 @@ async def test_a_mail_whose_acceptance_was_not_recorded_goes_out_again_with_the_
     first, second = mailbox.mails
     assert first["Message-ID"] == second["Message-ID"]
     assert first.as_bytes() == second.as_bytes()
+
+
+async def test_a_post_whose_answer_was_not_recorded_goes_out_again_with_the_same_id(
+    world: World, database: Database, start: Start
+) -> None:
+    user_id = new_id()
+    async with receiving() as receiver:
+        _, secret = await world.webhook(user_id, receiver.url)
+        await world.order("placed", user_id)
+        receiver.answers_now.clear()
+        deliverer = await start("deliver", WAYBILL_WEBHOOK_ALLOW=receiver.host)
+        await eventually(lambda: holds(len(receiver.requests) == 1), within=30)
+        async with database.transaction() as session:
+            await session.execute(text("SELECT 1 FROM webhook_deliveries FOR UPDATE"))
+            receiver.answers_now.set()
+            await eventually(lambda: holds(receiver.answered == 1))
+            await ended(deliverer)
+        await start("deliver", WAYBILL_WEBHOOK_ALLOW=receiver.host)
+        await eventually(lambda: posted(world), within=30)
+    first, second = receiver.requests
+    assert (first.id, first.body) == (second.id, second.body)
+    assert first.verified(secret) == second.verified(secret)
+
+
+async def posted(world: World) -> bool:
+    return await world.post_states() == ["sent"]
 
 
 async def test_sigterm_ends_a_deliverer_after_what_it_is_sending(world: World, mailbox: Mailbox, start: Start) -> None:

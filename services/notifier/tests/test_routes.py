@@ -203,6 +203,12 @@ async def test_the_api_describes_every_operation_with_what_it_answers(api: httpx
         ("post", "/notifications/{notification_id}/read"): {"200", "401", "403", "404", "422", "500", "503"},
         ("get", "/notification-preferences"): {"200", "401", "403", "500", "503"},
         ("put", "/notification-preferences"): {"200", "400", "401", "403", "413", "415", "422", "500", "503"},
+        ("post", "/webhooks"): {"201", "400", "401", "403", "409", "413", "415", "422", "500", "503"},
+        ("get", "/webhooks"): {"200", "400", "401", "403", "422", "500", "503"},
+        ("delete", "/webhooks/{webhook_id}"): {"204", "401", "403", "404", "422", "500", "503"},
+        ("post", "/webhooks/{webhook_id}/secret"): {"201", "401", "403", "404", "422", "500", "503"},
+        ("post", "/webhooks/{webhook_id}/test"): {"202", "401", "403", "404", "422", "429", "500", "503"},
+        ("get", "/webhooks/{webhook_id}/deliveries"): {"200", "400", "401", "403", "404", "422", "500", "503"},
     }
     assert set(found) == set(expected)
     for operation, statuses in expected.items():

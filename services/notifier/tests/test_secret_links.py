@@ -19,7 +19,8 @@ from common.http_client import ServiceClient
 from common.testing import eventually
 from notifier.channels.mail import MailChannel
 from notifier.composing import Composer
-from notifier.delivery import Deliverer
+from notifier.deliverer import Deliverer
+from notifier.mail_queue import MailQueue
 from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox
@@ -72,7 +73,8 @@ async def composer(users: Users, settings: NotifierSettings) -> AsyncIterator[Co
 @asynccontextmanager
 async def delivering(database: Database, composer: Composer, settings: NotifierSettings) -> AsyncIterator[None]:
     stop, channel = asyncio.Event(), MailChannel(settings)
-    task = asyncio.create_task(Deliverer(database, composer, channel, slots=2, lease=timedelta(seconds=1)).run(stop))
+    queue = MailQueue(composer, channel, slots=2)
+    task = asyncio.create_task(Deliverer(database, queue, lease=timedelta(seconds=1)).run(stop))
     try:
         yield
     finally:

@@ -1,15 +1,22 @@
 """What tests do to notifier, and look at."""
 
 import json
-from typing import Any
+from typing import Any, Final, get_args
 from uuid import UUID
 
+import httpx
 from sqlalchemy import text
 
 from common.database import Database, new_id, utc_now
 from common.events import Envelope
 from common.handlers import Received
+from notifier import webhooks
 from notifier.consumers import handlers
+from notifier.models import EventType
+from notifier.webhook_secrets import SecretBox, as_text
+
+KEY: Final = bytes(range(32))
+EVENT_TYPES: Final = get_args(EventType)
 
 
 class World:
@@ -55,6 +62,22 @@ class World:
 
     async def states(self) -> list[str]:
         return [delivery["state"] for delivery in await self.deliveries()]
+
+    async def webhook(self, user_id: UUID, url: str = "https://hooks.example/x", **fields: Any) -> tuple[UUID, str]:
+        """Makes one; answers its id and secret."""
+        event_types: Any = fields.pop("event_types", EVENT_TYPES)
+        async with self.database.transaction() as session:
+            made, secret = await webhooks.create(
+                session, SecretBox(KEY), user_id, url=httpx.URL(url), event_types=event_types
+            )
+        return made.id, as_text(secret)
+
+    async def posts(self) -> list[dict[str, Any]]:
+        """Deliveries to webhooks."""
+        return await self.rows("SELECT * FROM webhook_deliveries ORDER BY created_at, event_id")
+
+    async def post_states(self) -> list[str]:
+        return [post["state"] for post in await self.posts()]
 
     async def kinds(self, user_id: UUID) -> list[str]:
         rows = await self.rows("SELECT kind FROM notifications WHERE user_id = :id ORDER BY kind", id=user_id)

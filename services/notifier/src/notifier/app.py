@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.types import ASGIApp
 
@@ -11,9 +11,14 @@ from common.database import Database
 from common.health import Health
 from common.tokens import TokenVerifier
 from common.web import create_api
+from notifier import routes, webhook_routes
+from notifier.channels.destinations import Destinations
 from notifier.deps import State
-from notifier.routes import router
 from notifier.settings import NotifierSettings
+from notifier.webhook_secrets import SecretBox
+
+_NAMES_AT_ONCE: Final = 8
+"""Hosts of new webhooks that are looked up side by side."""
 
 
 def create_app(
@@ -34,13 +39,16 @@ def create_app(
             verifier = (
                 tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
             )
-            yield State(database=database, tokens=verifier)
+            destinations = Destinations(settings.webhook_allow, threads=_NAMES_AT_ONCE)
+            stack.callback(destinations.close)
+            box = SecretBox(settings.webhook_key_bytes)
+            yield State(database=database, tokens=verifier, destinations=destinations, secret_box=box)
 
     return create_api(
         settings,
         title="Waybill notifier",
-        description="What people are told, and which of it by mail.",
-        routers=[router],
+        description="What people are told, which of it by mail, and where else their orders' events are posted.",
+        routers=[routes.router, webhook_routes.router],
         health=health,
         lifespan=lifespan,
     )

@@ -10,14 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from common.errors import Unavailable
 from common.http_client import ServiceClient
 from notifier import texts
+from notifier.channels import Pointless
 from notifier.channels.message import Mail, mail
 from notifier.queries import ClaimedDelivery
 from notifier.settings import LinkPurpose
 from notifier.texts import Text
-
-
-class PointlessMail(Exception):
-    """There is nothing to send any more."""
 
 
 class IssuedLink(BaseModel):
@@ -37,7 +34,7 @@ class Composer:
         self._users = users
 
     async def compose(self, delivery: ClaimedDelivery) -> Mail:
-        """Raises `PointlessMail`, `Refused`, or `Unavailable` while users can't make a link."""
+        """Raises `Pointless`, `Refused`, or `Unavailable` while users can't make a link."""
         name, email = delivery.name, delivery.email
         text: Text
         match delivery.kind:
@@ -53,7 +50,7 @@ class Composer:
                 text = texts.secret_link(purpose, f"{self._pages[purpose]}?token={quote(link.token, safe='')}")
             case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled" as kind:
                 if delivery.order_id is None:
-                    raise PointlessMail("it names no order")
+                    raise Pointless("it names no order")
                 text = texts.order_update(kind, name, delivery.order_id, delivery.data)
         return mail(
             sender=self._sender,
@@ -68,7 +65,7 @@ class Composer:
     async def _issue_link(self, link_id: UUID) -> IssuedLink:
         answer = await self._users.post(f"/internal/secret-links/{link_id}")
         if answer.status_code == 404:
-            raise PointlessMail("the link was used, replaced or has expired")
+            raise Pointless("the link was used, replaced or has expired")
         if answer.status_code != 200:
             raise Unavailable(f"users answered {answer.status_code}")
         return IssuedLink.model_validate_json(answer.content)

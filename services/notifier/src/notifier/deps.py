@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.database import Database
 from common.security import require_scopes
 from common.tokens import Principal, TokenVerifier
+from notifier.channels.destinations import Destinations
+from notifier.webhook_secrets import SecretBox
 
 
 class State(TypedDict):
@@ -16,6 +18,8 @@ class State(TypedDict):
 
     database: Database
     tokens: TokenVerifier
+    destinations: Destinations
+    secret_box: SecretBox
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.database import ring_after_commit, utc_now
-from notifier import queries
+from notifier import queries, webhook_queries
 from notifier.models import Contact, Delivery, Kind, Notification
 
 DELIVERIES_CHANNEL: Final = "deliveries"
@@ -32,11 +32,12 @@ async def learn_contact(session: AsyncSession, user_id: UUID, *, version: int, n
 
 
 async def forget_person(session: AsyncSession, user_id: UUID, *, version: int) -> None:
-    """Erases the person, for good, with everything they were told, or were to be."""
+    """Erases the person, for good, with everything they were told, or were to be, and their webhooks."""
     contact = await queries.lock_contact(session, user_id, to_erase=True)
     contact.erase(version=version)
     await queries.delete_notifications(session, user_id)
     await queries.delete_parked(session, user_id)
+    await webhook_queries.delete_webhooks(session, user_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,11 @@ class Notice:
         }
 
 
-async def notify(session: AsyncSession, notices: Sequence[Notice]) -> None:
+async def notify(session: AsyncSession, notices: Sequence[Notice]) -> set[UUID]:
     """Tells people things, each once, and plans their mails unless they want none of that kind.
 
-    A mail waits where the person's address is not known yet. An erased person is told nothing.
+    A mail waits where the person's address is not known yet. An erased person is told nothing. Returns the ids of the
+    events that were told of now.
     """
     contacts = await queries.contacts_to_notify(session, {notice.user_id for notice in notices})
     erased = {user_id for user_id, contact in contacts.items() if contact.erased}
@@ -81,6 +83,7 @@ async def notify(session: AsyncSession, notices: Sequence[Notice]) -> None:
             session.add(mail)
             if is_known:
                 ring_after_commit(session, DELIVERIES_CHANNEL)
+    return told
 
 
 async def read_notification(session: AsyncSession, notification_id: UUID, *, user_id: UUID) -> Notification:

@@ -1,11 +1,11 @@
-"""Contacts, notifications and deliveries: tables, and the rules of their state."""
+"""Contacts, notifications, webhooks and deliveries: tables, and the rules of their state."""
 
 from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, MetaData, Text, UniqueConstraint, func, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from common.database import NAMING, new_id
@@ -15,6 +15,16 @@ SecurityKind = Literal["password_changed", "verify_email", "reset_password", "em
 Kind = Literal["welcome"] | OrderKind | SecurityKind
 Channel = Literal["mail"]
 State = Literal["waiting", "pending", "sent", "failed", "cancelled"]
+
+EventType = Literal[
+    "orders.order.placed.v1",
+    "orders.order.confirmed.v1",
+    "orders.order.shipped.v1",
+    "orders.order.delivered.v1",
+    "orders.order.cancelled.v1",
+]
+"""What webhooks may ask for."""
+TEST_TYPE: Final = "notifier.webhook.test.v1"
 
 TITLES: Final[dict[Kind, str]] = {
     "welcome": "Welcome to Waybill",
@@ -36,6 +46,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         str: Text,
         dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
     }
 
 
@@ -157,3 +168,58 @@ class Delivery(Base):
     def by_mail(cls, notification_id: UUID, *, waiting: bool, traceparent: str | None) -> "Delivery":
         state: State = "waiting" if waiting else "pending"
         return cls(id=new_id(), notification_id=notification_id, channel="mail", state=state, traceparent=traceparent)
+
+
+class Webhook(Base):
+    """Where somebody wants the events of their orders posted."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        CheckConstraint("cardinality(event_types) > 0", name="event_types"),
+        CheckConstraint("(previous_secret IS NULL) = (previous_until IS NULL)", name="previous"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(index=True)
+    url: Mapped[str]
+    host: Mapped[str]
+    """`host:port` of the URL."""
+    event_types: Mapped[list[str]]
+    secret: Mapped[bytes]
+    """Sealed, as the previous one: see `notifier.webhook_secrets`."""
+    previous_secret: Mapped[bytes | None]
+    previous_until: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    def replace_secret(self, sealed: bytes, *, previous_until: datetime) -> None:
+        """The one before signs as well until then."""
+        self.previous_secret, self.previous_until, self.secret = self.secret, previous_until, sealed
+
+
+class WebhookDelivery(Base):
+    """One event's way to one webhook. What it says is in the event's notification; a test has none.
+
+    States and claims are those of `Delivery`, but nothing waits for a contact.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'sent', 'failed', 'cancelled')", name="state"),
+        CheckConstraint("(settled_at IS NOT NULL) = (state <> 'pending')", name="settled"),
+        CheckConstraint("state <> 'failed' OR cause IS NOT NULL", name="cause"),
+        Index("ix_webhook_deliveries_pending", "host", "due_at", postgresql_where="state = 'pending'"),
+        Index("ix_webhook_deliveries_settled_at", "settled_at", postgresql_where="settled_at IS NOT NULL"),
+    )
+
+    webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True)
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    host: Mapped[str]
+    """The webhook's, here for the queue: deliveries to one host wait for each other, and for nobody else."""
+    state: Mapped[State] = mapped_column(Text, server_default=text("'pending'"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    cause: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    settled_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None]

@@ -168,6 +168,14 @@ class ClaimedDelivery:
     email: str
     traceparent: str | None = None
 
+    @property
+    def key(self) -> UUID:
+        return self.id
+
+    @property
+    def event_id(self) -> UUID:
+        return self.notification_id
+
 
 async def claim_deliveries(session: AsyncSession, *, limit: int, lease: timedelta) -> list[ClaimedDelivery]:
     """Claims what is due, oldest first. Nobody waits for a row that another is claiming."""

@@ -1,12 +1,13 @@
 """HTTP bodies."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import StrictBool
+from pydantic import AfterValidator, Field, StrictBool
 
 from common.web import Model, StrictModel
-from notifier.models import Kind
+from notifier.models import EventType, Kind, State
 
 
 class NotificationOut(Model):
@@ -28,3 +29,36 @@ class Preferences(StrictModel):
 class PreferencesOut(Model):
     order_updates: bool = True
     welcome: bool = True
+
+
+class NewWebhook(StrictModel):
+    url: Annotated[str, Field(max_length=2048, description="https, at a public address.")]
+    event_types: Annotated[
+        list[EventType], Field(min_length=1, max_length=20), AfterValidator(lambda types: list(dict.fromkeys(types)))
+    ]
+
+
+class WebhookOut(Model):
+    id: UUID
+    url: str
+    event_types: list[str]
+    created_at: datetime
+
+
+class WebhookWithSecret(WebhookOut):
+    secret: str
+    """What deliveries are signed with."""
+
+
+class WebhookDeliveryOut(Model):
+    event_id: UUID
+    """Also the header `webhook-id`: the same for each try."""
+    type: str
+    state: State
+    attempts: int
+    cause: str | None
+    """Why the last try did not succeed."""
+    due_at: datetime
+    """When it is tried next, while it is pending."""
+    created_at: datetime
+    settled_at: datetime | None

@@ -1,11 +1,15 @@
 """Settings of notifier, beside those that every service has."""
 
+import base64
+import binascii
+import re
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.utils import parseaddr
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from common.settings import ServiceSettings
 
@@ -33,7 +37,13 @@ class NotifierSettings(ServiceSettings):
     reset_password_page: str | None = None
     """The pages that mails link to, with `?token=…` behind: a shop's own, or users' plain ones."""
     delivery_lease: float = Field(default=12.0, ge=0.5, le=300)
-    """Seconds after which the mails of a deliverer that died are taken over by another."""
+    """Seconds after which what a deliverer that died was sending is taken over by another."""
+    webhook_key: SecretStr
+    """32 bytes, base64: encrypts the secrets of webhooks at rest."""
+    webhook_connections: int = Field(default=32, ge=1, le=200)
+    """Webhooks that one deliverer posts to side by side."""
+    webhook_allow: Annotated[frozenset[tuple[str, int]], NoDecode] = frozenset()
+    """`host:port,…` that webhooks may reach over http or at addresses that are not public, IPv6 in brackets."""
 
     @field_validator("mail_from")
     @classmethod
@@ -46,6 +56,28 @@ class NotifierSettings(ServiceSettings):
         if not (parsed.username and parsed.domain):
             raise ValueError("not an address, as in Waybill <no-reply@example.com>")
         return value
+
+    @field_validator("webhook_allow", mode="before")
+    @classmethod
+    def _hosts_and_ports(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        entries = [entry.strip() for entry in value.split(",") if entry.strip()]
+        found = [re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})", entry) for entry in entries]
+        if not all(found):
+            raise ValueError("a comma list of host:port")
+        return {((match[1] or match[2]).lower(), int(match[3])) for match in found if match}
+
+    @field_validator("webhook_key")
+    @classmethod
+    def _a_key(cls, value: SecretStr) -> SecretStr:
+        if len(_decoded(value)) != 32:
+            raise ValueError("32 bytes in base64")
+        return value
+
+    @property
+    def webhook_key_bytes(self) -> bytes:
+        return _decoded(self.webhook_key)
 
     @model_validator(mode="after")
     def _sign_in_encrypted(self) -> Self:
@@ -64,3 +96,10 @@ class NotifierSettings(ServiceSettings):
     def sender(self) -> Address:
         name, address = parseaddr(self.mail_from)
         return Address(display_name=name, addr_spec=address)
+
+
+def _decoded(secret: SecretStr) -> bytes:
+    try:
+        return base64.b64decode(secret.get_secret_value().strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return b""

@@ -1,4 +1,8 @@
-"""Ways to reach a person, and the three ways in which one does not get through."""
+"""Ways to reach a person, and the ways in which one does not get through."""
+
+
+class Pointless(Exception):
+    """There is nothing to send any more."""
 
 
 class ChannelError(Exception):

@@ -1,0 +1,143 @@
+"""Where webhooks may lead: public addresses, over https.
+
+What people enter must not make us reach into our own network (OWASP: "server-side request forgery"). A host's addresses
+are judged when a connection is made, and the judged one is connected to: a name that answers otherwise the second time
+("DNS rebinding") gains nothing. TLS still checks the name.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any, Final
+
+import httpcore
+import httpx
+
+HostAndPort = tuple[str, int]
+
+_RESOLVING: Final = 3.0
+"""Seconds that a registration waits for a name; what can't be looked up by then is looked up at delivery."""
+_CONNECTING: Final = 4.0
+_NOT_PUBLIC: Final = "the host is at an address that is not public"
+
+_NOT_PUBLIC_IPV4: Final = [
+    ip_network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+        *("192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+        *("224.0.0.0/4", "240.0.0.0/4"),
+    )
+]
+_PUBLIC_IPV6: Final = ip_network("2000::/3")
+_NOT_PUBLIC_IPV6: Final = [
+    ip_network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3ffe::/16", "3fff::/20")
+]
+"""IANA's special-purpose registries (RFC 6890). Of IPv6 only global unicast is left, without the ranges that carry an
+IPv4 address (Teredo, 6to4; mapped and translated ones are outside anyway). Python's `is_global` differs by version."""
+
+
+class BadDestination(Exception):
+    """Its text says why, without telling what a name resolves to."""
+
+
+class Destinations:
+    """Judges and resolves the hosts of webhooks. `allow` may be reached over http, and at any address.
+
+    Names are looked up by `threads` of its own: a slow name server holds up nothing else.
+    """
+
+    def __init__(self, allow: Collection[HostAndPort], *, threads: int) -> None:
+        self._allow = frozenset(allow)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhook-names")
+
+    def parse(self, text: str) -> httpx.URL:
+        """The URL in its normal form. Raises `BadDestination`."""
+        try:
+            url = httpx.URL(text)
+        except (httpx.InvalidURL, ValueError):
+            raise BadDestination("not a URL") from None
+        if not url.host or url.scheme not in {"https", "http"}:
+            raise BadDestination("must be an absolute https URL")
+        if url.userinfo or url.fragment:
+            raise BadDestination("must have neither user nor fragment")
+        if not 0 < port_of(url) < 65536:
+            raise BadDestination("the port is not one")
+        if url.scheme == "http" and (url.host, port_of(url)) not in self._allow:
+            raise BadDestination("must be an https URL")
+        return url
+
+    async def admit(self, text: str) -> httpx.URL:
+        """The URL of a new webhook. A host that does not resolve, yet, may be one. Raises `BadDestination`."""
+        url = self.parse(text)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_RESOLVING):
+                await self.addresses(url.raw_host.decode("ascii"), port_of(url))
+        return url
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Raises `BadDestination` when any is not public (that some are does not make it better), or `OSError`."""
+        allowed = (host.lower(), port) in self._allow
+        if not allowed and f".{host.lower().rstrip('.')}".endswith(".localhost"):  # RFC 6761 §6.3, resolved or not
+            raise BadDestination(_NOT_PUBLIC)
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self._threads, _look_up, host, port)
+        except UnicodeError:
+            raise socket.gaierror(socket.EAI_NONAME, "not a name") from None
+        addresses = list(dict.fromkeys(found))
+        if not allowed and not all(map(is_public, addresses)):
+            raise BadDestination(_NOT_PUBLIC)
+        return addresses
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class PublicNetwork(httpcore.AsyncNetworkBackend):
+    """Connects where `Destinations` lets it. Raises `BadDestination`, or httpcore's errors."""
+
+    def __init__(self, destinations: Destinations) -> None:
+        self._destinations = destinations
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109 - httpcore's interface; the caller limits the whole
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            addresses = await self._destinations.addresses(host, port)
+        except OSError:
+            raise httpcore.ConnectError("the host does not resolve") from None
+        failure: Exception = httpcore.ConnectError("the host has no address")
+        for address in addresses:
+            try:
+                return await self._network.connect_tcp(
+                    address, port, timeout=_CONNECTING, local_address=local_address, socket_options=socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+def port_of(url: httpx.URL) -> int:
+    return url.port if url.port is not None else {"https": 443, "http": 80}[url.scheme]
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is somebody's on the internet, rather than ours or nobody's."""
+    match ip_address(address):
+        case IPv4Address() as ipv4:
+            return not any(ipv4 in network for network in _NOT_PUBLIC_IPV4)
+        case IPv6Address() as ipv6:
+            return ipv6 in _PUBLIC_IPV6 and not any(ipv6 in network for network in _NOT_PUBLIC_IPV6)
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]

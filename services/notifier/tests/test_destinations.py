@@ -1,0 +1,283 @@
+"""Where webhooks may lead, whatever a URL or a name server says."""
+
+import asyncio
+import datetime as dt
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from notifier.channels import Deferred
+from notifier.channels.destinations import BadDestination, Destinations, is_public
+from notifier.channels.webhook import WebhookChannel
+
+from .receiver import receiving
+
+
+@pytest.fixture
+def destinations() -> Iterator[Destinations]:
+    destinations = Destinations({("localhost", 9000), ("::1", 9001)}, threads=2)
+    yield destinations
+    destinations.close()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.1.2.3",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+        ),
+        *("192.0.0.1", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1", "198.19.255.255", "198.51.100.1"),
+        *("203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255"),
+        *(
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "100::1",
+        ),
+        *(
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "5f00::1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fe80::1%lo",
+        ),
+        *("fec0::1", "ff02::1"),
+    ],
+)
+def test_an_address_that_is_not_public_is_known_as_such(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "172.15.0.1", "172.32.0.1", "192.0.3.1", "2606:4700::1111"])
+def test_a_public_address_is_known_as_such(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "",
+            "hooks.example",
+            "/hook",
+            "//hooks.example/",
+            "ftp://hooks.example/",
+            "javascript:alert(1)",
+            "https://",
+            "https:///x",
+        ),
+        *("http://hooks.example/", "http://localhost:9002/", "http://localhost/", "HTTP://hooks.example"),
+        *("https://user@hooks.example/", "https://user:password@hooks.example/", "https://hooks.example/#part"),
+        *(
+            "https://hooks.example:0/",
+            "https://hooks.example:65536/",
+            "https://hooks.example:port/",
+            "https://hooks\n.example/",
+        ),
+        *("https://hooks.example\\@localhost:9000/", "https://[::1/", "https://hooks.example/\x00"),
+    ],
+)
+async def test_a_url_that_no_webhook_may_have_is_refused(destinations: Destinations, url: str) -> None:
+    with pytest.raises(BadDestination):
+        await destinations.admit(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "017700000001",
+            "0",
+        ),
+        *("[::1]", "[::ffff:127.0.0.1]", "[::]", "10.0.0.1", "169.254.169.254", "[fe80::1]", "[64:ff9b::7f00:1]"),
+        "\N{FULLWIDTH DIGIT ONE}27.0.0.1",
+    ],
+)
+async def test_a_host_at_an_address_that_is_not_public_is_refused_however_it_is_written(
+    destinations: Destinations, host: str
+) -> None:
+    with pytest.raises(BadDestination):
+        await destinations.admit(f"https://{host}/")
+    with pytest.raises(BadDestination):
+        await destinations.admit(f"https://{host}:8443/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://nobody.invalid/",
+        "https://8.8.8.8/",
+        "https://8.8.8.8:8443/a?b=c",
+        "http://localhost:9000/",
+        "https://localhost:9000/",
+        "http://[::1]:9001/",
+        f"https://{'a' * 64}.invalid/",
+        "https://bücher.invalid/",
+    ],
+)
+async def test_public_addresses_names_yet_to_be_and_what_is_allowed_may_be_registered(
+    destinations: Destinations, url: str
+) -> None:
+    assert (await destinations.admit(url)).is_absolute_url
+
+
+async def test_a_name_server_that_does_not_answer_holds_up_a_registration_for_seconds_alone(
+    destinations: Destinations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def never(*_: Any, **__: Any) -> Any:
+        asyncio.run_coroutine_threadsafe(answer.wait(), loop).result(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    try:
+        async with asyncio.timeout(10):
+            await destinations.admit("https://hooks.example/")
+    finally:
+        answer.set()
+
+
+class Names:
+    """Name servers that answer each time anew; the last answer stays."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self._answers = list(answers)
+        self.asked = 0
+
+    def getaddrinfo(self, _host: str, port: int, **_: Any) -> Any:
+        self.asked += 1
+        found = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return [(0, 0, 0, "", (address, port)) for address in found]
+
+
+async def test_a_name_with_one_address_that_is_not_public_is_refused(
+    destinations: Destinations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", Names(["8.8.8.8", "127.0.0.1"]).getaddrinfo)
+    with pytest.raises(BadDestination):
+        await destinations.admit("https://hooks.example/")
+
+
+async def test_a_name_that_answers_otherwise_the_second_time_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public when it is registered, ours when it is delivered to; and one look is all that a connection takes."""
+    async with receiving() as receiver:
+        names = Names(["8.8.8.8"], ["127.0.0.1"])
+        monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
+        destinations = Destinations((), threads=1)
+        url = str(await destinations.admit(f"https://hooks.example:{receiver.port}/"))
+        channel = WebhookChannel(destinations, connections=1)
+        with pytest.raises(Deferred, match="not public"):
+            await channel.send(url, {}, b"{}")
+        assert (receiver.connections, names.asked) == (0, 2)
+        await channel.close()
+        destinations.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a server's TLS context for a name, by an authority that our side trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    root = certificate("Test CA", key, key, "Test CA", x509.BasicConstraints(ca=True, path_length=0))
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(root.public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+
+    def context(name: str) -> ssl.SSLContext:
+        own = ec.generate_private_key(ec.SECP256R1())
+        leaf = certificate(name, own, key, "Test CA", x509.SubjectAlternativeName([x509.DNSName(name)]))
+        file = tmp_path / f"{name}.pem"
+        file.write_bytes(
+            own.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            + leaf.public_bytes(serialization.Encoding.PEM)
+        )
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.load_cert_chain(file)
+        return made
+
+    return context
+
+
+def certificate(name: str, key: Any, signer: Any, issuer: str, extension: Any) -> x509.Certificate:
+    now = dt.datetime.now(dt.UTC)
+
+    def called(common_name: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+    return (
+        x509.CertificateBuilder()
+        .subject_name(called(name))
+        .issuer_name(called(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        .sign(signer, hashes.SHA256())
+    )
+
+
+@pytest.mark.parametrize(("certified", "is_taken"), [("hooks.example", True), ("other.example", False)])
+async def test_the_address_is_pinned_and_the_certificate_is_still_checked_for_the_name(
+    authority: Any, monkeypatch: pytest.MonkeyPatch, certified: str, *, is_taken: bool
+) -> None:
+    async with receiving(authority(certified)) as receiver:
+        monkeypatch.setattr(socket, "getaddrinfo", Names(["127.0.0.1"]).getaddrinfo)
+        destinations = Destinations({("hooks.example", receiver.port)}, threads=1)
+        channel = WebhookChannel(destinations, connections=1)
+        url = f"https://hooks.example:{receiver.port}/x"
+        if is_taken:
+            await channel.send(url, {"webhook-id": "1"}, b"{}")
+            assert [request.headers["host"] for request in receiver.requests] == [f"hooks.example:{receiver.port}"]
+        else:
+            with pytest.raises(Deferred, match="CERTIFICATE_VERIFY_FAILED"):
+                await channel.send(url, {"webhook-id": "1"}, b"{}")
+            assert receiver.requests == []
+        await channel.close()
+        destinations.close()
+
+
+async def test_the_next_address_is_tried_where_one_takes_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with receiving() as receiver:
+        unused = ipaddress.ip_address("127.0.0.1") + 1
+        monkeypatch.setattr(socket, "getaddrinfo", Names([str(unused), "127.0.0.1"]).getaddrinfo)
+        destinations = Destinations({("hooks.example", receiver.port)}, threads=1)
+        channel = WebhookChannel(destinations, connections=1)
+        await channel.send(f"http://hooks.example:{receiver.port}/", {"webhook-id": "1"}, b"{}")
+        assert len(receiver.requests) == 1
+        await channel.close()
+        destinations.close()

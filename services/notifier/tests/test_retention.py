@@ -1,0 +1,75 @@
+"""What is kept, and for how long."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from common.database import Database, new_id, utc_now
+from notifier import retention
+from notifier.retention import NOTIFICATIONS_KEPT, WEBHOOK_DELIVERIES_KEPT, first_id_of, forget_old
+
+from .world import World, order_data
+
+
+async def forget(database: Database) -> int:
+    async with database.transaction() as session:
+        return await forget_old(session, utc_now())
+
+
+async def placed(world: World, user_id: UUID, *, ago: timedelta) -> UUID:
+    """Has an order placed that long ago told of; answers the order's id."""
+    moment, order_id = utc_now() - ago, new_id()
+    event_id = await world.event(
+        "orders.order.placed.v1", event_id=first_id_of(moment), **order_data("placed", user_id, order_id)
+    )
+    await world.rows("UPDATE notifications SET created_at = :at WHERE id = :id RETURNING id", at=moment, id=event_id)
+    return order_id
+
+
+async def test_notifications_are_forgotten_with_their_mails_once_they_are_old(world: World, database: Database) -> None:
+    user_id = new_id()
+    await world.registered(user_id)
+    await placed(world, user_id, ago=NOTIFICATIONS_KEPT + timedelta(minutes=1))
+    young = await placed(world, user_id, ago=NOTIFICATIONS_KEPT - timedelta(minutes=1))
+    newest = await placed(world, user_id, ago=timedelta())
+    assert await forget(database) == 1
+    left = {row["order_id"] for row in await world.rows("SELECT order_id FROM notifications")}
+    assert left == {young, newest}
+    assert len(await world.deliveries()) == 2
+    assert await forget(database) == 0
+
+
+async def test_deliveries_to_webhooks_are_forgotten_some_time_after_they_were_settled(
+    world: World, database: Database
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id)
+    for _ in range(3):
+        await world.order("placed", user_id)
+    old, young, pending = await world.posts()
+    for post, age in ((old, timedelta(minutes=1)), (young, timedelta(minutes=-1))):
+        await world.rows(
+            "UPDATE webhook_deliveries SET state = 'sent', settled_at = :at WHERE event_id = :id RETURNING 1",
+            at=utc_now() - WEBHOOK_DELIVERIES_KEPT - age,
+            id=post["event_id"],
+        )
+    await forget(database)
+    assert {post["event_id"] for post in await world.posts()} == {young["event_id"], pending["event_id"]}
+
+
+async def test_a_sweep_takes_a_bounded_batch(world: World, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    user_id = new_id()
+    await world.webhook(user_id)
+    for _ in range(5):
+        await world.order("placed", user_id)
+    await world.rows("UPDATE webhook_deliveries SET state = 'sent', settled_at = now() - interval '1 year' RETURNING 1")
+    assert [await forget(database) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_the_first_id_of_a_moment_divides_what_came_before_from_what_came_after() -> None:
+    earlier = new_id()
+    assert earlier < first_id_of(utc_now() + timedelta(seconds=1))
+    assert earlier > first_id_of(utc_now() - timedelta(seconds=1))
+    assert first_id_of(utc_now()).version == 7
