@@ -16,7 +16,7 @@ GROWING = [
     ("orders-relay", "waybill_relay_published_total"),
     ("notifier-consume", 'waybill_consumer_messages_total{outcome="taken"}'),
     ("notifier-consume", "waybill_consumer_lag_seconds_count"),
-    ("notifier-deliver", 'waybill_deliveries_total{outcome="sent"}'),
+    ("notifier-deliver", 'waybill_deliveries_total{channel="mail",outcome="sent"}'),
     ("notifier-deliver", "waybill_delivery_delay_seconds_count"),
     ("orders-api", "waybill_revocation_lag_seconds_count"),
 ]
@@ -28,8 +28,8 @@ ZERO_AT_FIRST = [
     ("notifier-consume", 'waybill_consumer_messages_total{outcome="duplicate"}'),
     ("notifier-consume", 'waybill_consumer_messages_total{outcome="parked"}'),
     *(("notifier-consume", f'waybill_consumer_retries_total{{tier="{tier}"}}') for tier in ("5s", "1m", "10m")),
-    ("notifier-deliver", 'waybill_deliveries_total{outcome="postponed"}'),
-    ("notifier-deliver", 'waybill_deliveries_total{outcome="failed"}'),
+    ("notifier-deliver", 'waybill_deliveries_total{channel="mail",outcome="postponed"}'),
+    ("notifier-deliver", 'waybill_deliveries_total{channel="mail",outcome="failed"}'),
     ("notifier-deliver", "waybill_deliveries_pending"),
     ("notifier-deliver", "waybill_deliveries_oldest_age_seconds"),
 ]

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from notifier import queries
 from notifier.channels.message import Mail
 from notifier.composing import Composer
-from notifier.deliverer import Queue
 from notifier.handlers import DELIVERIES_CHANNEL
 from notifier.outcomes import Outcome
 from notifier.queries import ClaimedDelivery
+from notifier.queue import Queue
 
 _FIRST_DELAY: Final = 2.0
 _LONGEST_DELAY: Final = 3600.0

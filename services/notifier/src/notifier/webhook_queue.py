@@ -12,9 +12,9 @@ from common.events import rfc3339
 from notifier import webhook_queries
 from notifier.channels import Pointless
 from notifier.channels.webhook import WebhookChannel, as_body
-from notifier.deliverer import Queue
 from notifier.models import TEST_TYPE
 from notifier.outcomes import Outcome
+from notifier.queue import Queue
 from notifier.webhook_queries import ClaimedWebhookDelivery
 from notifier.webhook_secrets import SecretBox, signed_headers
 from notifier.webhooks import WEBHOOKS_CHANNEL
