@@ -24,9 +24,9 @@ def upgrade():
 """
 ANOTHER_WAITS = """
     asked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    while op.get_bind().exec_driver_sql(f"{asked} AND query LIKE '%%advisory_lock%%'").first() is None:
-        time.sleep(0.05)
     with op.get_context().autocommit_block():
+        while op.get_bind().exec_driver_sql(f"{asked} AND query ~ 'advisory_lock|COMMIT'").first() is None:
+            time.sleep(0.05)
         op.execute("CREATE INDEX CONCURRENTLY ix_effects_note ON effects (note)")
 """
 UPGRADE = """
@@ -52,9 +52,15 @@ async def test_an_index_is_built_concurrently_while_another_process_waits_to_mig
     url, folder = await make_database(FOLDER), with_next(tmp_path / "migrations", ANOTHER_WAITS)
     # Alembic's context is the process's: each migrates in one of its own.
     words = (sys.executable, "-c", UPGRADE, str(folder), url)
-    async with asyncio.timeout(60):
-        processes = [await asyncio.create_subprocess_exec(*words) for _ in range(2)]
-        assert [await process.wait() for process in processes] == [0, 0]
+    processes = [await asyncio.create_subprocess_exec(*words) for _ in range(2)]
+    try:
+        async with asyncio.timeout(120):
+            assert [await process.wait() for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
     connection = await asyncpg.connect(url)
     try:
         assert await connection.fetchval(
