@@ -22,10 +22,12 @@ revision, down_revision = "0002", "0001"
 
 def upgrade():
 """
+# It waits for a lock, as it must not, or has been there for long and does not.
 ANOTHER_WAITS = """
     asked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    waits = "(wait_event = 'advisory' OR backend_start < clock_timestamp() - interval '5 seconds')"
     with op.get_context().autocommit_block():
-        while op.get_bind().exec_driver_sql(f"{asked} AND query ~ 'advisory_lock|COMMIT'").first() is None:
+        while op.get_bind().exec_driver_sql(f"{asked} AND {waits}").first() is None:
             time.sleep(0.05)
         op.execute("CREATE INDEX CONCURRENTLY ix_effects_note ON effects (note)")
 """
