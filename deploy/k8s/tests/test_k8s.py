@@ -57,6 +57,8 @@ def test_paths_go_where_the_local_gateway_sends_them() -> None:
         "route_config"
     ]["virtual_hosts"][0]["routes"]:
         match = route["match"]
+        if route.get("direct_response", {}).get("status") == 405:
+            continue  # Envoy Gateway leaves methods to the services
         kind = "Exact" if "path" in match else "PathPrefix"
         target = route.get("route", {})
         owner = f"{target['cluster']}-api" if target else None
