@@ -34,7 +34,7 @@ async def ensure_admin(state: State, addresses: Addresses, users_port: int) -> d
 
 async def _promote(state: State, addresses: Addresses) -> None:
     process = await asyncio.create_subprocess_exec(
-        *services.command("users", "promote", EMAIL, "admin"),
+        *services.command(state, "users", "promote", EMAIL, "admin"),
         env=services.environment(state, addresses, "users"),
         cwd=services.folder(state, "users"),
         stdin=subprocess.DEVNULL,

@@ -7,8 +7,13 @@ from collections.abc import Mapping
 
 ADMINISTRATOR = "waybill-admin"
 VIRTUAL_HOST = "/"
-# Producers whose events others may bind to.
-PUBLISHED = "(auth|users|orders)"
+# Whose events each service binds its queues to: all hear auth's revocations.
+READS: Mapping[str, tuple[str, ...]] = {
+    "auth": ("auth", "users"),
+    "users": ("auth",),
+    "orders": ("auth",),
+    "notifier": ("auth", "users", "orders"),
+}
 DELIVERY_LIMIT = 20  # the guard against crash loops; retries proper go through the delay queues
 # The stream of history keeps what the event log keeps, and never fills a disk.
 HISTORY_MAX_AGE = "30D"
@@ -29,7 +34,7 @@ def definitions(*, services: Mapping[str, str], administrator: str) -> dict[str,
             configure=rf"^{name}\.",
             write=rf"^({name}\..*|amq\.default)$",
             # Binding a queue needs to read the exchange.
-            read=rf"^({name}\..*|{PUBLISHED}\.events)$",
+            read=rf"^({name}\..*|({'|'.join(READS[name])})\.events)$",
         )
         for name in services
     ]

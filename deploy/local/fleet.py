@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 
+from local import services
 from local.failure import LocalError
 from local.gateway import Endpoint, Gateway
 from local.migrations import migrate
@@ -68,6 +69,8 @@ class Fleet:
     def start(self, members: Iterable[Member]) -> None:
         for member in members:
             member.leaving = False
+            if member.process.status is Status.STOPPED:
+                member.process.program = services.renewed(self._state, member.program)
             member.process.start()
 
     async def until_serving(self, members: Iterable[Member]) -> None:

@@ -18,7 +18,7 @@ async def migrate(state: State, addresses: Addresses, service: str) -> None:
     log = state.logs / f"{service}-migrate.log"
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *services.command(service, "migrate"),
+            *services.command(state, service, "migrate"),
             env=services.environment(state, addresses, service),
             cwd=services.folder(state, service),
             stdin=subprocess.DEVNULL,

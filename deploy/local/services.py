@@ -1,8 +1,8 @@
 """The services' programs: which roles there are, on which ports, with which settings and secrets."""
 
+import dataclasses
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +103,21 @@ def environment(state: State, addresses: Addresses, service: str) -> dict[str, s
     }
 
 
-def command(service: str, *words: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", service, *words)
+def source(state: State, service: str) -> Path:
+    """The checkout that `service` is run from: this one, or the one that `from/SERVICE` in the state folder links to.
+
+    So one service can be of another version than all others, as during a rollout.
+    """
+    other = state.folder / "from" / service
+    return other.resolve() if other.is_dir() else state.checkout
+
+
+def command(state: State, service: str, *words: str) -> tuple[str, ...]:
+    return (str(source(state, service) / ".venv" / "bin" / "python"), "-m", service, *words)
 
 
 def folder(state: State, service: str) -> Path:
-    return state.checkout / "services" / service
+    return source(state, service) / "services" / service
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,7 @@ class ServiceProgram:
     index: int
     port: int
     internal_port: int | None
+    words: tuple[str, ...]
     program: Program
 
 
@@ -138,13 +148,22 @@ def service_program(state: State, addresses: Addresses, service: str, role: str,
 
     program = Program(
         name=name,
-        command=command(service, *words),
+        command=command(state, service, *words),
         log=state.logs / f"{name}.log",
         ready=ready,
         environment=environment(state, addresses, service),
         folder=folder(state, service),
     )
-    return ServiceProgram(service, role, index, port, internal_port, program)
+    return ServiceProgram(service, role, index, port, internal_port, tuple(words), program)
+
+
+def renewed(state: State, program: ServiceProgram) -> Program:
+    """The same process of the version that the service is run from now."""
+    return dataclasses.replace(
+        program.program,
+        command=command(state, program.service, *program.words),
+        folder=folder(state, program.service),
+    )
 
 
 def broker_requirements() -> str:

@@ -60,7 +60,7 @@ async def run(state: State, *, minutes: float | None, orders: int | None) -> Out
             say(f"{len(purchases.changes)} orders are in; waiting until nothing moves any more")
             await until_all_run(state, BACK_SECONDS)
             # The addresses stay: the processes came back on the ports that they had.
-            lines = await _rest(
+            lines = await at_rest(
                 lambda: count(status, purchases, subscriber.received, since, state.logs / "mail.log"),
             )
         await subscriber.unbind()
@@ -97,7 +97,7 @@ async def _shopping(
             group.create_task(shop(shopper, user_id))
 
 
-async def _rest(counting: Callable[[], Coroutine[Any, Any, list[Line]]]) -> list[Line]:
+async def at_rest(counting: Callable[[], Coroutine[Any, Any, list[Line]]]) -> list[Line]:
     """The count, once it is well and stands still, or once it has not moved for long."""
     last: list[Line] | None = None
     moved = time.monotonic()

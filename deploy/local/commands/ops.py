@@ -1,5 +1,4 @@
 import os
-import sys
 
 import click
 
@@ -19,4 +18,5 @@ def ops(service: str, command: tuple[str, ...]) -> None:
     state = find_state()
     environment = control.call(state, "environment", service)
     os.chdir(services.folder(state, service))
-    os.execve(sys.executable, services.command(service, *command), environment)  # noqa: S606
+    words = services.command(state, service, *command)
+    os.execve(words[0], words, environment)  # noqa: S606

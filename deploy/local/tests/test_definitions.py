@@ -18,22 +18,28 @@ def test_no_password_is_in_the_definitions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "allowed"),
+    ("service", "kind", "name", "allowed"),
     [
-        ("configure", "notifier.inbound.retry.5s", True),
-        ("configure", "orders.events", False),
-        ("write", "amq.default", True),
-        ("write", "notifier.inbound", True),
-        ("write", "orders.events", False),
-        ("read", "orders.events", True),
-        ("read", "users.events", True),
-        ("read", "auth.inbound", False),
-        ("read", "xnotifier.inbound", False),
+        ("notifier", "configure", "notifier.inbound.retry.5s", True),
+        ("notifier", "configure", "orders.events", False),
+        ("notifier", "write", "amq.default", True),
+        ("notifier", "write", "notifier.inbound", True),
+        ("notifier", "write", "orders.events", False),
+        ("notifier", "read", "orders.events", True),
+        ("notifier", "read", "users.events", True),
+        ("notifier", "read", "auth.inbound", False),
+        ("notifier", "read", "xnotifier.inbound", False),
+        ("orders", "read", "auth.events", True),
+        ("orders", "read", "users.events", False),
+        ("users", "read", "orders.events", False),
+        ("auth", "read", "orders.events", False),
     ],
 )
-def test_a_service_may_only_touch_its_own_names_and_read_published_events(kind: str, name: str, allowed: bool) -> None:
-    made: dict[str, Any] = definitions(services={"notifier": "x"}, administrator="y")
-    permission = next(row for row in made["permissions"] if row["user"] == "notifier")
+def test_a_service_may_only_touch_its_own_names_and_read_the_events_that_it_acts_on(
+    service: str, kind: str, name: str, allowed: bool
+) -> None:
+    made: dict[str, Any] = definitions(services={service: "x"}, administrator="y")
+    permission = next(row for row in made["permissions"] if row["user"] == service)
     assert bool(re.search(permission[kind], name)) is allowed
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from common.database import driver_dsn
+
+LOCK_POLL_SECONDS = 0.2
 
 
 def run_migrations(metadata: Sequence[MetaData]) -> None:
@@ -32,8 +35,13 @@ async def _run(url: Any, metadata: Sequence[MetaData]) -> None:
 
 
 def _migrate(connection: Connection, metadata: Sequence[MetaData]) -> None:
-    # Two replicas that start at once must not both migrate.
-    connection.exec_driver_sql("SELECT pg_advisory_lock(hashtext('migrations'))")
+    # Two replicas that start at once must not both migrate. Asked again and again: a statement that waits for the lock
+    # holds a snapshot, for whose end CREATE INDEX CONCURRENTLY would wait in its turn.
+    while not connection.exec_driver_sql("SELECT pg_try_advisory_lock(hashtext('migrations'))").scalar_one():
+        connection.commit()
+        time.sleep(LOCK_POLL_SECONDS)
+    # Behind a change that waits for a long transaction everybody else waits as well: rather fail, and be run again.
+    connection.exec_driver_sql("SET lock_timeout = '10s'")
     connection.commit()
     context.configure(
         connection=connection,

@@ -1,0 +1,92 @@
+"""Orders through the compose stack, from sign-up to mail: one, or as many as a time takes while things are done to it.
+
+    .venv/bin/python -m compose.journey               one order and its mail
+    .venv/bin/python -m compose.journey --seconds 60  orders all the while; then each mail is counted
+
+Exit code 0 only if no mail is missing and none came for an order twice under two Message-IDs; it says how many
+requests failed and had to be sent again.
+"""
+
+import argparse
+import asyncio
+import secrets
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+
+from local.chaos.shoppers import PRODUCT, SKU, Account, Purchases, Shopper, buy
+from local.failure import LocalError
+
+COMPOSE = Path(__file__).parents[1] / "compose.yml"
+MAIL_SECONDS = 120.0
+PAGE = 1000
+
+
+async def sign_up(gateway: str) -> tuple[str, Account]:
+    account = Account(f"{secrets.token_hex(8)}@waybill.example", secrets.token_urlsafe(18))
+    body = {"name": "Ada Lovelace", "email": account.email, "password": account.password}
+    async with httpx.AsyncClient(base_url=gateway, timeout=20) as client:
+        answer = await client.post("/users", params={"send_welcome": False}, json=body)
+    if answer.status_code != 201:
+        raise LocalError(f"POST /users was answered {answer.status_code}: {answer.text}")
+    return answer.json()["id"], account
+
+
+async def placed_mails(inbox: str, address: str) -> dict[str, set[str]]:
+    """By order: the ids of the messages that tell that it was placed."""
+    found: dict[str, set[str]] = {}
+    async with httpx.AsyncClient(base_url=inbox, timeout=20) as client:
+        start = 0
+        while True:
+            question = {"query": f'to:{address} subject:"We have your order"', "start": start, "limit": PAGE}
+            page = (await client.get("/api/v1/search", params=question)).raise_for_status().json()["messages"]
+            for mail in page:
+                text = (await client.get(f"/api/v1/message/{mail['ID']}")).raise_for_status().json()["Text"]
+                for order in (word.strip(".,()") for word in text.split() if word.count("-") == 4):
+                    found.setdefault(order, set()).add(mail["MessageID"])
+            if len(page) < PAGE:
+                return found
+            start += PAGE
+
+
+async def run(gateway: str, inbox: str, seconds: float) -> bool:
+    _, administrator = await sign_up(gateway)
+    promote = ["docker", "compose", "-f", str(COMPOSE), "exec", "-T", "users-api", "python", "-m", "users", "promote"]
+    subprocess.run([*promote, administrator.email, "admin"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, ASYNC221
+    purchases = Purchases("waybill.example")
+    staff = Shopper(gateway, administrator, purchases)
+    await staff.ask("PUT", f"/products/{SKU}", json=PRODUCT)
+    customer, account = await sign_up(gateway)
+    purchases.orders_of[customer] = set()
+    shopper = Shopper(gateway, account, purchases)
+    began = time.monotonic()
+    number = 1
+    await buy(shopper, customer, staff, purchases, number)
+    while time.monotonic() - began < seconds:
+        number += 1
+        await buy(shopper, customer, staff, purchases, number)
+    print(f"{number} orders in {time.monotonic() - began:.0f} s, {purchases.repeated} requests failed", flush=True)
+    deadline = time.monotonic() + MAIL_SECONDS
+    while (mails := await placed_mails(inbox, account.email)).keys() < purchases.changes.keys():
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(1)
+    await shopper.close()
+    await staff.close()
+    missing = purchases.changes.keys() - mails.keys()
+    double = Counter({order: len(ids) for order, ids in mails.items() if len(ids) > 1})
+    print(f"{len(mails)} mails, {len(missing)} missing, {len(double)} double, after {time.monotonic() - began:.1f} s")
+    return not missing and not double
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gateway", default="http://localhost:8080")
+    parser.add_argument("--mails", default="http://localhost:8025")
+    parser.add_argument("--seconds", type=float, default=0.0)
+    arguments = parser.parse_args()
+    sys.exit(not asyncio.run(run(arguments.gateway, arguments.mails, arguments.seconds)))
