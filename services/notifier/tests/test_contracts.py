@@ -45,9 +45,12 @@ def test_a_reader_asks_for_no_field_that_a_producer_may_leave_out(event_type: st
 
 
 @pytest.mark.parametrize("event_type", TYPES)
-def test_a_reader_ignores_what_a_newer_producer_adds(event_type: str) -> None:
+def test_a_reader_minds_nothing_that_a_newer_producer_adds(event_type: str) -> None:
     [example] = published(event_type)["examples"]
-    assert read(event_type, {**example, "added_later": {"any": "thing"}}).data == read(event_type, example).data
+    known = read(event_type, example).data
+    newer = read(event_type, {**example, "added_later": {"any": "thing"}}).data
+    fields = type(known).model_fields.keys()
+    assert newer.model_dump(include=fields) == known.model_dump(include=fields)
 
 
 async def test_each_published_order_event_becomes_a_mail(world: World, settings: Any, mailbox: Mailbox) -> None:

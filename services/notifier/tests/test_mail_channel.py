@@ -1,6 +1,7 @@
 """SMTP as a server sees it: connections, encryption, signing in."""
 
 import asyncio
+import base64
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ def settings_for(mailbox: Mailbox, **fields: object) -> NotifierSettings:
         "database_url": SecretStr("postgresql://nobody@db.invalid/x"),
         "amqp_url": SecretStr("amqp://nobody@broker.invalid/"),
         "client_secret": SecretStr("a secret"),
+        "webhook_key": SecretStr(base64.b64encode(bytes(32)).decode()),
         "public_url": "http://gateway.test",
         "auth_url": "http://auth.invalid",
         "users_url": "http://users.invalid",
