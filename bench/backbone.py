@@ -1,13 +1,9 @@
-"""The event backbone against its ceilings, measured in the same run: relay ÷ raw publish, consumer ÷ raw consume.
-
-Needs the servers that the tests use (`common.testing` names the variables); `./dev bench` does not run
-it yet. Rounds are interleaved and medians compared, so that a drifting machine harms neither.
-"""
+"""The event backbone and its ceilings: what `relay` and `consumer` compare. The drivers are the same on both sides."""
 
 import asyncio
-import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,12 +20,9 @@ from common.events import Envelope, encode, exchange_of
 from common.handlers import Handlers, Received
 from common.health import Health
 from common.relay import relay
-from common.server import server_loop
 from common.settings import ServiceSettings
 from common.testing import eventually, private_database, private_vhost
 
-ROUNDS = 3
-EVENTS = 5000
 WINDOW = 500
 TYPE = "shop.item.sold.v1"
 
@@ -42,16 +35,13 @@ class Sold(BaseModel):
     number: int
 
 
-Run = Callable[[ShopSettings], Awaitable[float]]
-
-
-async def raw_publish(settings: ShopSettings) -> float:
+async def raw_publish(settings: ShopSettings, events: int) -> float:
     """Confirmed publishes of the same driver, `WINDOW` at a time: what the relay could reach without a database."""
     async with broker.connect(settings.amqp_url.get_secret_value(), "bench") as amqp:
         channel = await broker.wire(amqp, confirms=True)
-        messages = [encode(Envelope(new_id(), TYPE, str(n), 1, utc_now(), '{"number": 1}')) for n in range(EVENTS)]
+        messages = [encode(Envelope(new_id(), TYPE, str(n), 1, utc_now(), '{"number": 1}')) for n in range(events)]
         started = time.perf_counter()
-        for first in range(0, EVENTS, WINDOW):
+        for first in range(0, events, WINDOW):
             await asyncio.gather(
                 *(
                     channel.basic_publish(
@@ -60,18 +50,18 @@ async def raw_publish(settings: ShopSettings) -> float:
                     for body, properties in messages[first : first + WINDOW]
                 )
             )
-        return EVENTS / (time.perf_counter() - started)
+        return events / (time.perf_counter() - started)
 
 
-async def relay_catches_up(settings: ShopSettings) -> float:
-    """The relay, from `EVENTS` waiting rows to an empty outbox; timed by the log's first and last commit."""
+async def relay_catches_up(settings: ShopSettings, events: int) -> float:
+    """The relay, from `events` waiting rows to an empty outbox; timed by the log's first and last commit."""
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()))
     await connection.execute("TRUNCATE outbox, event_log")
     await connection.execute(
         "INSERT INTO outbox (event_id, type, subject, version, occurred_at, data)"
         " SELECT gen_random_uuid(), $1, n::text, 1, now(), '{\"number\": 1}' FROM generate_series(1, $2::int) n",
         TYPE,
-        EVENTS,
+        events,
     )
     stop = asyncio.Event()
     running = asyncio.ensure_future(relay(settings, Health(), stop))
@@ -89,12 +79,12 @@ async def relay_catches_up(settings: ShopSettings) -> float:
     return float((count - WINDOW) / seconds)
 
 
-async def _fill(settings: ShopSettings, queue: str) -> None:
-    """Leaves exactly `EVENTS` messages in the queue, whatever its bindings brought before."""
+async def _fill(settings: ShopSettings, queue: str, events: int) -> None:
+    """Leaves exactly `events` messages in the queue, whatever its bindings brought before."""
     async with broker.connect(settings.amqp_url.get_secret_value(), "bench") as amqp:
         channel = await broker.wire(amqp, confirms=True)
         await channel.queue_purge(queue)
-        for first in range(0, EVENTS, WINDOW):
+        for first in range(0, events, WINDOW):
             messages = [
                 encode(Envelope(new_id(), TYPE, str(n), 1, utc_now(), f'{{"number": {n}}}'))
                 for n in range(first, first + WINDOW)
@@ -107,29 +97,29 @@ async def _fill(settings: ShopSettings, queue: str) -> None:
             )
 
 
-async def raw_consume(settings: ShopSettings) -> float:
+async def raw_consume(settings: ShopSettings, events: int) -> float:
     """aio-pika, prefetch 50, an acknowledgement each, no effect."""
     async with broker.connect(settings.amqp_url.get_secret_value(), "bench") as amqp:
         channel = await amqp.channel()
         await channel.set_qos(prefetch_count=50)
         queue = await channel.declare_queue("raw", durable=True, arguments={"x-queue-type": "quorum"})
-        await _fill(settings, "raw")
+        await _fill(settings, "raw", events)
         taken, done = 0, asyncio.Event()
 
         async def take(message: Any) -> None:
             nonlocal taken
             await message.ack()
             taken += 1
-            if taken == EVENTS:
+            if taken == events:
                 done.set()
 
         started = time.perf_counter()
         await queue.consume(take)
         await done.wait()
-        return EVENTS / (time.perf_counter() - started)
+        return events / (time.perf_counter() - started)
 
 
-async def consumer_with_inbox(settings: ShopSettings) -> float:
+async def consumer_with_inbox(settings: ShopSettings, events: int) -> float:
     """The consumer: inbox row and one business insert per message, from a full queue to an empty one."""
     database = Database.open(settings)
     async with database.transaction() as session:
@@ -138,29 +128,31 @@ async def consumer_with_inbox(settings: ShopSettings) -> float:
     taken, started = 0, 0.0
 
     @handlers.on_batch({TYPE: Sold})
-    async def sold(session: AsyncSession, events: Sequence[Received[Sold]]) -> None:
+    async def sold(session: AsyncSession, batch: Sequence[Received[Sold]]) -> None:
         nonlocal taken, started
         started = started or time.perf_counter()
         await session.execute(
             text("INSERT INTO effects (event_id, note) SELECT unnest(CAST(:ids AS uuid[])), 'sold'"),
-            {"ids": [event.id for event in events]},
+            {"ids": [event.id for event in batch]},
         )
-        taken += len(events)
+        taken += len(batch)
 
     async def all_taken() -> bool:
-        return taken >= EVENTS
+        return taken >= events
 
-    await _fill(settings, "shop.inbound")
+    await _fill(settings, "shop.inbound", events)
     running = asyncio.ensure_future(Consumer(settings, database, handlers, Health()).run(stop))
     await eventually(all_taken, within=120)
     finished = time.perf_counter()
     stop.set()
     await running
     await database.close()
-    return EVENTS / (finished - started)
+    return events / (finished - started)
 
 
-async def main() -> None:
+@asynccontextmanager
+async def backbone() -> AsyncIterator[ShopSettings]:
+    """A database and a virtual host with all that a producer and a consumer need."""
     migrations = Path(__file__).parents[1] / "libs/common/tests/migrations"
     async with private_database(migrations) as database_url, private_vhost() as amqp_url:
         settings = ShopSettings(
@@ -173,18 +165,4 @@ async def main() -> None:
             channel = await amqp.channel()
             await broker.declare_producer(channel, "shop")
             await broker.declare_consumer(channel, "shop", [])
-        figures: dict[str, list[float]] = {}
-        runs: list[Run] = [raw_publish, relay_catches_up, raw_consume, consumer_with_inbox]
-        for _ in range(ROUNDS):
-            for run in runs:
-                figures.setdefault(run.__name__, []).append(await run(settings))
-    medians = {name: statistics.median(values) for name, values in figures.items()}
-    for name, median in medians.items():
-        print(f"{name:22} {median:8.0f}/s   (min {min(figures[name]):.0f}, max {max(figures[name]):.0f})")
-    print(f"relay ÷ raw publish      {medians['relay_catches_up'] / medians['raw_publish']:.2f}   goal ≥ 0.90")
-    print(f"consumer ÷ raw consume   {medians['consumer_with_inbox'] / medians['raw_consume']:.2f}   goal ≥ 1.1")
-
-
-if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=server_loop) as runner:  # the roles' own
-        runner.run(main())
+        yield settings

@@ -22,7 +22,7 @@ COMMANDS = {
     "scale": "local.commands.operate:scale",
     "test": "local.commands.test:test",
     "check": "local.commands.check:check",
-    "bench": "local.commands.later:bench",
+    "bench": "local.commands.bench:bench",
     "lock": "local.commands.generate:lock",
     "contracts": "local.commands.generate:contracts",
     "ops": "local.commands.ops:ops",

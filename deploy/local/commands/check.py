@@ -20,7 +20,7 @@ from local.state import State, find_state
 AT_ONCE = 2
 # It can't be run by `python -m`, and its script breaks when a checkout is moved.
 IMPORT_LINTER = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-logo'])"
-SOURCES = ("libs/common", "services", "deploy/local", "tests", "examples")
+SOURCES = ("libs/common", "services", "deploy/local", "bench", "tests", "examples")
 
 
 @click.command()

@@ -59,14 +59,17 @@ def with_defaults(arguments: Sequence[str], *, slow: bool) -> list[str]:
 
 
 def environment(state: State, stack: State) -> dict[str, str]:
+    return {**servers(state), STACK_DIR: str(stack.folder), STACK_OWNER: str(os.getpid())}
+
+
+def servers(state: State) -> dict[str, str]:
+    """Where the servers of a stack are, as `common.testing` reads it."""
     status = control.call(state, "status")
     administrator = urlsplit(status["broker"]["amqp_url"]).netloc.rpartition("@")[0]
     return {
         "WAYBILL_TEST_POSTGRES_URL": status["postgres"]["url"],
         "WAYBILL_TEST_AMQP_URL": status["broker"]["amqp_url"],
         "WAYBILL_TEST_MANAGEMENT_URL": status["broker"]["management_url"].replace("://", f"://{administrator}@"),
-        STACK_DIR: str(stack.folder),
-        STACK_OWNER: str(os.getpid()),
     }
 
 

@@ -12,16 +12,17 @@ router = ApiRouter()
 
 
 class Guard:
-    """Lets in who names himself; counts how often it did the work."""
+    """Lets in who names himself; counts how often it was asked, and how often it did the work."""
 
     is_guard = True
 
     def __init__(self, *, only: str | None = None) -> None:
         self.scopes = ("orders:write",) if only is None else ("orders:admin",)
         self._only = only
-        self.worked = 0
+        self.asked = self.worked = 0
 
     async def __call__(self, request: Request) -> str:
+        self.asked += 1
         known: str | None = getattr(request.state, "name", None)
         if known is None:
             if "authorization" not in request.headers:
@@ -34,6 +35,7 @@ class Guard:
 
 
 guard = Guard()
+root_only = Guard(only="root")
 
 
 class Body(StrictModel):
@@ -54,7 +56,7 @@ async def nested(body: Body, name: Annotated[str, Depends(shouted)]) -> str:
     return name
 
 
-@router.post("/listed", dependencies=[Depends(Guard(only="root"))])
+@router.post("/listed", dependencies=[Depends(root_only)])
 async def listed(body: Body) -> str:
     return body.text
 
@@ -100,6 +102,12 @@ async def test_who_may_not_is_refused_before_his_body_is_read(http: httpx.AsyncC
 async def test_who_is_let_in_is_known_to_the_handler(http: httpx.AsyncClient, path: str, expected: str) -> None:
     answer = await http.post(path, json={"text": "t"}, headers={"authorization": "root"})
     assert (answer.status_code, answer.json()) == (200, expected)
+
+
+async def test_a_guard_that_no_parameter_takes_is_asked_once(http: httpx.AsyncClient) -> None:
+    before = root_only.asked
+    await http.post("/listed", json={"text": "t"}, headers={"authorization": "root"})
+    assert root_only.asked == before + 1
 
 
 async def test_a_guard_works_once_for_each_request(http: httpx.AsyncClient) -> None:

@@ -93,7 +93,7 @@ def _view(row: Any, lines: Sequence[dict[str, Any]]) -> OrderView:
 
 
 async def read_order(driver: DriverPool, order_id: UUID, *, customer_id: UUID | None = None) -> OrderView:
-    """As `order`, outside of any transaction. What is asked most is run by the driver: 0.7 of FastAPI with one bare
+    """As `order`, outside of any transaction. What is asked most is run by the driver: 0.8 of FastAPI with one bare
     SELECT, where a session makes it 0.15.
     """
     rows = await driver.run(_ORDER, order_id=order_id, customer_id=customer_id)

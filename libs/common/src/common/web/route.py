@@ -33,19 +33,20 @@ class ApiRoute(APIRoute):
     """Runs the route's guards before it reads the body, and refuses what is not JSON where JSON is declared.
 
     A guard is a dependency whose callable has `is_guard = True` and `async __call__(request)`; it raises to refuse and
-    keeps its answer in `request.state` for when FastAPI calls it again. Any dependency's callable may name the error
-    `statuses` it answers, and a guard the `scopes` it asks for; both go into the OpenAPI document.
+    keeps its answer in `request.state` for when FastAPI calls it again, where a parameter takes it. Any dependency's
+    callable may name the error `statuses` it answers, and a guard the `scopes` it asks for; both go into the OpenAPI
+    document.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["generate_unique_id_function"] = _function_name
+        self._guards: list[Callable[[Request], Coroutine[Any, Any, Any]]] = []
         super().__init__(path, endpoint, **options)
         self._literal, parameter, _ = self.path_format.partition("{")
         self._has_path_parameters = bool(parameter)
         self.responses = responses(*sorted(self._statuses())) | self.responses
-        guards = self._guards()
-        if guards:
-            scopes = sorted({scope for guard in guards for scope in getattr(guard, "scopes", ())})
+        if self._guards:
+            scopes = sorted({scope for guard in self._guards for scope in getattr(guard, "scopes", ())})
             self.openapi_extra = security(scopes) | (self.openapi_extra or {})
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -59,8 +60,12 @@ class ApiRoute(APIRoute):
         return match, {"endpoint": self.endpoint, "path_params": {}, "route": self}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        guards = self._guards = [call for call in _calls(self.dependant) if getattr(call, "is_guard", False)]
+        # They have run by then: FastAPI resolving one again that no parameter takes costs as much as a small query.
+        self.dependant.dependencies = [
+            one for one in self.dependant.dependencies if one.name is not None or one.call not in guards
+        ]
         handle = super().get_route_handler()
-        guards = self._guards()
         takes_body = self._takes_body()
         takes_json = self.body_field is not None and not isinstance(self.body_field.field_info, params.Form)
         has_parameters = _has_parameters(self.dependant)
@@ -84,9 +89,6 @@ class ApiRoute(APIRoute):
     def _takes_body(self) -> bool:
         return bool((self.methods or set()) - _BODILESS)
 
-    def _guards(self) -> list[Callable[[Request], Coroutine[Any, Any, Any]]]:
-        return [call for call in _calls(self.dependant) if getattr(call, "is_guard", False)]
-
     def _statuses(self) -> Iterator[int]:
         yield from (500, 503)
         if self._takes_body():
@@ -95,7 +97,7 @@ class ApiRoute(APIRoute):
             yield from (400, 415)
         if self.body_field is not None or _has_parameters(self.dependant):
             yield 422
-        for call in _calls(self.dependant):
+        for call in (*self._guards, *_calls(self.dependant)):
             yield from getattr(call, "statuses", (401, 403) if getattr(call, "is_guard", False) else ())
 
 

@@ -1,0 +1,25 @@
+"""`python -m bench SCALE NAME…`: runs benchmarks on the servers that the environment names; one JSON line each."""
+
+import asyncio
+import importlib
+import json
+import sys
+
+from bench.scale import SCALES
+from common.logs import configure_logging
+from common.server import server_loop
+
+
+def main() -> None:
+    scale, *names = sys.argv[1:]
+    configure_logging("bench", "bench", "warning")
+    for name in names:
+        # A module each, named as the benchmark: what the others need is not waited for.
+        run = importlib.import_module(f"bench.{name}").run
+        with asyncio.Runner(loop_factory=server_loop) as runner:  # the services' own
+            table = runner.run(run(SCALES[scale]))
+        print(json.dumps({"name": name, "rows": [row.as_json() for row in table.rows]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

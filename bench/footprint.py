@@ -1,0 +1,31 @@
+"""Memory of each API process that is up, and how long a warm `./dev up` takes."""
+
+import os
+import subprocess
+import time
+
+import psutil
+
+from bench.scale import Scale
+from bench.shop import ROOT
+from bench.table import Goal, Table
+from local import control
+from local.state import find_state
+
+
+async def run(scale: Scale) -> Table:  # noqa: ARG001 - as the other benchmarks
+    """Stops the system and boots it again."""
+    table, state = Table(), find_state()
+    for name, service in control.call(state, "status")["services"].items():
+        api = next(process for process in service["processes"] if process["role"] == "api")
+        memory = psutil.Process(api["pid"]).memory_info().rss / 1e6
+        table.add(f"the API of {name}: resident memory", memory, "MB", goal=Goal(120, 90, at_most=True))
+    _dev("down")
+    began = time.perf_counter()
+    _dev("up", "--detach", "--owner", str(os.getppid()))  # `./dev bench`, as before
+    table.add("warm ./dev up", time.perf_counter() - began, "s", goal=Goal(15, 10, at_most=True))
+    return table
+
+
+def _dev(*words: str) -> None:
+    subprocess.run([ROOT / "dev", *words], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own script

@@ -1,0 +1,153 @@
+"""From an order's commit to its notification's commit, against publish → receipt of a bare message at the same rate.
+
+Both ends are PostgreSQL's own commit times, which it is told to keep: nothing is probed, nobody's clock is compared.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+import asyncpg
+from aiormq import spec
+from aiormq.abc import DeliveredMessage
+
+from bench.identity import Connection
+from bench.scale import Scale
+from bench.table import Goal, Rounds, Table, percentile
+from common import broker
+from common.testing import eventually, private_vhost
+from local import control
+from local.state import find_state
+
+RATES = (20, 500)
+CONNECTIONS = 16
+SKU = "BENCH-1"
+PRODUCT = {"name": "Desk lamp", "price": {"amount": 4900, "currency": "EUR"}, "active": True}
+ORDER = json.dumps({"lines": [{"sku": SKU, "quantity": 1}]})
+JSON = "application/json"
+
+
+async def run(scale: Scale) -> Table:
+    table, rounds, state = Table(), Rounds(), find_state()
+    status = control.call(state, "status")
+    server = await asyncpg.connect(status["postgres"]["url"])
+    await server.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+    await server.close()
+    await asyncio.to_thread(control.call, state, "restart", "postgres")
+    bearer = await _open(status)
+    for _ in range(min(scale.rounds, 3)):
+        for rate in RATES:
+            count = int(rate * scale.seconds) + 1
+            for name, lags in (
+                ("raw", await _publish_and_receive(rate, count)),
+                ("orders", await _order_and_notify(status, bearer, rate, count)),
+            ):
+                rounds.add(f"{name} {rate} p50", percentile(lags, 50))
+                rounds.add(f"{name} {rate} p99", percentile(lags, 99))
+    for rate in RATES:
+        for name, label in (("raw", "publish → receipt"), ("orders", "order → notification")):
+            table.add(f"{label} at {rate}/s, median", rounds.median(f"{name} {rate} p50"), "ms")
+            table.add(f"{label} at {rate}/s, p99", rounds.median(f"{name} {rate} p99"), "ms")
+        ratio = rounds.ratio(f"orders {rate} p99", f"raw {rate} p99")
+        table.add(f"p99 ÷ p99 at {rate}/s", ratio=ratio, goal=Goal(5, 3, at_most=True))
+    return table
+
+
+async def _open(status: dict[str, Any]) -> str:
+    """The token of a customer who wants no mails: those would be measured with the rest."""
+    connection = Connection(status["gateway"])
+
+    async def signed_in() -> str:
+        return (await connection.sign_in(status["admin"]["email"], status["admin"]["password"]))[1]
+
+    admin = await eventually(signed_in, within=60)  # the services find their way back to PostgreSQL
+    answered, _ = await connection.ask("PUT", f"/products/{SKU}", json.dumps(PRODUCT), JSON, admin)
+    assert answered in {200, 201}
+    _, email, password = await connection.sign_up()
+    bearer = (await connection.sign_in(email, password))[1]
+    preferences = json.dumps({"order_updates": False, "welcome": False})
+    assert (await connection.ask("PUT", "/notification-preferences", preferences, JSON, bearer))[0] == 200
+    return bearer
+
+
+async def _paced(one: Callable[[], Awaitable[None]], rate: int, count: int) -> None:
+    """Begins each when it is due, whatever became of those before (an open loop)."""
+    began = perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            await asyncio.sleep(max(0.0, began + number / rate - perf_counter()))
+            group.create_task(_as_coroutine(one))
+
+
+async def _as_coroutine(one: Callable[[], Awaitable[None]]) -> None:
+    await one()
+
+
+async def _publish_and_receive(rate: int, count: int) -> list[float]:
+    async with private_vhost() as url, broker.connect(url, "bench") as amqp, broker.connect(url, "bench") as other:
+        channel, receiving = await broker.wire(amqp, confirms=True), await broker.wire(other, confirms=False)
+        await channel.queue_declare("raw", durable=True, arguments={"x-queue-type": "quorum"})
+        sent: dict[str, float] = {}
+        lags: list[float] = []
+
+        async def receive(message: DeliveredMessage) -> None:
+            lags.append((perf_counter() - sent[message.header.properties.message_id or ""]) * 1000)
+            await receiving.basic_ack(message.delivery_tag or 0)
+
+        async def publish() -> None:
+            message_id = str(len(sent))
+            sent[message_id] = perf_counter()
+            properties = spec.Basic.Properties(message_id=message_id, delivery_mode=2)
+            await channel.basic_publish(ORDER.encode(), routing_key="raw", properties=properties)
+
+        async def all_there() -> bool:
+            return len(lags) == count
+
+        await receiving.basic_qos(prefetch_count=300)
+        await receiving.basic_consume("raw", receive)
+        await _paced(publish, rate, count)
+        await eventually(all_there, within=60)
+        return lags
+
+
+async def _order_and_notify(status: dict[str, Any], bearer: str, rate: int, count: int) -> list[float]:
+    free: asyncio.Queue[Connection] = asyncio.Queue()
+    for _ in range(CONNECTIONS):
+        free.put_nowait(Connection(status["services"]["orders"]["url"]))
+    ids: list[UUID] = []
+
+    async def order() -> None:
+        connection = await free.get()
+        answered, content = await connection.ask("POST", "/orders", ORDER, JSON, bearer)
+        assert answered == 201, content
+        ids.append(UUID(content["id"]))
+        free.put_nowait(connection)
+
+    await _paced(order, rate, count)
+
+    async def all_told() -> dict[UUID, float]:
+        told = await _commits(status, "notifier", "SELECT order_id AS id, xmin FROM notifications", "order_id", ids)
+        return told if len(told) == count else {}
+
+    notified = await eventually(all_told, within=120)
+    placed = await _commits(status, "orders", "SELECT id, xmin FROM orders", "id", ids)
+    return [(notified[order_id] - placed[order_id]) * 1000 for order_id in ids]
+
+
+async def _commits(status: dict[str, Any], database: str, rows: str, key: str, ids: list[UUID]) -> dict[UUID, float]:
+    """When the transactions that wrote the rows were committed, in seconds."""
+    url = urlunsplit(urlsplit(status["postgres"]["url"])._replace(path=f"/{database}"))
+    connection = await asyncpg.connect(url)
+    try:
+        found = await connection.fetch(
+            "SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at"  # noqa: S608 - our own words
+            f" FROM ({rows} WHERE {key} = ANY($1::uuid[])) AS written",
+            ids,
+        )
+    finally:
+        await connection.close()
+    return {row["id"]: row["at"] for row in found}

@@ -1,0 +1,145 @@
+"""A database of orders, the servers that are compared on it, and the requests to them."""
+
+import asyncio
+import itertools
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+
+from bench.ceilings import RECORDS
+from bench.load import Load, request, saturate
+from common.database import new_id
+from common.testing import eventually, private_database
+from common.testing_tokens import TokenIssuer
+from local.program import die_with_parent
+
+ROOT = Path(__file__).parents[1]
+MIGRATIONS = ROOT / "services/orders/migrations"
+SKUS = ("BENCH-1", "BENCH-2", "BENCH-3")
+ISSUER = TokenIssuer()
+
+
+class Shop:
+    """`urls` by server: `orders`, and of the ceilings `raw` and `tutorial` what was asked for."""
+
+    def __init__(self, database_url: str, connections: int) -> None:
+        self.database_url = database_url
+        self.customers = [new_id() for _ in range(connections)]
+        self.urls: dict[str, str] = {}
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[Any]:
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    def bearer(self, customer: UUID) -> str:
+        return f"Bearer {ISSUER.mint(customer)}"
+
+    async def place(self, seconds: float) -> Load:
+        """Orders of three lines, each with a key of its own, through all that an order of ours goes through."""
+        body = json.dumps({"lines": [{"sku": sku, "quantity": 2} for sku in SKUS], "note": "by the door"}).encode()
+        return await saturate(
+            self.urls["orders"], [self._keyed(customer, body) for customer in self.customers], seconds
+        )
+
+    def _keyed(self, customer: UUID, body: bytes) -> Iterator[bytes]:
+        key = "0" * 32
+        head, tail = request("POST", "/orders", body, authorization=self.bearer(customer), idempotency_key=key).split(
+            key.encode()
+        )
+        return (head + new_id().hex.encode() + tail for _ in itertools.count())
+
+    async def read(self, seconds: float) -> Load:
+        """Orders by id, each by its customer."""
+        async with self.database() as database:
+            requests = []
+            for customer in self.customers:
+                rows = await database.fetch("SELECT id FROM orders WHERE customer_id = $1 LIMIT 200", customer)
+                bearer = self.bearer(customer)
+                requests.append([request("GET", f"/orders/{row['id']}", authorization=bearer) for row in rows])
+        return await saturate(self.urls["orders"], [itertools.cycle(own) for own in requests], seconds)
+
+    async def insert(self, seconds: float) -> Load:
+        """`raw`: one INSERT … RETURNING."""
+        body = json.dumps({"customer_id": str(self.customers[0]), "amount": 4900, "note": "by the door"}).encode()
+        return await self._repeat("raw", request("POST", "/records", body), seconds)
+
+    async def select(self, seconds: float) -> Load:
+        """`raw`: one SELECT."""
+        return await self._repeat("raw", request("GET", "/records/1"), seconds)
+
+    async def hello(self, seconds: float) -> Load:
+        return await self._repeat("raw", request("GET", "/"), seconds)
+
+    async def follow_tutorial(self, seconds: float) -> Load:
+        lines = [{"sku": sku, "quantity": 2, "amount": 4900} for sku in SKUS]
+        body = json.dumps({"customer_id": str(self.customers[0]), "note": "by the door", "lines": lines}).encode()
+        return await self._repeat("tutorial", request("POST", "/orders", body), seconds)
+
+    async def _repeat(self, server: str, one: bytes, seconds: float) -> Load:
+        return await saturate(self.urls[server], [itertools.repeat(one) for _ in self.customers], seconds)
+
+
+@asynccontextmanager
+async def open_shop(*servers: str, connections: int) -> AsyncIterator[Shop]:
+    """A database of its own, with products to order and one record to select."""
+    async with AsyncExitStack() as stack:
+        shop = Shop(await stack.enter_async_context(private_database(MIGRATIONS)), connections)
+        async with shop.database() as database:
+            await database.execute(RECORDS)
+            await database.execute("INSERT INTO records (customer_id, amount) VALUES (gen_random_uuid(), 4900)")
+            for sku in SKUS:
+                await database.execute(
+                    "INSERT INTO products (sku, name, price_amount, price_currency, active, created_at, updated_at)"
+                    " VALUES ($1, 'Desk lamp', 4900, 'EUR', true, now(), now())",
+                    sku,
+                )
+        for server in servers:
+            shop.urls[server] = await stack.enter_async_context(serving(server, shop.database_url))
+        yield shop
+
+
+@asynccontextmanager
+async def serving(app: str, database_url: str) -> AsyncIterator[str]:
+    """The URL of a server of `app` in a process of its own."""
+    told = {"app": app, "database_url": database_url, "issuer": ISSUER.issuer, "jwk": ISSUER.jwks["keys"][0]}
+    # What it logs it writes, as in production.
+    process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
+        [sys.executable, "-m", "bench.serve"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - there is a single thread
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(told) + "\n")
+        process.stdin.flush()
+        url = f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+
+        async def answers() -> bool:
+            async with httpx.AsyncClient(base_url=url) as client:
+                return (await client.get("/openapi.json")).status_code == 200
+
+        await eventually(answers, within=30)
+        yield url
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait)
+        process.stdin.close()
+        process.stdout.close()
