@@ -17,7 +17,7 @@ GROWING = [
     ("notifier-consume", 'waybill_consumer_messages_total{outcome="taken"}'),
     ("notifier-consume", "waybill_consumer_lag_seconds_count"),
     ("notifier-deliver", 'waybill_deliveries_total{channel="mail",outcome="sent"}'),
-    ("notifier-deliver", "waybill_delivery_delay_seconds_count"),
+    ("notifier-deliver", 'waybill_delivery_delay_seconds_count{channel="mail"}'),
     ("orders-api", "waybill_revocation_lag_seconds_count"),
 ]
 # There before anything went wrong, so that a first case is seen.
@@ -30,8 +30,8 @@ ZERO_AT_FIRST = [
     *(("notifier-consume", f'waybill_consumer_retries_total{{tier="{tier}"}}') for tier in ("5s", "1m", "10m")),
     ("notifier-deliver", 'waybill_deliveries_total{channel="mail",outcome="postponed"}'),
     ("notifier-deliver", 'waybill_deliveries_total{channel="mail",outcome="failed"}'),
-    ("notifier-deliver", "waybill_deliveries_pending"),
-    ("notifier-deliver", "waybill_deliveries_oldest_age_seconds"),
+    ("notifier-deliver", 'waybill_deliveries_pending{channel="mail"}'),
+    ("notifier-deliver", 'waybill_deliveries_oldest_age_seconds{channel="mail"}'),
 ]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import secrets
 import signal
 import subprocess
 import time
@@ -24,7 +25,7 @@ def test_the_readmes_commands_work_as_they_stand_there(stack: StackUnderTest) ->
     found = re.search(r"## Call it.*?```sh\n(.*?)```", readme, re.DOTALL)
     assert found
     done = subprocess.run(  # noqa: S603
-        ["/bin/bash", "-c", STRICT + found[1]],
+        ["/bin/bash", "-c", STRICT + found[1].replace("ada@", f"ada-{secrets.token_hex(4)}@")],
         cwd=stack.checkout,
         env={**os.environ, **SETTINGS, "WAYBILL_STATE_DIR": str(stack.folder)},
         capture_output=True,
