@@ -70,6 +70,11 @@ class StackUnderTest:
         return done.stdout
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the whole system come first: they take turns, and a worker that waits for its turn does nothing else."""
+    items.sort(key=lambda item: "stack" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 def stack(booted_stack: StackUnderTest) -> Iterator[StackUnderTest]:
     """The whole system, ready, and this test's alone: tests of other workers that want it wait."""

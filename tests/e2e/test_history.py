@@ -27,6 +27,7 @@ async def log(stack: StackUnderTest) -> AsyncIterator[Any]:
     await connection.close()
 
 
+@pytest.mark.slow
 async def test_a_consumer_that_starts_a_day_late_has_the_whole_history_and_the_others_notice_nothing(
     stack: StackUnderTest, team: Team, customer: Any, admin: Any, mailbox: Any, log: Any
 ) -> None:

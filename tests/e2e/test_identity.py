@@ -8,6 +8,7 @@ from typing import Any
 
 import aio_pika
 import httpx
+import pytest
 
 from common.testing import eventually
 
@@ -18,6 +19,7 @@ ROTATIONS = 3
 SIGN_OUTS = 30
 
 
+@pytest.mark.slow
 async def test_rotations_under_load_cost_no_valid_token_its_validity(
     stack: Any, sign_up: SignUp, product: None, tell: Tell
 ) -> None:
@@ -75,6 +77,7 @@ async def test_signing_out_everywhere_is_refused_at_orders_within_a_second(
     assert worst < 1
 
 
+@pytest.mark.slow
 async def test_no_password_token_secret_or_link_is_in_any_log_event_or_table(
     stack: Any, sign_up: SignUp, admin: Person, mailbox: Mailbox, product: None
 ) -> None:
@@ -158,6 +161,7 @@ async def link_in(mailbox: Mailbox, address: str, word: str) -> str:
     return found
 
 
+@pytest.mark.slow
 async def test_an_erased_person_is_nowhere_and_the_orders_stay(
     stack: Any, gateway: httpx.AsyncClient, product: None, mailbox: Mailbox
 ) -> None:

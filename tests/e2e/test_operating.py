@@ -45,6 +45,7 @@ def test_what_is_not_there_is_refused_with_a_sentence(stack: StackUnderTest, wor
     assert "Traceback" not in refused.value.stderr
 
 
+@pytest.mark.slow
 async def test_scaling_and_restarting_fail_no_request(stack: StackUnderTest, customer: Any) -> None:
     answers: Counter[int] = Counter()
     done = asyncio.Event()

@@ -3,9 +3,12 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from common.testing import eventually
 
 
+@pytest.mark.slow
 async def test_orders_are_accepted_while_the_broker_is_away_and_mailed_when_it_is_back(
     stack: Any, customer: Any, mailbox: Any
 ) -> None:

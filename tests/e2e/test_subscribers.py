@@ -63,7 +63,7 @@ class Example:
         return (*(await self.rows("SELECT count(*) FROM inbox")), *(await self.rows("SELECT * FROM ordered")))
 
 
-@pytest.fixture(params=["python", pytest.param("node", marks=pytest.mark.slow)])
+@pytest.fixture(params=["python", "node"])
 async def example(
     request: pytest.FixtureRequest, stack: StackUnderTest, team: Team, tmp_path: Path
 ) -> AsyncIterator[Example]:
@@ -119,6 +119,7 @@ async def private_database(server: str, name: str) -> AsyncIterator[tuple[str, R
         await admin.close()
 
 
+@pytest.mark.slow
 async def test_a_team_has_history_and_what_follows_once_whatever_comes_twice(
     example: Example, team: Team, customer: Any, admin: Any, tmp_path: Path
 ) -> None:
