@@ -12,7 +12,7 @@ import schemathesis
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 PASSWORD = secrets.token_urlsafe(18)
-EXAMPLES = 25
+EXAMPLES = 10
 T = TypeVar("T")
 
 pytestmark = pytest.mark.slow
@@ -57,6 +57,7 @@ def requests_to(service: str) -> Callable[[T], T]:
 
 bounded = hypothesis.settings(
     max_examples=EXAMPLES,
+    derandomize=True,  # a build must not fail for a dice roll
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
