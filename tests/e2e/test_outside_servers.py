@@ -2,20 +2,39 @@
 
 import json
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from common.testing import private_vhost
+from local.services import ROLES
 from local.testing import StackUnderTest
+
+
+@pytest.fixture
+async def postgres_url() -> AsyncIterator[str]:
+    """A server without our databases, before and after: what is in them can be read with their stack's keys alone."""
+    url = os.environ["WAYBILL_TEST_POSTGRES_URL"]
+    admin = await asyncpg.connect(url)
+
+    async def clear() -> None:
+        for service in ROLES:
+            await admin.execute(f"DROP DATABASE IF EXISTS {service} WITH (FORCE)")
+
+    await clear()
+    yield url
+    await clear()
+    await admin.close()
 
 
 @pytest.mark.slow
 async def test_an_order_travels_on_servers_that_somebody_else_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with private_vhost() as amqp_url:
-        monkeypatch.setenv("WAYBILL_POSTGRES_URL", os.environ["WAYBILL_TEST_POSTGRES_URL"])
+        monkeypatch.setenv("WAYBILL_POSTGRES_URL", postgres_url)
         monkeypatch.setenv("WAYBILL_AMQP_URL", amqp_url)
         outside = StackUnderTest(tmp_path / "state")
         outside.dev("up", "--detach", "--owner", str(os.getpid()))
