@@ -71,7 +71,7 @@ class Mailbox:
         self._folder = folder
 
     def to(self, address: str) -> list[EmailMessage]:
-        return [mail for mail in self._all() if mail["To"] and address in str(mail["To"])]
+        return [mail for mail in self._naming(address) if mail["To"] and address in str(mail["To"])]
 
     def bodies(self, address: str) -> list[str]:
         return [mail.get_content() for mail in self.to(address)]
@@ -84,12 +84,11 @@ class Mailbox:
         assert mail is not None
         return mail
 
-    def _all(self) -> list[EmailMessage]:
-        mails = []
-        for path in self._folder.iterdir():
-            if path.is_file() and not path.name.startswith("."):
-                mails.append(email.message_from_bytes(path.read_bytes(), policy=email.policy.default))  # noqa: PERF401
-        return mails
+    def _naming(self, address: str) -> list[EmailMessage]:
+        """Only these are parsed: a run of all tests receives thousands."""
+        files = (path for path in self._folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        contents = [content for file in files if address.encode() in (content := file.read_bytes())]
+        return [email.message_from_bytes(content, policy=email.policy.default) for content in contents]
 
 
 @pytest.fixture(scope="session")
