@@ -60,18 +60,18 @@ async def run(scale: Scale) -> Table:
 async def _open(status: dict[str, Any]) -> str:
     """The token of a customer who wants no mails: those would be measured with the rest."""
     connection = Connection(status["gateway"])
-
-    async def signed_in() -> str:
-        return (await connection.sign_in(status["admin"]["email"], status["admin"]["password"]))[1]
-
-    admin = await eventually(signed_in, within=60)  # the services find their way back to PostgreSQL
-    answered, _ = await connection.ask("PUT", f"/products/{SKU}", json.dumps(PRODUCT), JSON, admin)
-    assert answered in {200, 201}
-    _, email, password = await connection.sign_up()
-    bearer = (await connection.sign_in(email, password))[1]
     preferences = json.dumps({"order_updates": False, "welcome": False})
-    assert (await connection.ask("PUT", "/notification-preferences", preferences, JSON, bearer))[0] == 200
-    return bearer
+
+    async def opened() -> str:
+        _, admin = await connection.sign_in(status["admin"]["email"], status["admin"]["password"])
+        listed, _ = await connection.ask("PUT", f"/products/{SKU}", json.dumps(PRODUCT), JSON, admin)
+        assert listed in {200, 201}
+        _, email, password = await connection.sign_up()
+        _, bearer = await connection.sign_in(email, password)
+        assert (await connection.ask("PUT", "/notification-preferences", preferences, JSON, bearer))[0] == 200
+        return bearer
+
+    return await eventually(opened, within=60)  # each service finds its way back to PostgreSQL
 
 
 async def _paced(one: Callable[[], Awaitable[None]], rate: int, count: int) -> None:
