@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from common.database import Database
 from common.settings import ServiceSettings
 from common.testing import MakeDatabase
+from common.testing_spans import Collector
 
 
 class ShopSettings(ServiceSettings):
@@ -32,3 +33,10 @@ async def database(settings: ShopSettings) -> AsyncIterator[Database]:
     database = Database.open(settings)
     yield database
     await database.close()
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        yield collector

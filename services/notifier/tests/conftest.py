@@ -13,10 +13,13 @@ from common.health import Health
 from common.testing import MakeDatabase
 from common.testing_http import api_client
 from common.testing_tokens import TokenIssuer
+from notifier import webhook_queue
 from notifier.app import create_app
 from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox
+from .receiver import Receiver, receiving
+from .webhook_waiting import allowing
 from .world import KEY, World
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -50,6 +53,25 @@ async def settings(make_database: MakeDatabase, mailbox: Mailbox, issuer: TokenI
         delivery_lease=1.0,
         webhook_key=SecretStr(base64.b64encode(KEY).decode()),
     )
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Of webhooks."""
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def webhook_settings(
+    settings: NotifierSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> NotifierSettings:
+    """For a deliverer that may post to `receiver`, with a lease that a busy machine keeps.
+
+    A next try is due when `make_due` says so, however slow the machine is.
+    """
+    monkeypatch.setattr(webhook_queue, "DELAYS", (3600.0,) * 8)
+    return allowing(settings.model_copy(update={"delivery_lease": 6.0}), receiver)
 
 
 @pytest.fixture

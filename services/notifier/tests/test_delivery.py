@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import asyncpg
+from sqlalchemy import text
 
 from common.database import Database, new_id
 from common.health import Health
@@ -145,6 +146,36 @@ async def test_each_delay_is_longer_than_the_one_before(
             assert row["due_at"] - began >= timedelta(seconds=2**attempt * 0.75)
         await world.rows("UPDATE deliveries SET due_at = now() RETURNING id")
         await eventually(lambda: all_sent(world))
+
+
+async def test_a_lease_renewed_meanwhile_does_not_bring_the_next_try_forward(
+    world: World, settings: NotifierSettings, database: Database, mailbox: Mailbox
+) -> None:
+    user_id = await customer(world)
+    mailbox.data_answers = ["450 4.2.0 Greylisted"]
+    mailbox.accepts.clear()
+    await world.order("placed", user_id)
+    await world.rows("UPDATE deliveries SET attempts = 9 RETURNING id")
+    async with delivering(settings):
+        await eventually(lambda: holds(mailbox.attempts == 1))
+        async with database.transaction() as session:
+            await session.execute(text("SELECT 1 FROM deliveries FOR UPDATE"))
+            mailbox.accepts.set()
+            # The record of the refusal waits for us, and a renewal of the lease for the record.
+            await eventually(partial(_blocked_for, world, settings.delivery_lease))
+        await eventually(partial(_postponed, world, 10))
+    [row] = await world.rows("SELECT due_at - now() AS wait FROM deliveries")
+    assert row["wait"] > timedelta(minutes=1)
+
+
+async def _blocked_for(world: World, seconds: float) -> bool:
+    return bool(
+        await world.rows(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            " AND query_start < clock_timestamp() - make_interval(secs => :seconds)",
+            seconds=seconds,
+        )
+    )
 
 
 async def _now(world: World) -> datetime:

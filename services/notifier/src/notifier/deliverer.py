@@ -69,6 +69,8 @@ class Deliverer(Generic[C]):
         self._sending: dict[Hashable, C] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._outcomes: dict[Hashable, Outcome[C]] = {}
+        self._writing = asyncio.Lock()
+        """A renewal that overtook the record of a postponement would undo it."""
         self._wake = asyncio.Event()
         self._pause = 0.0
         self._away_until = 0.0
@@ -107,9 +109,19 @@ class Deliverer(Generic[C]):
 
         An outcome is kept until it is recorded, however long that takes: to forget it would be to send it twice.
         """
+        async with self._writing:
+            for claim in await self._record_and_claim(free_slots):
+                # It may be held already, where the database was away for longer than the lease.
+                if claim.key not in self._sending and claim.key not in self._outcomes:
+                    self._sending[claim.key] = claim
+                    task = asyncio.create_task(self._deliver(claim))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+
+    async def _record_and_claim(self, free_slots: int) -> Sequence[C]:
         recorded = dict(self._outcomes)
         if not recorded and free_slots <= 0:
-            return
+            return ()
         claimed: Sequence[C] = ()
         try:
             async with self._database.transaction() as session:
@@ -121,16 +133,10 @@ class Deliverer(Generic[C]):
                     )
         except (SQLAlchemyError, OSError) as error:
             log.warning("database away, will try again", error=type(error).__name__, outcomes=len(recorded))
-            return
+            return ()
         for key in recorded:
             del self._outcomes[key]
-        for claim in claimed:
-            # It may be held already, where the database was away for longer than the lease.
-            if claim.key not in self._sending and claim.key not in self._outcomes:
-                self._sending[claim.key] = claim
-                task = asyncio.create_task(self._deliver(claim))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        return claimed
 
     def _free_slots(self) -> int:
         if asyncio.get_running_loop().time() < self._away_until:
@@ -209,9 +215,10 @@ class Deliverer(Generic[C]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _renew(self) -> None:
-        if held := [*self._sending.values(), *(outcome.claim for outcome in self._outcomes.values())]:
-            async with self._database.transaction() as session:
-                await self._queue.renew(session, held, lease=self._lease)
+        async with self._writing:
+            if held := [*self._sending.values(), *(outcome.claim for outcome in self._outcomes.values())]:
+                async with self._database.transaction() as session:
+                    await self._queue.renew(session, held, lease=self._lease)
 
     async def _tend(self) -> None:
         async with self._database.transaction() as session:

@@ -1,0 +1,81 @@
+"""Which events are posted, and to whom."""
+
+import asyncio
+
+from common.database import new_id
+from common.testing import eventually
+from notifier.settings import NotifierSettings
+
+from .receiver import Receiver
+from .test_delivery import delivering
+from .webhook_waiting import settled
+from .world import World
+
+
+async def test_only_the_types_asked_for_are_posted_and_each_webhook_gets_its_own(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    _, first = await world.webhook(user_id, receiver.url, event_types=["orders.order.cancelled.v1"])
+    _, second = await world.webhook(user_id, receiver.url + "&second", event_types=["orders.order.cancelled.v1"])
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await world.order("cancelled", user_id)
+        await eventually(lambda: settled(world, "sent", "sent"))
+    for request in receiver.requests:
+        event = request.verified(second if "second" in request.target else first)
+        assert event["type"] == "orders.order.cancelled.v1"
+        assert event["data"]["cancelled_by"] == "staff"
+
+
+async def test_a_second_event_of_the_same_state_is_not_posted(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    order_id = await world.order("placed", user_id)
+    await world.order("placed", user_id, order_id)
+    assert await world.post_states() == ["pending"]
+
+
+async def test_a_deleted_webhook_gets_nothing_more(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    webhook_id, _ = await world.webhook(user_id, receiver.url)
+    await world.order("placed", user_id)
+    await world.rows("DELETE FROM webhooks WHERE id = :id RETURNING id", id=webhook_id)
+    await world.webhook(user_id, receiver.url + "&second")
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: settled(world, "sent"))
+    assert ["second" in request.target for request in receiver.requests] == [True]
+
+
+async def test_a_webhook_deleted_while_its_delivery_is_planned_costs_the_event_nothing(world: World) -> None:
+    user_id = new_id()
+    await world.webhook(user_id)
+    async with world.database.transaction() as session:
+        connection = await session.connection()
+        await connection.exec_driver_sql("DELETE FROM webhooks")
+        planning = asyncio.create_task(world.order("placed", user_id))
+        await eventually(lambda: _is_blocked(world))
+    await planning
+    assert await world.kinds(user_id) == ["order_placed"]
+    assert await world.posts() == []
+
+
+async def _is_blocked(world: World) -> bool:
+    return bool(await world.rows("SELECT 1 FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"))
+
+
+async def test_an_erased_persons_webhooks_are_gone(world: World) -> None:
+    user_id, other = new_id(), new_id()
+    for person in (user_id, other):
+        await world.webhook(person)
+        await world.order("placed", person)
+    await world.event("users.user.erased.v1", version=2, user_id=str(user_id))
+    assert [row["user_id"] for row in await world.rows("SELECT user_id FROM webhooks")] == [other]
+    assert await world.post_states() == ["pending"]
+    await world.order("shipped", user_id)
+    assert await world.post_states() == ["pending"]

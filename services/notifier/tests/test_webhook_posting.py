@@ -1,0 +1,175 @@
+"""From an order's event to a receiver, whatever it answers."""
+
+from functools import partial
+from uuid import UUID
+
+import pytest
+from standardwebhooks.webhooks import WebhookVerificationError
+
+from common.database import new_id
+from common.testing import eventually
+from notifier.channels import webhook as channel
+from notifier.settings import NotifierSettings
+from notifier.webhook_secrets import as_text
+
+from .receiver import OK, Receiver, answer, receiving
+from .test_delivery import delivering
+from .webhook_waiting import allowing, make_due, settled, tried
+from .world import World, order_data
+
+
+async def test_each_event_of_ones_own_orders_is_posted_signed_and_whole(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id, order_id = new_id(), new_id()
+    _, secret = await world.webhook(user_id, receiver.url)
+    states = ["placed", "confirmed", "shipped", "delivered"]
+    sent = {f"orders.order.{state}.v1": order_data(state, user_id, order_id, is_gift=True) for state in states}
+    async with delivering(webhook_settings):
+        ids = {await world.event(event_type, **data): event_type for event_type, data in sent.items()}
+        await world.order("placed", new_id())
+        await eventually(lambda: settled(world, *["sent"] * 4))
+    assert len(receiver.requests) == 4
+    for request in receiver.requests:
+        event = request.verified(secret)
+        assert ids[UUID(request.id)] == event["type"]
+        assert event["data"] == sent[event["type"]], "with what this version does not know"
+        assert event["timestamp"].endswith("Z")
+        assert request.target == "/hook?source=waybill"
+        assert request.headers["content-type"] == "application/json"
+        with pytest.raises(WebhookVerificationError):
+            request.verified(as_text(bytes(32)))
+
+
+async def test_a_failed_try_is_repeated_with_the_same_id_and_body(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    _, secret = await world.webhook(user_id, receiver.url)
+    receiver.answers = [answer(500), answer(429), OK]
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        for attempts, cause in ((1, "answered 500"), (2, "answered 429")):
+            await eventually(partial(tried, world, attempts))
+            assert [post["cause"] for post in await world.posts()] == [cause]
+            await make_due(world)
+        await eventually(lambda: settled(world, "sent"))
+    assert len({request.id for request in receiver.requests}) == 1
+    assert len({request.body for request in receiver.requests}) == 1
+    assert len(receiver.requests) == 3
+    for request in receiver.requests:
+        request.verified(secret)
+
+
+async def test_what_is_never_taken_is_given_up_in_the_end(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    receiver.answers = [answer(500)]
+    await world.order("placed", user_id)
+    await world.rows("UPDATE webhook_deliveries SET attempts = 8 RETURNING 1")
+    async with delivering(webhook_settings):
+        await eventually(lambda: settled(world, "failed"))
+    assert [post["cause"] for post in await world.posts()] == ["given up after 9 attempts: answered 500"]
+
+
+async def test_a_receiver_that_says_gone_is_not_asked_again(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    receiver.answers = [answer(410)]
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: settled(world, "failed"))
+    assert len(receiver.requests) == 1
+
+
+async def test_a_redirect_is_not_followed(world: World, webhook_settings: NotifierSettings, receiver: Receiver) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    async with receiving() as elsewhere, delivering(allowing(webhook_settings, elsewhere)):
+        receiver.answers = [answer(307, f"Location: {elsewhere.url}")]
+        await world.order("placed", user_id)
+        await eventually(lambda: tried(world, 1))
+        assert elsewhere.connections == 0
+    assert [post["cause"] for post in await world.posts()] == ["answered 307, redirects are not followed"]
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (b"", "RemoteProtocolError"),
+        (b"220 mail.test ESMTP\r\n", "RemoteProtocolError"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000, "RemoteProtocolError"),
+    ],
+)
+async def test_what_is_no_answer_in_http_is_no_success(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver, said: bytes, cause: str
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    receiver.answers = [said]
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: tried(world, 1))
+    assert cause in (await world.posts())[0]["cause"]
+
+
+async def test_an_endless_answer_is_cut_off_and_counts_by_its_status(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    receiver.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n" + bytes(50_000_000)]
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: settled(world, "sent"))
+
+
+async def test_a_receiver_that_does_not_answer_in_time_is_tried_again(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "TIMEOUT", 0.5)
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    receiver.answers_now.clear()
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: tried(world, 1))
+    assert "no answer within" in (await world.posts())[0]["cause"]
+
+
+async def test_a_name_that_does_not_resolve_is_tried_again(world: World, webhook_settings: NotifierSettings) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, "https://nobody.invalid/")
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: tried(world, 1))
+    assert "does not resolve" in (await world.posts())[0]["cause"]
+
+
+@pytest.mark.parametrize("url", ["https://localhost:{port}/", "https://127.0.0.1:{port}/", "https://[::1]:{port}/"])
+async def test_no_connection_is_made_to_an_address_that_is_not_public(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver, url: str
+) -> None:
+    """However it came into the table: the judgement at registration is not relied upon."""
+    user_id = new_id()
+    await world.webhook(user_id, url.format(port=receiver.port))
+    async with delivering(webhook_settings.model_copy(update={"webhook_allow": frozenset()})):
+        await world.order("placed", user_id)
+        await eventually(lambda: tried(world, 1))
+    assert receiver.connections == 0
+    assert "not public" in (await world.posts())[0]["cause"]
+
+
+async def test_http_is_refused_once_its_host_is_no_longer_allowed(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    async with delivering(webhook_settings.model_copy(update={"webhook_allow": frozenset()})):
+        await world.order("placed", user_id)
+        await eventually(lambda: tried(world, 1))
+    assert receiver.connections == 0

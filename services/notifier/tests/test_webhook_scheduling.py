@@ -1,0 +1,98 @@
+"""Deliverers share the work, and nobody is held up by somebody else's receiver."""
+
+import asyncio
+from functools import partial
+
+from common.database import new_id
+from common.testing import eventually
+from notifier.settings import NotifierSettings
+from notifier.webhook_queue import PER_HOST
+
+from .mailbox import Mailbox
+from .receiver import Receiver, receiving
+from .test_delivery import all_sent, delivering
+from .webhook_waiting import allowing, make_due, settled, tried
+from .world import World, holds
+
+
+async def test_it_is_posted_within_a_second_and_whether_mails_are_wanted_or_not(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    await world.registered(user_id)
+    await world.rows("UPDATE contacts SET order_updates = false RETURNING user_id")
+    async with delivering(webhook_settings):
+        for count in (1, 2, 3):
+            await world.order("placed", user_id)
+            await eventually(partial(settled, world, *["sent"] * count), within=1.0)
+    assert await world.deliveries() == []
+
+
+async def test_a_slow_receiver_holds_up_neither_others_nor_mails(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver, mailbox: Mailbox
+) -> None:
+    """One with more due than there are slots; it gets its share of them and no more."""
+    slow_id, user_id = new_id(), new_id()
+    await world.webhook(slow_id, receiver.url)
+    receiver.answers_now.clear()
+    for _ in range(3 * PER_HOST):
+        await world.order("placed", slow_id)
+    few = webhook_settings.model_copy(update={"webhook_connections": PER_HOST + 1})
+    async with receiving() as quick, delivering(allowing(few, quick)):
+        await eventually(lambda: holds(len(receiver.requests) == PER_HOST))
+        await world.registered(user_id)
+        await world.webhook(user_id, quick.url)
+        for _ in range(5):
+            await world.order("placed", user_id)
+        await eventually(lambda: holds(len(quick.requests) == 5), within=3)
+        await eventually(lambda: holds(len(mailbox.to(f"{user_id}@example.com")) == 5), within=3)
+        assert len(receiver.requests) == PER_HOST
+        receiver.answers_now.set()
+        await eventually(lambda: settled(world, *["sent"] * (3 * PER_HOST + 5)))
+
+
+async def test_two_deliverers_post_each_event_once_though_it_takes_longer_than_a_lease(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    receiver.answers_now.clear()
+    webhook_settings = webhook_settings.model_copy(update={"delivery_lease": 1.0})
+    async with delivering(webhook_settings), delivering(webhook_settings):
+        for _ in range(20):
+            await world.order("placed", user_id)
+        await eventually(lambda: holds(len(receiver.requests) == 2 * PER_HOST))
+        asyncio.get_running_loop().call_later(2.5 * webhook_settings.delivery_lease, receiver.answers_now.set)
+        await eventually(lambda: settled(world, *["sent"] * 20))
+    assert len({request.id for request in receiver.requests}) == len(receiver.requests) == 20
+
+
+async def test_a_stop_finishes_what_is_being_posted(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    await world.webhook(user_id, receiver.url)
+    receiver.answers_now.clear()
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: holds(len(receiver.requests) == 1))
+        asyncio.get_running_loop().call_later(0.3, receiver.answers_now.set)
+    assert await world.post_states() == ["sent"]
+
+
+async def test_mails_go_out_while_every_receiver_is_away(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver, mailbox: Mailbox
+) -> None:
+    user_id = new_id()
+    await world.registered(user_id)
+    await world.webhook(user_id, receiver.url)
+    await receiver.close()
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: all_sent(world))
+        await eventually(lambda: tried(world, 1))
+        await receiver.open()
+        await make_due(world)
+        await eventually(lambda: settled(world, "sent"))
+    assert len(mailbox.envelopes) == 1

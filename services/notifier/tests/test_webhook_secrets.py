@@ -1,0 +1,75 @@
+"""What a delivery is signed with, and where that is kept."""
+
+import time
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import WebhookVerificationError
+
+from common.database import new_id
+from common.testing import eventually
+from notifier import webhooks
+from notifier.settings import NotifierSettings
+from notifier.webhook_secrets import SecretBox, as_text
+
+from .receiver import Receiver
+from .test_delivery import delivering
+from .webhook_waiting import settled
+from .world import KEY, World
+
+
+async def test_while_secrets_change_both_are_signed_with_and_then_the_new_one_alone(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    user_id = new_id()
+    webhook_id, old = await world.webhook(user_id, receiver.url)
+    async with world.database.transaction() as session:
+        _, secret = await webhooks.replace_secret(session, SecretBox(KEY), webhook_id, user_id=user_id)
+    new = as_text(secret)
+    async with delivering(webhook_settings):
+        await world.order("placed", user_id)
+        await eventually(lambda: settled(world, "sent"))
+        await world.rows("UPDATE webhooks SET previous_until = now() RETURNING id")
+        await world.order("placed", user_id)
+        await eventually(lambda: settled(world, "sent", "sent"))
+    during, after = receiver.requests
+    assert during.verified(old) == during.verified(new) == during.event
+    assert after.verified(new) == after.event
+    with pytest.raises(WebhookVerificationError):
+        after.verified(old)
+
+
+async def test_the_signature_is_of_the_try_not_of_the_event(
+    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+) -> None:
+    """Receivers refuse what was signed long ago."""
+    user_id = new_id()
+    _, secret = await world.webhook(user_id, receiver.url)
+    await world.order("placed", user_id)
+    await world.rows("UPDATE notifications SET created_at = now() - interval '1 day' RETURNING id")
+    async with delivering(webhook_settings):
+        await eventually(lambda: settled(world, "sent"))
+    [request] = receiver.requests
+    assert abs(int(request.headers["webhook-timestamp"]) - time.time()) < 60
+    request.verified(secret)
+
+
+async def test_no_secret_is_at_rest_in_clear(world: World) -> None:
+    user_id = new_id()
+    webhook_id, secret = await world.webhook(user_id)
+    [row] = await world.rows("SELECT * FROM webhooks")
+    unsealed = SecretBox(KEY).unseal(row["secret"], webhook_id)
+    assert as_text(unsealed) == secret
+    assert unsealed not in row["secret"]
+    for box, owner in ((SecretBox(KEY), new_id()), (SecretBox(bytes(32)), webhook_id)):
+        with pytest.raises(Exception, match=r"^$"):  # InvalidTag says nothing more
+            box.unseal(row["secret"], owner)
+
+
+def test_the_settings_take_hosts_and_ports(settings: NotifierSettings) -> None:
+    given: dict[str, Any] = settings.model_dump() | {"webhook_allow": "LocalHost:9000, [::1]:9001,"}
+    assert NotifierSettings(**given).webhook_allow == {("localhost", 9000), ("::1", 9001)}
+    with pytest.raises(ValueError, match="host:port"):
+        NotifierSettings(**given | {"webhook_allow": "localhost"})
+    with pytest.raises(ValueError, match="32 bytes"):
+        NotifierSettings(**given | {"webhook_key": "c2hvcnQ="})
