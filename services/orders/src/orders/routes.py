@@ -22,7 +22,7 @@ from orders.deps import (
     signed_in,
     visible_customer,
 )
-from orders.etags import IfMatch, IfNoneMatch, etag, expected_versions, is_unchanged
+from orders.etags import IF_NONE_MATCH, IfMatch, etag, expected_versions, is_unchanged
 from orders.models import Money, OrderStatus
 from orders.schemas import (
     CancelOrder,
@@ -91,12 +91,13 @@ async def list_orders(
     dependencies=[may_read],
     response_model=OrderOut,
     responses=responses(404) | {304: {"description": "Not Modified"}},
+    openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
-async def get_order(order_id: UUID, request: Request, if_none_match: IfNoneMatch = None) -> Response:
+async def get_order(order_id: UUID, request: Request) -> Response:
     customer_id = visible_customer(request.state.principal)
     order = await queries.read_order(request.state.driver, order_id, customer_id=customer_id)
     headers = {"ETag": etag(order.version)}
-    if is_unchanged(if_none_match, order.version):
+    if is_unchanged(request, order.version):
         return Response(status_code=304, headers=headers)
     # The answer itself: FastAPI would validate once more what was just made, and copy it into another.
     return Response(OrderOut.model_validate(order).model_dump_json(), headers=headers, media_type="application/json")
