@@ -125,6 +125,15 @@ async def test_a_request_is_one_log_line_with_template_person_and_ids(
     }
 
 
+async def test_head_is_answered_as_get_is_and_logged_as_itself(http: httpx.AsyncClient, log_lines: LogLines) -> None:
+    for path, status in (("/orders/7", 200), ("/orders/x", 422), ("/fail", 405), ("/docs", 200)):
+        answer = await http.head(path)
+        assert answer.status_code == status
+    assert answer.headers["content-length"] == (await http.get("/docs")).headers["content-length"]
+    lines = [(line["method"], line["route"], line["status"]) for line in log_lines()]
+    assert lines[0] == ("HEAD", "/orders/{order_id}", 200)
+
+
 async def test_a_path_of_no_route_is_logged_without_query_mail_or_line_break(
     http: httpx.AsyncClient, log_lines: LogLines
 ) -> None:

@@ -35,6 +35,11 @@ async def read_form(request: Request) -> int:
     return len(await request.body())
 
 
+@router.get("/length")
+async def length() -> int:
+    return 12345
+
+
 @router.get("/half")
 async def half() -> StreamingResponse:
     async def parts() -> AsyncIterator[bytes]:
@@ -107,6 +112,16 @@ async def test_no_header_names_the_server(port: int) -> None:
     async with connection(port) as (reader, writer):
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert "\r\nserver:" not in await read_head(reader)
+
+
+async def test_an_answer_to_head_has_the_length_of_the_body_and_not_the_body(port: int) -> None:
+    async with connection(port) as (reader, writer):
+        writer.write(b"HEAD /length HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head = await read_head(reader)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+    assert head.startswith("http/1.1 200 ")
+    assert "content-length: 5" in head
 
 
 async def test_a_client_that_leaves_while_sending_is_no_error(port: int, log_lines: LogLines) -> None:

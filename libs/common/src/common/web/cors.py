@@ -13,7 +13,7 @@ from common.web.problems import problem
 
 _EXPOSED: Final = ("X-Request-ID", "ETag", "Location", "Retry-After", "X-Process-Time", "Server-Timing")
 _ACCEPTED: Final = ("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID", "traceparent")
-_METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
+_METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 class Cors(CORSMiddleware):

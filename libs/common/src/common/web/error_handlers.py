@@ -47,7 +47,7 @@ def _allowed_methods(request: Request) -> set[str]:
     for route in request.app.routes:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= route.methods
-    return methods
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

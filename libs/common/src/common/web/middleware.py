@@ -28,7 +28,8 @@ class RequestMiddleware:
     """Gives each request its ids and each answer `X-Request-ID`, `X-Process-Time` and `Server-Timing`.
 
     The outermost layer: nothing answers without passing here. While the process drains, answers carry
-    `Connection: close` (RFC 9112 §9.6), so that clients and balancers leave by themselves.
+    `Connection: close` (RFC 9112 §9.6), so that clients and balancers leave by themselves. HEAD is answered as GET is
+    (RFC 9110 §9.3.2): the server, which knows what was asked, leaves the body out.
     """
 
     def __init__(self, app: ASGIApp, *, health: Health) -> None:
@@ -43,6 +44,7 @@ class RequestMiddleware:
         trace, span = _begin(scope)
         token = enter_trace(trace)
         scope.setdefault("state", {})
+        served = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         status = 0
 
         async def send_timed(message: Message) -> None:
@@ -64,12 +66,13 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_timed)
+            await self._app(served, receive, send_timed)
         except Exception:
             log.exception("unexpected error outside of a route")
             if not status:
                 await _send_bare_500(trace, send_timed)
         finally:
+            scope["route"] = served.get("route")
             _account(scope, trace, span, status, perf_counter() - started)
             leave_trace(token)
 
