@@ -138,6 +138,15 @@ async def test_only_administrators_manage_clients(auth: Auth, role: str) -> None
     assert (await auth.http.get("/clients")).status_code == 401
 
 
+async def test_an_administrators_token_for_less_makes_no_client(auth: Auth) -> None:
+    """Or it could give itself, by way of the client, what it was narrowed from."""
+    root = auth.users.add("root@example.com", role="admin")
+    narrow = bearer(await auth.sign_in(root, scope="orders:read"))
+    for method, path in (("POST", "/clients"), ("GET", "/clients"), ("DELETE", "/clients/x")):
+        answer = await auth.http.request(method, path, headers=narrow)
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+
+
 async def test_a_wrong_registration_is_refused(auth: Auth, admin: dict[str, str], subtests: pytest.Subtests) -> None:
     wrong = [
         {},
@@ -145,6 +154,7 @@ async def test_a_wrong_registration_is_refused(auth: Auth, admin: dict[str, str]
         REPORTS | {"name": " "},
         REPORTS | {"name": "n" * 101},
         REPORTS | {"name": "a\x00b"},
+        REPORTS | {"name": "a\nb"},
         REPORTS | {"grant_types": []},
         REPORTS | {"grant_types": ["implicit"]},
         REPORTS | {"scopes": ["admin"]},

@@ -91,6 +91,16 @@ async def test_a_client_has_no_sessions(auth: Auth) -> None:
     assert (await auth.http.get("/sessions", headers=await auth.service_token())).status_code == 403
 
 
+async def test_a_token_for_less_than_the_account_neither_sees_nor_ends_sessions(auth: Auth) -> None:
+    ada = auth.users.add("ada@example.com")
+    narrow, whole = await auth.sign_in(ada, scope="orders:read"), await auth.sign_in(ada)
+    for method, path in (("GET", "/sessions"), ("DELETE", "/sessions"), ("DELETE", f"/sessions/{sid(whole)}")):
+        answer = await auth.http.request(method, path, headers=bearer(narrow))
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+        assert 'scope="account"' in answer.headers["WWW-Authenticate"]
+    assert (await auth.http.get("/sessions", headers=bearer(whole))).status_code == 200
+
+
 async def test_no_token_no_sessions(auth: Auth) -> None:
     answer = await auth.http.get("/sessions")
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")

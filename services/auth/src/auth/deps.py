@@ -13,7 +13,7 @@ from auth.own_tokens import OwnVerifier
 from auth.settings import Settings
 from common.database import Database
 from common.revocation import SCOPE
-from common.security import authenticate, require_roles, require_scopes
+from common.security import Guard, require_scopes
 from common.tokens import Principal
 
 _LONGEST_ADDRESS: Final = 64
@@ -36,8 +36,9 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
-PrincipalDep = Annotated[Principal, Depends(authenticate)]
-AdminGuard = Depends(require_roles("admin"))
+PrincipalDep = Annotated[Principal, Depends(require_scopes("account"))]
+AdminGuard = Depends(Guard(scopes=("account",), roles=("admin",)))
+"""A token narrowed to less is not good for making a client of any scope."""
 RevocationsReader = Depends(require_scopes(SCOPE))
 
 
