@@ -7,6 +7,8 @@ import pytest
 NOT_PRODUCTS: list[dict[str, Any]] = [
     {"name": ""},
     {"name": "x" * 201},
+    {"name": " "},
+    {"name": "Lamp\nBcc: all@example.com"},
     {"price": {"amount": -1, "currency": "EUR"}},
     {"price": {"amount": 10**12 + 1, "currency": "EUR"}},
     {"price": {"amount": 1.5, "currency": "EUR"}},

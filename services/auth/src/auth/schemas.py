@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from auth.scopes import ManagedScope
+from common.line import Line
 from common.web import Model, StrictModel
 
 
@@ -95,7 +96,7 @@ class Revocations(Model):
 
 
 GrantType = Literal["client_credentials", "refresh_token"]
-ClientName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"\S")]
+ClientName = Annotated[Line, StringConstraints(min_length=1, max_length=100, pattern=r"\S")]
 
 
 class RegisterClient(StrictModel):

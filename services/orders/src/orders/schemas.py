@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import Path
 from pydantic import Field
 
+from common.line import Line
 from common.web import Model, StrictModel
 from orders.models import MAX_LINES, MAX_PRICE, MAX_QUANTITY, Money, OrderStatus
 
@@ -41,7 +42,7 @@ class Price(StrictModel):
 
 
 class ProductIn(StrictModel):
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[Line, Field(min_length=1, max_length=200)]
     price: Price
     active: Annotated[bool, Field(strict=True)] = True
 
@@ -68,8 +69,8 @@ class PlaceOrder(StrictModel):
 
 
 class ShipOrder(StrictModel):
-    carrier: Annotated[str, Field(min_length=1, max_length=100)]
-    tracking_number: Annotated[str, Field(min_length=1, max_length=100)]
+    carrier: Annotated[Line, Field(min_length=1, max_length=100)]
+    tracking_number: Annotated[Line, Field(min_length=1, max_length=100)]
 
 
 class CancelOrder(StrictModel):

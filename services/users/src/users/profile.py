@@ -6,6 +6,8 @@ from typing import Final
 
 from pydantic_core import PydanticCustomError
 
+from common.line import is_line
+
 MAX_NAME: Final = 100
 MAX_EMAIL: Final = 254
 """Characters (RFC 5321 §4.5.3.1.3, less the angle brackets)."""
@@ -14,9 +16,6 @@ _ATEXT: Final = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]"
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 # RFC 5321 §4.1.2: dot-string @ domain. Quoted local parts and address literals are valid there and used by nobody.
 _EMAIL: Final = re.compile(rf"(?=.{{1,64}}@){_ATEXT}+(?:\.{_ATEXT}+)*@(?:{_LABEL}\.)+[a-z]{{2,63}}")
-
-_REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_BIDI_CONTROLS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 def email_address(text: str) -> str:
@@ -34,17 +33,10 @@ def email_address(text: str) -> str:
 
 
 def person_name(text: str) -> str:
-    """The name in NFC, without space around it.
-
-    Refuses control characters and line breaks (a name goes into mail headers), directional overrides (it could pass
-    for another) and names in which nothing is visible.
-    """
+    """The name in NFC, without space around it."""
     name = unicodedata.normalize("NFC", text).strip()
-    if not 1 <= len(name) <= MAX_NAME or not any(unicodedata.category(char)[0] in "LMNPS" for char in name):
-        raise PydanticCustomError("person_name", "Must have 1 to 100 characters, visible ones among them")
-    if any(
-        unicodedata.category(char) in _REFUSED_CATEGORIES or unicodedata.bidirectional(char) in _BIDI_CONTROLS
-        for char in name
-    ):
-        raise PydanticCustomError("person_name", "Must not contain control characters")
+    if not 1 <= len(name) <= MAX_NAME or not is_line(name):
+        raise PydanticCustomError(
+            "person_name", "Must have 1 to 100 characters, visible ones among them, and no control characters"
+        )
     return name
