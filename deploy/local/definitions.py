@@ -11,7 +11,7 @@ VIRTUAL_HOST = "/"
 READS: Mapping[str, tuple[str, ...]] = {
     "auth": ("auth", "users"),
     "users": ("auth",),
-    "orders": ("auth",),
+    "orders": ("auth", "users"),
     "notifier": ("auth", "users", "orders"),
 }
 DELIVERY_LIMIT = 20  # the guard against crash loops; retries proper go through the delay queues

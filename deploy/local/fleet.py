@@ -71,14 +71,18 @@ class Fleet:
             member.leaving = False
             if member.process.status is Status.STOPPED:
                 member.process.program = services.renewed(self._state, member.program)
-            member.process.start()
+            if self._is_known(member):
+                member.process.start()
+
+    def _is_known(self, member: Member) -> bool:
+        return services.has_role(self._state, member.program.service, member.program.role)
 
     async def until_serving(self, members: Iterable[Member]) -> None:
         """Until they are ready, and those that the gateway sends requests to have its trust as well.
 
         Raises LocalError when one does not get there.
         """
-        for member in members:
+        for member in filter(self._is_known, members):
             await member.process.until_running()
             if member.program.role == "api":
                 await self._until_trusted(member)
@@ -136,7 +140,7 @@ class Fleet:
         program = service_program(self._state, self.addresses, service, role, index=len(members) + 1)
         member = Member(program, Process(program.program, role=role, changed=self._on_change))
         members.append(member)
-        member.process.start()
+        self.start([member])
 
     def _on_change(self) -> None:
         self._publish()

@@ -16,7 +16,7 @@ from local.state import LOOPBACK, State
 ROLES: Mapping[str, tuple[str, ...]] = {
     "auth": ("api", "relay", "consume"),
     "users": ("api", "relay"),
-    "orders": ("api", "relay"),
+    "orders": ("api", "relay", "consume"),
     "notifier": ("api", "consume", "deliver"),
 }
 WITH_INTERNAL_PORT = ("auth", "users")
@@ -118,6 +118,11 @@ def command(state: State, service: str, *words: str) -> tuple[str, ...]:
 
 def folder(state: State, service: str) -> Path:
     return source(state, service) / "services" / service
+
+
+def has_role(state: State, service: str, role: str) -> bool:
+    """Whether the version that the service is run from has it: one from before the role was made has not."""
+    return f'"{role}":' in (folder(state, service) / "src" / service / "__main__.py").read_text()
 
 
 @dataclass(frozen=True)

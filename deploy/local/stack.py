@@ -68,7 +68,7 @@ class Stack:
                     group.create_task(self._start_node())
                 if self.options.has("services"):
                     group.create_task(self._start_services())
-            await asyncio.gather(*(process.until_running() for process in self.processes()))
+            await asyncio.gather(*(process.until_running() for process in self.servers.values()))
         except* LocalError as group_of_errors:
             raise group_of_errors.exceptions[0] from None
 

@@ -56,8 +56,8 @@ class Person:
     def bearer(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens['access_token']}"}
 
-    async def order(self, quantity: int = 1, **headers: str) -> httpx.Response:
-        body = {"lines": [{"sku": SKU, "quantity": quantity}]}
+    async def order(self, quantity: int = 1, note: str | None = None, **headers: str) -> httpx.Response:
+        body = {"lines": [{"sku": SKU, "quantity": quantity}], "note": note}
         return await self.client.post("/orders", json=body, headers={**self.bearer, **headers})
 
     async def get(self, path: str) -> httpx.Response:

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 PROCESSES = [
     "orders:api",
     "orders:relay",
+    "orders:consume",
     "notifier:api",
     "notifier:consume",
     "notifier:deliver",

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from common.testing import eventually
+from local.services import ROLES
 
 from .conftest import Mailbox, Person, SignUp, Tell, sign_in
 from .remains import in_logs, in_tables
@@ -171,13 +172,15 @@ async def test_an_erased_person_is_nowhere_and_the_orders_stay(
     body = {"name": name, "email": address, "password": "a lighthouse in fog 7"}
     made = (await gateway.post("/users", json=body)).json()
     ada = Person(gateway, made["id"], address, body["password"], await sign_in(gateway, address, body["password"]))
-    order = (await ada.order()).json()
+    order = (await ada.order(note=f"ring at {mark}")).json()
     await mailbox.wait_for(address, order["id"])
+    body = {"reason": f"{mark} moved"}
+    assert (await gateway.post(f"/orders/{order['id']}/cancel", json=body, headers=ada.bearer)).status_code == 200
     moved = f"moved-{address}"
     assert (await gateway.patch("/me", json={"email": moved}, headers=ada.bearer)).status_code == 200
-    personal = [address, name, device, moved]
+    personal = [mark, mark.upper(), device, moved]
     everywhere = await in_tables(stack.status, personal)
-    assert {line.partition(" in ")[2].partition(".")[0] for line in everywhere} == {"auth", "users", "notifier"}
+    assert {line.partition(" in ")[2].partition(".")[0] for line in everywhere} == {*ROLES}
 
     assert (await gateway.delete("/me", headers=ada.bearer)).status_code == 204
 

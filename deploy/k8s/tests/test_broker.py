@@ -8,6 +8,7 @@ import pytest
 
 import auth.consumers
 import notifier.consumers
+import orders.consumers
 from auth.settings import Settings as AuthSettings
 from common import broker
 from common.settings import ServiceSettings
@@ -21,7 +22,11 @@ from users.settings import UsersSettings
 TOPOLOGY = "components/broker/topology"
 TOPOLOGY_KINDS = ("Exchange", "Queue", "Binding")
 PRODUCERS: tuple[type[ServiceSettings], ...] = (AuthSettings, UsersSettings, OrdersSettings)
-CONSUMERS = {"auth": auth.consumers.handlers, "notifier": notifier.consumers.handlers}
+CONSUMERS = {
+    "auth": auth.consumers.handlers,
+    "notifier": notifier.consumers.handlers,
+    "orders": orders.consumers.handlers,
+}
 SERVERS: dict[str, Any] = definitions(services=dict.fromkeys(ROLES, ""), administrator="")
 
 

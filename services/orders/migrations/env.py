@@ -1,5 +1,5 @@
-from common import outbox
+from common import inbox, outbox
 from common.migrations import run_migrations
 from orders.models import Base
 
-run_migrations([Base.metadata, outbox.metadata])
+run_migrations([Base.metadata, outbox.metadata, inbox.metadata])

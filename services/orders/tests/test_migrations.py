@@ -6,7 +6,7 @@ from pathlib import Path
 import alembic.command
 import asyncpg
 
-from common import outbox
+from common import inbox, outbox
 from common.database import Database
 from common.migrations import config, upgrade
 from common.testing import MakeDatabase
@@ -54,7 +54,7 @@ async def test_models_and_migrations_do_not_drift(make_database: MakeDatabase) -
     await asyncio.to_thread(alembic.command.downgrade, config(FOLDER, modelled), "base")
     database = Database(modelled)
     async with database.engine.begin() as connection:
-        for metadata in (Base.metadata, outbox.metadata):
+        for metadata in (Base.metadata, outbox.metadata, inbox.metadata):
             await connection.run_sync(metadata.create_all)
     await database.close()
     assert await definitions(migrated) == await definitions(modelled)

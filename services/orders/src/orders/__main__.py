@@ -5,7 +5,7 @@ from common.commands import RELAY, command_line
 main = command_line(
     "orders",
     settings="orders.settings:OrdersSettings",
-    roles={"api": "orders.app:create_app", "relay": RELAY},
+    roles={"api": "orders.app:create_app", "relay": RELAY, "consume": "orders.consumers:handlers"},
 )
 
 if __name__ == "__main__":

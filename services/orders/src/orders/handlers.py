@@ -155,6 +155,12 @@ async def cancel_order(
     return await _tell(session, order, OrderCancelled(**_facts(order), reason=reason, cancelled_by=cancelled_by))
 
 
+async def forget_customer(session: AsyncSession, customer_id: UUID) -> None:
+    """Orders of an erased person stay, without what anybody wrote in their own words: it may name the person."""
+    await queries.erase_texts(session, customer_id)
+    await queries.erase_reasons(session, customer_id)
+
+
 async def put_product(
     session: AsyncSession, sku: str, *, name: str, price: Money, active: bool
 ) -> tuple[Product, bool]:

@@ -7,13 +7,27 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Uuid, bindparam, func, literal_column, or_, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from common.driver import DriverPool, DriverStatement
 from common.errors import NotFound
+from common.outbox import event_log, outbox
 from orders.models import Money, Order, OrderLine, OrderStatus, Product, TimelineEntry
 
 
@@ -187,6 +201,32 @@ async def put_product(
     statement = statement.on_conflict_do_update(index_elements=[Product.sku], set_={**values, "updated_at": now})
     put: Product = (await session.scalars(statement.returning(Product))).one()
     return put
+
+
+async def erase_texts(session: AsyncSession, customer_id: UUID) -> None:
+    """Takes notes and idempotency keys, which are the customer's own words, from all orders of a customer."""
+    empty = {"note": None, "idempotency_key": None, "request_hash": None}
+    await session.execute(
+        update(Order)
+        .where(Order.customer_id == customer_id, or_(Order.note.is_not(None), Order.idempotency_key.is_not(None)))
+        .values(empty)
+    )
+
+
+async def erase_reasons(session: AsyncSession, customer_id: UUID) -> None:
+    """Takes the reasons from a customer's cancelled orders: in their timelines and in the events told of them.
+
+    The outbox before the log: where the relay is about to move a row, this waits for it and then finds it in the log.
+    """
+    of_customer = select(Order.id).where(Order.customer_id == customer_id, Order.status == OrderStatus.CANCELLED)
+    subjects = of_customer.with_only_columns(cast(Order.id, Text))
+    for data, is_theirs in (
+        (TimelineEntry.data, TimelineEntry.order_id.in_(of_customer)),
+        (outbox.c.data, outbox.c.subject.in_(subjects)),
+        (event_log.c.data, event_log.c.subject.in_(subjects)),
+    ):
+        without = data.concat(literal({"reason": None}, JSONB))
+        await session.execute(update(data.table).where(is_theirs, data.has_key("reason")).values(data=without))
 
 
 S = TypeVar("S", bound=Select[Any])

@@ -1,0 +1,23 @@
+"""Users' events that orders takes effect of, each as orders' own narrow copy."""
+
+from typing import Final
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.handlers import Handlers, Received
+from orders.handlers import forget_customer
+
+handlers: Final = Handlers()
+
+
+class UserErased(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    user_id: UUID
+
+
+@handlers.on("users.user.erased.v1", UserErased)
+async def user_erased(session: AsyncSession, event: Received[UserErased]) -> None:
+    await forget_customer(session, event.data.user_id)
