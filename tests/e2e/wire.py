@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,6 +18,7 @@ class Wire:
         self._server: asyncio.Server | None = None
         self._open: dict[Direction, asyncio.Event] = {"up": asyncio.Event(), "down": asyncio.Event()}
         self._lines: set[Line] = set()
+        self._words: Sequence[bytes] = ()
         self._is_cut = False
         for gate in self._open.values():
             gate.set()
@@ -30,6 +31,16 @@ class Wire:
     def hold(self, direction: Direction) -> None:
         """What goes that way stays on the way, until it is released."""
         self._open[direction].clear()
+
+    def hold_after(self, *words: bytes) -> None:
+        """What goes down stays on the way once these went up, one after the other, on any one line."""
+        self._words = words
+
+    def _goes_up(self, line: "Line", content: bytes) -> None:
+        while line.heard < len(self._words) and self._words[line.heard] in content:
+            line.heard += 1
+        if self._words and line.heard == len(self._words):
+            self.hold("down")
 
     def release(self) -> None:
         for gate in self._open.values():
@@ -57,7 +68,7 @@ class Wire:
             line = Line([reader, ahead[0]], [ahead[1], writer])
             self._lines.add(line)
             try:
-                await line.carry(self._open)
+                await line.carry(self._open, self._goes_up)
             finally:
                 self._lines.discard(line)
         finally:
@@ -75,6 +86,7 @@ class Line:
 
     def __init__(self, readers: Sequence[asyncio.StreamReader], writers: Sequence[asyncio.StreamWriter]) -> None:
         self.silenced = False
+        self.heard = 0
         self._readers = readers
         self._writers = writers
 
@@ -82,8 +94,9 @@ class Line:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def carry(self, gates: dict[Direction, asyncio.Event]) -> None:
-        ways = zip(self._readers, self._writers, gates.values(), strict=True)
+    async def carry(self, gates: dict[Direction, asyncio.Event], goes_up: Callable[["Line", bytes], None]) -> None:
+        hear = [goes_up, lambda *_: None]
+        ways = zip(self._readers, self._writers, gates.values(), hear, strict=True)
         tasks = [asyncio.create_task(self._way(*way)) for way in ways]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -93,9 +106,16 @@ class Line:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _way(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
+    async def _way(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        gate: asyncio.Event,
+        hear: Callable[["Line", bytes], None],
+    ) -> None:
         with contextlib.suppress(OSError):
             while content := await reader.read(65536):
+                hear(self, content)
                 await gate.wait()
                 if not self.silenced:
                     writer.write(content)

@@ -55,11 +55,7 @@ class TokenEndpoint:
         self._keyring = keyring
         self._users = users
         self._secret = settings.refresh_token_bytes
-        self._limits = Limits(
-            idle=timedelta(days=settings.refresh_idle_days),
-            absolute=timedelta(days=settings.refresh_absolute_days),
-            window=timedelta(seconds=settings.refresh_window_seconds),
-        )
+        self._limits = limits_of(settings)
         self._grants: Mapping[str, Callable[[TokenRequest, OAuthClient], Awaitable[TokenAnswer]]] = {
             "password": self._password,
             "refresh_token": self._refresh_token,
@@ -149,6 +145,14 @@ class TokenEndpoint:
             refresh_token=refresh_token.text if refresh_token is not None else None,
             scope=grant.scope,
         )
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        idle=timedelta(days=settings.refresh_idle_days),
+        absolute=timedelta(days=settings.refresh_absolute_days),
+        window=timedelta(seconds=settings.refresh_window_seconds),
+    )
 
 
 def _grant(signed_in: SignedIn, scope: str | None = None, resources: Collection[str] = ()) -> Grant:

@@ -1,0 +1,137 @@
+"""kill -9 of auth between the commit of a refresh and its answer: the client, who was told nothing, asks again."""
+
+import asyncio
+import base64
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from auth.grants import limits_of
+from auth.handlers import sessions
+from auth.handlers.sessions import SignedIn, VerifiedPerson
+from auth.settings import Settings
+from common.database import Database, new_id, utc_now
+from common.testing import MakeDatabase, eventually
+
+from .wire import through, wire_to
+
+pytestmark = pytest.mark.slow
+MIGRATIONS = Path(__file__).parents[2] / "services" / "auth" / "migrations"
+Api = tuple[asyncio.subprocess.Process, httpx.AsyncClient]
+StartApi = Callable[[str], Awaitable[Api]]
+
+
+@pytest.fixture
+async def settings(make_database: MakeDatabase, amqp_url: str) -> Settings:
+    return Settings(
+        database_url=SecretStr(await make_database(MIGRATIONS)),
+        amqp_url=SecretStr(amqp_url),
+        public_url="http://gateway.test",
+        auth_url="http://auth.invalid",
+        users_url="http://users.invalid",
+        key_encryption_key=SecretStr(base64.b64encode(b"k" * 32).decode()),
+        refresh_token_secret=SecretStr(base64.b64encode(b"r" * 32).decode()),
+    )
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    database = Database.open(settings, role="test")
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def start(settings: Settings, tmp_path: Path) -> AsyncIterator[StartApi]:
+    """Starts an API of auth, a real process, whose way to the database is the given one."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def started(database_url: str) -> Api:
+            secrets = tmp_path / str(new_id())
+            secrets.mkdir()
+            for name in ("amqp_url", "key_encryption_key", "refresh_token_secret"):
+                (secrets / f"waybill_{name}").write_text(getattr(settings, name).get_secret_value())
+            (secrets / "waybill_database_url").write_text(database_url)
+            names = ("public_url", "auth_url", "users_url")
+            environment = {f"WAYBILL_{name.upper()}": getattr(settings, name) for name in names}
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            command = (sys.executable, "-m", "auth", "api", "--host", "127.0.0.1", "--port", str(port))
+            process = await asyncio.create_subprocess_exec(
+                *command, env=os.environ | environment | {"WAYBILL_SECRETS_DIR": str(secrets)}
+            )
+            stack.push_async_callback(ended, process)
+            client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+            await stack.enter_async_context(client)
+
+            async def ready() -> bool:
+                return (await client.get("/health/ready")).is_success
+
+            await eventually(ready, within=30)
+            return process, client
+
+        yield started
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+
+
+async def signed_in(database: Database, settings: Settings) -> str:
+    """A refresh token of somebody new."""
+    async with database.transaction() as session:
+        outcome = await sessions.start(
+            session,
+            VerifiedPerson(new_id(), "user", 1),
+            client_id="web",
+            scopes=["account"],
+            resources=["https://waybill.invalid/auth"],
+            device="",
+            secret=settings.refresh_token_bytes,
+            limits=limits_of(settings),
+            now=utc_now(),
+        )
+    assert isinstance(outcome, SignedIn)
+    return outcome.refresh_token.text
+
+
+async def refresh(client: httpx.AsyncClient, token: str) -> httpx.Response:
+    return await client.post("/token", data={"grant_type": "refresh_token", "refresh_token": token})
+
+
+async def test_a_refresh_whose_answer_died_with_auth_is_answered_the_same_when_asked_again(
+    start: StartApi, settings: Settings, database: Database
+) -> None:
+    direct = settings.database_url.get_secret_value()
+    first = await signed_in(database, settings)
+
+    async def committed() -> bool:
+        async with database.transaction() as session:
+            return bool(await session.scalar(text("SELECT place = 2 FROM sessions")))
+
+    async with wire_to(urlsplit(direct).port or 5432) as wire:
+        doomed, client = await start(through(wire, direct))
+        _, other = await start(direct)
+        # PostgreSQL has the commit and says so; auth is never told, so neither is the client.
+        wire.hold_after(b"UPDATE sessions", b"COMMIT")
+        asked = asyncio.create_task(refresh(client, first))
+        await eventually(committed)
+        assert not asked.done()
+        await ended(doomed)
+        with pytest.raises(httpx.TransportError):
+            await asked
+    again = await refresh(other, first)
+    assert again.status_code == 200
+    assert await committed()
+    assert (await refresh(other, again.json()["refresh_token"])).status_code == 200
