@@ -1,0 +1,97 @@
+"""A real browser, told what to do by its DevTools protocol (https://chromedevtools.github.io/devtools-protocol/)."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+_ANNOUNCED = b"DevTools listening on "
+
+
+def find_browser() -> str | None:
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Page:
+    """One tab. `complaints` are what its console would show in red: exceptions, and what its policy refused."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.complaints: list[str] = []
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._session = ""
+
+    async def attach(self) -> None:
+        target = await self._call("Target.createTarget", url="about:blank")
+        attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            await self._call(f"{domain}.enable")
+
+    async def open(self, url: str) -> None:
+        await self._call("Page.navigate", url=url)
+        while await self.see("document.readyState") != "complete":
+            pass
+
+    async def see(self, expression: str) -> Any:
+        """The value of a JavaScript expression."""
+        answer = await self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return answer["result"].get("value")
+
+    async def click(self, selector: str) -> None:
+        """As a finger does: the browser finds by itself what is at that place."""
+        box = await self.see(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
+        at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
+        for event in ("mousePressed", "mouseReleased"):
+            await self._call("Input.dispatchMouseEvent", type=event, **at)
+
+    async def write(self, selector: str, text: str) -> None:
+        """In place of what is there."""
+        await self.see(f"document.querySelector({selector!r}).select()")
+        await self._call("Input.insertText", text=text)
+
+    async def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": params}
+        await self._socket.send(json.dumps(message | ({"sessionId": self._session} if self._session else {})))
+        async with asyncio.timeout(30):
+            while True:
+                answer = json.loads(await self._socket.recv())
+                self._listen(answer)
+                if answer.get("id") == number:
+                    assert "error" not in answer, answer
+                    result: dict[str, Any] = answer["result"]
+                    return result
+
+    def _listen(self, event: dict[str, Any]) -> None:
+        if event.get("method") == "Runtime.exceptionThrown":
+            self.complaints.append(str(event["params"]["exceptionDetails"]))
+        entry = event["params"]["entry"] if event.get("method") == "Log.entryAdded" else {}
+        # An answer of 4xx is an entry as well; what the page makes of it is what the test asks.
+        if entry.get("level") == "error" and entry["source"] != "network":
+            self.complaints.append(entry["text"])
+
+
+@contextlib.asynccontextmanager
+async def browsing(program: str, folder: Path) -> AsyncIterator[Page]:
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", f"--user-data-dir={folder}")
+    process = await asyncio.create_subprocess_exec(program, *options, stderr=asyncio.subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(30):
+            while not (line := await process.stderr.readline()).startswith(_ANNOUNCED):
+                assert line, "the browser ended"
+        async with connect(line.removeprefix(_ANNOUNCED).decode().strip(), max_size=None) as socket:
+            page = Page(socket)
+            await page.attach()
+            yield page
+    finally:
+        process.kill()
+        await process.wait()
