@@ -41,6 +41,23 @@ async def test_history_past_retention_is_dropped_by_whole_days_and_the_rest_stay
         await connection.close()
 
 
+async def test_history_that_no_days_partition_was_there_for_is_dropped_past_retention_too(database: Database) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        for days in (31, 30):
+            await connection.execute(
+                "INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data)"
+                " VALUES ($1, gen_random_uuid(), 'a.b.c.v1', 's', 1, $1, '{}')",
+                today - timedelta(days=days) + timedelta(hours=12),
+            )
+        await event_log.maintain(connection, HISTORY.days)
+        kept = await connection.fetch("SELECT published_at FROM event_log")
+        assert [row["published_at"] for row in kept] == [today - timedelta(days=30) + timedelta(hours=12)]
+    finally:
+        await connection.close()
+
+
 async def test_an_inbox_row_that_a_replay_could_still_bring_again_is_kept_and_an_older_one_forgotten(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def asyncapi(service: str, events: Iterable[type[Event]], *, version: str) -> di
                     "contentType": "application/json",
                     "traits": [{"$ref": "#/components/messageTraits/cloudEvent"}],
                     "payload": {
+                        # The newest that AsyncAPI 3.0 names and its parsers take; the schema itself says 2020-12.
                         "schemaFormat": "application/schema+json;version=draft-07",
                         "schema": {"$ref": f"../events/{event.type}.schema.json"},
                     },

@@ -1,4 +1,4 @@
-"""Upkeep of the event log: a partition a day, made ahead, dropped past retention; never a row-by-row delete."""
+"""Upkeep of the event log: a partition a day, made ahead, dropped past retention; hardly ever a delete of rows."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -18,6 +18,12 @@ _CREATE: Final = """
     CREATE TABLE {name} (LIKE event_log INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
     ALTER TABLE event_log ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{end}')"""
 
+# The default partition takes days for which none was made in time. A truncation could take along what another relay is
+# inserting; a deletion without a limit could outlast the relay's time-out, again and again.
+_FORGET: Final = """
+    DELETE FROM event_log_default WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM event_log_default WHERE published_at < $1 LIMIT 100000))"""
+
 
 async def maintain(connection: Any, retention_days: int) -> None:
     """Makes the partitions of today and the next days and drops those older than `retention_days`.
@@ -33,22 +39,27 @@ async def maintain(connection: Any, retention_days: int) -> None:
                 end = day + timedelta(days=1)
                 statement = _CREATE.format(name=_name(day), start=f"{day} 00:00+00", end=f"{end} 00:00+00")
                 await connection.execute(statement)
-        oldest = _name(today - timedelta(days=retention_days))
+        oldest = today - timedelta(days=retention_days)
         for name in sorted(present):
-            if name.startswith(_PREFIX) and name < oldest:
+            if name.startswith(_PREFIX) and name < _name(oldest):
                 await connection.execute(f"DROP TABLE {name}")
                 log.info("event log partition dropped", partition=name)
+        await connection.execute(_FORGET, _start(oldest))
 
 
 def _name(day: date) -> str:
     return f"{_PREFIX}{day:%Y%m%d}"
 
 
+def _start(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
 async def _holds(connection: Any, day: date) -> bool:
     """Whether the default partition took rows of that day: then its partition can't be made any more."""
     taken: bool = await connection.fetchval(
         "SELECT EXISTS (SELECT 1 FROM event_log_default WHERE published_at >= $1 AND published_at < $2)",
-        datetime(day.year, day.month, day.day, tzinfo=UTC),
-        datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1),
+        _start(day),
+        _start(day) + timedelta(days=1),
     )
     return taken

@@ -6,9 +6,8 @@ Structured mode (`application/cloudevents+json`, §3.2) is read as well.
 
 import json
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from pamqp.commands import Basic
 from pydantic import BaseModel, ConfigDict
@@ -35,8 +34,7 @@ class Undecodable(Exception):
     """The message is no CloudEvent, or does not fit the reader's model: a retry cannot help."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One event. `subject` is the aggregate's id, `version` the aggregate's version, from 1 without a gap."""
 
     id: uuid.UUID
@@ -73,16 +71,17 @@ def stream_of(service: str) -> str:
 def encode(event: Envelope) -> tuple[bytes, Basic.Properties]:
     """Body and properties of the message; the routing key is the type."""
     event_id = str(event.id)
+    service = event.service
     headers: dict[str, Any] = {
-        f"{_HEADER}specversion": "1.0",
-        f"{_HEADER}id": event_id,
-        f"{_HEADER}source": f"/{event.service}",
-        f"{_HEADER}type": event.type,
-        f"{_HEADER}subject": event.subject,
-        f"{_HEADER}time": rfc3339(event.time),
-        f"{_HEADER}dataschema": f"{SCHEMA_PREFIX}{event.type}.schema.json",
-        f"{_HEADER}aggregateversion": event.version,
-        f"{_HEADER}partitionkey": event.subject,
+        "cloudEvents_specversion": "1.0",
+        "cloudEvents_id": event_id,
+        "cloudEvents_source": f"/{service}",
+        "cloudEvents_type": event.type,
+        "cloudEvents_subject": event.subject,
+        "cloudEvents_time": rfc3339(event.time),
+        "cloudEvents_dataschema": f"{SCHEMA_PREFIX}{event.type}.schema.json",
+        "cloudEvents_aggregateversion": event.version,
+        "cloudEvents_partitionkey": event.subject,
     }
     if event.traceparent:
         headers["traceparent"] = event.traceparent
@@ -91,7 +90,7 @@ def encode(event: Envelope) -> tuple[bytes, Basic.Properties]:
         delivery_mode=2,
         message_id=event_id,
         message_type=event.type,
-        app_id=event.service,
+        app_id=service,
         timestamp=event.time.replace(microsecond=0),
         headers=headers,
     )

@@ -164,14 +164,10 @@ class Relay:
                 CONFIRM.observe(perf_counter() - sent)
                 confirmed.append(row["id"])
 
-        tasks = [asyncio.create_task(in_order(aggregate)) for aggregate in by_aggregate.values()]
         try:
-            _, late = await asyncio.wait(tasks, timeout=_CONFIRM_TIMEOUT)
-        finally:
-            for task in tasks:
-                task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        if late:
+            async with asyncio.timeout(_CONFIRM_TIMEOUT):
+                outcomes = await asyncio.gather(*map(in_order, by_aggregate.values()), return_exceptions=True)
+        except TimeoutError:
             return confirmed, TimeoutError("the broker did not confirm in time")
         return confirmed, next((error for error in outcomes if isinstance(error, Exception)), None)
 
