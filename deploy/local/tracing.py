@@ -26,6 +26,8 @@ DELIVERIES = """SELECT notification_id, kind, channel, state, cause, attempts, d
                 FROM deliveries JOIN notifications ON notifications.id = notification_id WHERE order_id = $1"""
 POSTED = """SELECT 'webhook' AS channel, w.type AS kind, state, cause, attempts, w.created_at, settled_at
             FROM webhook_deliveries w JOIN notifications ON notifications.id = event_id WHERE order_id = $1"""
+# A notifier of before webhooks has none.
+HAS_POSTED = "SELECT to_regclass('webhook_deliveries') IS NOT NULL"
 NOTIFIED = "SELECT id, kind FROM notifications WHERE order_id = $1"
 
 
@@ -44,7 +46,7 @@ async def trace(status: dict[str, Any], order_id: UUID) -> list[Hop]:
     services = status["services"]
     try:
         hops, event_ids = await _told(services["orders"]["database_url"], order_id)
-        hops += await _taken(services["notifier"]["database_url"], order_id, event_ids)
+        hops += await taken(services["notifier"]["database_url"], order_id, event_ids)
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         raise LocalError(f"a database can't be asked: {type(error).__name__} {error}") from error
     hops += await asyncio.to_thread(_mailed, Path(status["mail"]["maildir"]), event_ids)
@@ -69,14 +71,16 @@ async def _told(database_url: str, order_id: UUID) -> tuple[list[Hop], list[UUID
     return hops, [row["event_id"] for row in published]
 
 
-async def _taken(database_url: str, order_id: UUID, event_ids: list[UUID]) -> list[Hop]:
+async def taken(database_url: str, order_id: UUID, event_ids: list[UUID]) -> list[Hop]:
     """What notifier received, told and sent."""
     connection = await asyncpg.connect(database_url, timeout=10)
     try:
         received = await connection.fetch(RECEIVED, event_ids)
         parked = await connection.fetch(PARKED, event_ids)
         kinds = {row["id"]: row["kind"] for row in await connection.fetch(NOTIFIED, order_id)}
-        deliveries = await connection.fetch(DELIVERIES, order_id) + await connection.fetch(POSTED, order_id)
+        deliveries = await connection.fetch(DELIVERIES, order_id)
+        if await connection.fetchval(HAS_POSTED):
+            deliveries += await connection.fetch(POSTED, order_id)
     finally:
         await connection.close()
     hops = []
