@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -119,6 +120,14 @@ def test_the_dockerfiles_differ_in_the_services_names_alone() -> None:
             text = text.replace("EXPOSE 8000 8001", "EXPOSE 8000").replace(', "--internal-port", "8001"', "")
         texts.add(text.replace(service, "SERVICE"))
     assert len(texts) == 1
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_an_image_is_made_of_common_and_its_own_service_alone(service: str) -> None:
+    text = (CHECKOUT / "services" / service / "Dockerfile").read_text()
+    copied = re.findall(r"^(?:COPY|ADD) (?!--from=build )(.+) \S+$", text, re.MULTILINE)
+    copied += re.findall(r"type=bind,source=([^,]+)", text)
+    assert copied == ["libs/common/src", f"services/{service}", f"services/{service}/requirements.lock"]
 
 
 def _dockerfile_line(service: str, instruction: str) -> str:
