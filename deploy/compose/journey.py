@@ -9,11 +9,13 @@ requests failed and had to be sent again.
 
 import argparse
 import asyncio
+import contextlib
 import secrets
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -23,7 +25,8 @@ from local.failure import LocalError
 
 COMPOSE = Path(__file__).parents[1] / "compose.yml"
 MAIL_SECONDS = 120.0
-PAGE = 1000
+PAGE = 500
+PAUSE_SECONDS = 0.5
 
 
 async def sign_up(gateway: str) -> tuple[str, Account]:
@@ -36,21 +39,30 @@ async def sign_up(gateway: str) -> tuple[str, Account]:
     return answer.json()["id"], account
 
 
-async def placed_mails(inbox: str, address: str) -> dict[str, set[str]]:
-    """By order: the ids of the messages that tell that it was placed."""
-    found: dict[str, set[str]] = {}
+async def collect(
+    inbox: str, address: str, found: dict[str, set[str]], *, wanted: Mapping[str, int], ordered: asyncio.Event
+) -> None:
+    """Adds to `found`, by order, the ids of the messages that tell that it was placed, until each of `wanted` is told
+    and `ordered` says that there will be no more.
+
+    Reads them while they come: Mailpit keeps the newest 500.
+    """
+    question: dict[str, str | int] = {"query": f'to:{address} subject:"We have your order"', "limit": PAGE}
+    seen: set[str] = set()
     async with httpx.AsyncClient(base_url=inbox, timeout=20) as client:
-        start = 0
-        while True:
-            question = {"query": f'to:{address} subject:"We have your order"', "start": start, "limit": PAGE}
+        while not (ordered.is_set() and found.keys() >= wanted.keys()):
             page = (await client.get("/api/v1/search", params=question)).raise_for_status().json()["messages"]
             for mail in page:
-                text = (await client.get(f"/api/v1/message/{mail['ID']}")).raise_for_status().json()["Text"]
+                if mail["ID"] in seen:
+                    continue
+                answer = await client.get(f"/api/v1/message/{mail['ID']}")
+                if answer.status_code == httpx.codes.NOT_FOUND:
+                    continue
+                seen.add(mail["ID"])
+                text = answer.raise_for_status().json()["Text"]
                 for order in (word.strip(".,()") for word in text.split() if word.count("-") == 4):
                     found.setdefault(order, set()).add(mail["MessageID"])
-            if len(page) < PAGE:
-                return found
-            start += PAGE
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def run(gateway: str, inbox: str, seconds: float) -> bool:
@@ -63,6 +75,9 @@ async def run(gateway: str, inbox: str, seconds: float) -> bool:
     customer, account = await sign_up(gateway)
     purchases.orders_of[customer] = set()
     shopper = Shopper(gateway, account, purchases)
+    mails: dict[str, set[str]] = {}
+    ordered = asyncio.Event()
+    collecting = asyncio.create_task(collect(inbox, account.email, mails, wanted=purchases.changes, ordered=ordered))
     began = time.monotonic()
     number = 1
     await buy(shopper, customer, staff, purchases, number)
@@ -70,11 +85,9 @@ async def run(gateway: str, inbox: str, seconds: float) -> bool:
         number += 1
         await buy(shopper, customer, staff, purchases, number)
     print(f"{number} orders in {time.monotonic() - began:.0f} s, {purchases.repeated} requests failed", flush=True)
-    deadline = time.monotonic() + MAIL_SECONDS
-    while (mails := await placed_mails(inbox, account.email)).keys() < purchases.changes.keys():
-        if time.monotonic() > deadline:
-            break
-        await asyncio.sleep(1)
+    ordered.set()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(collecting, MAIL_SECONDS)
     await shopper.close()
     await staff.close()
     missing = purchases.changes.keys() - mails.keys()
