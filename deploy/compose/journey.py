@@ -27,6 +27,7 @@ COMPOSE = Path(__file__).parents[1] / "compose.yml"
 MAIL_SECONDS = 120.0
 PAGE = 500
 PAUSE_SECONDS = 0.5
+PACE_SECONDS = 0.1  # between orders, so that their mails can be read before they are gone
 
 
 async def sign_up(gateway: str) -> tuple[str, Account]:
@@ -82,6 +83,7 @@ async def run(gateway: str, inbox: str, seconds: float) -> bool:
     number = 1
     await buy(shopper, customer, staff, purchases, number)
     while time.monotonic() - began < seconds:
+        await asyncio.sleep(PACE_SECONDS)
         number += 1
         await buy(shopper, customer, staff, purchases, number)
     print(f"{number} orders in {time.monotonic() - began:.0f} s, {purchases.repeated} requests failed", flush=True)
