@@ -1,6 +1,7 @@
 """The services' processes: started, scaled and stopped, with the gateway sending traffic only to those that stay."""
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -50,21 +51,32 @@ class Fleet:
     async def begin(self, broker: Process | None) -> None:
         """Migrates each service's database, then starts one process of each of its roles.
 
-        The workers, who can do nothing without it, leave the processor to `broker` until that runs: none needs the
-        order, but all are ready sooner.
+        A start takes processors, and the broker's is the longest: APIs start on all but one, and workers, who can do
+        nothing without it, when it runs. None needs this order, but all are ready sooner.
         """
         async with asyncio.TaskGroup() as group:
-            for service in ROLES:
-                group.create_task(self._begin(service))
-        if broker is not None:
-            await broker.until_running()
-        for service, role in self._roles:
-            if role != "api":
-                self._add(service, role)
+            migrations = [group.create_task(migrate(self._state, self.addresses, service)) for service in ROLES]
+            group.create_task(self._begin_apis(migrations))
+            await asyncio.gather(*migrations)
+            if broker is not None:
+                await broker.until_running()
+            for service, role in self._roles:
+                if role != "api":
+                    self._add(service, role)
 
-    async def _begin(self, service: str) -> None:
-        await migrate(self._state, self.addresses, service)
-        self._add(service, "api")
+    async def _begin_apis(self, migrations: Iterable[asyncio.Task[None]]) -> None:
+        """In the order of `ROLES`: all others wait for auth."""
+        places = asyncio.Semaphore(max(1, (os.cpu_count() or 1) - 1))
+
+        async def begun(member: Member) -> None:
+            await member.process.until_running()
+            places.release()
+
+        async with asyncio.TaskGroup() as group:
+            for service, migration in zip(ROLES, migrations, strict=True):
+                await migration
+                await places.acquire()
+                group.create_task(begun(self._add(service, "api")))
 
     def start(self, members: Iterable[Member]) -> None:
         for member in members:
@@ -135,12 +147,13 @@ class Fleet:
         self.start(members)
         await self.until_serving(members)
 
-    def _add(self, service: str, role: str) -> None:
+    def _add(self, service: str, role: str) -> Member:
         members = self._roles[service, role]
         program = service_program(self._state, self.addresses, service, role, index=len(members) + 1)
         member = Member(program, Process(program.program, role=role, changed=self._on_change))
         members.append(member)
         self.start([member])
+        return member
 
     def _on_change(self) -> None:
         self._publish()
