@@ -5,13 +5,16 @@
     [orders]
     version = "0.1.0"
     commit = "…40 hexadecimal digits…"
+    retired = ["orders.order.placed.v1"]
+
+`retired` are event types that may go, because nobody is bound to them any more; without it, none may.
 """
 
 import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +41,28 @@ def complaints(checkout: Path) -> Iterator[str]:
             continue
         for name, text in published.items():
             since = f"{service} {release['version']}"
-            yield from compared(name, text, checkout / "contracts" / name, since)
+            yield from compared(name, text, checkout / "contracts" / name, since, release.get("retired", ()))
 
 
-def compared(name: str, text: str, now: Path, since: str) -> Iterator[str]:
+def compared(name: str, text: str, now: Path, since: str, retired: Collection[str] = ()) -> Iterator[str]:
     """A sentence for each break of one file: which field, what happened to it, what to do instead."""
     if not now.exists():
-        yield f"contracts/{name}: is gone since {since}. {_advice(name)}"
+        if _event_type(name) not in retired:
+            yield f"contracts/{name}: is gone since {since}. {_advice(name)}"
         return
     kind = {"openapi.json": openapi_breaks, "asyncapi.yaml": asyncapi_breaks}.get(Path(name).name, event_breaks)
-    for found in dict.fromkeys(kind(_read(name, text), _read(name, now.read_text()))):
+    before = _read(name, text)
+    if kind is asyncapi_breaks:
+        for event_type in retired:
+            before["channels"].pop(event_type, None)
+            before["operations"].pop(f"send.{event_type}", None)
+    for found in dict.fromkeys(kind(before, _read(name, now.read_text()))):
         yield f"contracts/{name}: {found.where or 'the whole'}: {found.what} since {since}. {_advice(name)}"
 
 
 def _advice(name: str) -> str:
     if name.startswith("events/"):
-        event_type = Path(name).name.removesuffix(".schema.json")
+        event_type = _event_type(name)
         stem, _, version = event_type.rpartition(".v")
         return (
             f"Leave {event_type} as it was (a new optional field is fine) and publish {stem}.v{int(version) + 1} too."
@@ -61,6 +70,10 @@ def _advice(name: str) -> str:
     if name.endswith("asyncapi.yaml"):
         return "Leave it as it was, and publish what is new beside it."
     return "Leave it as it was: add an optional field or parameter, or a new path beside it."
+
+
+def _event_type(name: str) -> str:
+    return Path(name).name.removesuffix(".schema.json")
 
 
 def _published(checkout: Path, service: str, commit: str) -> dict[str, str]:

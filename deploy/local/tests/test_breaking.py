@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from local.breaking.__main__ import compared, complaints
 from local.breaking.documents import asyncapi_breaks, event_breaks, openapi_breaks
@@ -265,6 +266,26 @@ def test_what_was_released_is_compared_with_what_is_there_now(released: Path) ->
     assert ["count: is gone" in complaint for complaint in complaints(released)] == [True]
     file.unlink()
     assert ["is gone since orders 0.1.0" in complaint for complaint in complaints(released)] == [True]
+
+
+def test_an_event_that_was_retired_on_purpose_may_go_and_no_other(released: Path) -> None:
+    releases = released / "deploy" / "releases.toml"
+    (released / "contracts" / "events" / "orders.order.placed.v1.schema.json").unlink()
+    said = releases.read_text()
+    releases.write_text(said + 'retired = ["orders.order.shipped.v1"]\n')
+    assert ["is gone since orders 0.1.0" in complaint for complaint in complaints(released)] == [True]
+    releases.write_text(said + 'retired = ["orders.order.placed.v1"]\n')
+    assert list(complaints(released)) == []
+
+
+def test_the_channel_of_an_event_goes_with_it(tmp_path: Path) -> None:
+    text = (CONTRACTS / "orders" / "asyncapi.yaml").read_text()
+    document = yaml.safe_load(text)
+    del document["channels"]["orders.order.placed.v1"], document["operations"]["send.orders.order.placed.v1"]
+    now = tmp_path / "asyncapi.yaml"
+    now.write_text(yaml.safe_dump(document))
+    assert len(list(compared("orders/asyncapi.yaml", text, now, "itself"))) == 2
+    assert list(compared("orders/asyncapi.yaml", text, now, "itself", ["orders.order.placed.v1"])) == []
 
 
 def test_no_release_breaks_nothing(tmp_path: Path) -> None:
