@@ -81,6 +81,13 @@ class Backbone:
         await process.wait()
         self.processes.remove(process)
 
+    async def stop(self, process: asyncio.subprocess.Process) -> int:
+        """The exit code after a SIGTERM. Raises `TimeoutError` past the 40 s that a process may take."""
+        process.terminate()
+        code = await asyncio.wait_for(process.wait(), 40)
+        self.processes.remove(process)
+        return code
+
     async def record(self, rounds: int = 1) -> None:
         """One more event of each aggregate, `rounds` times."""
         for _ in range(rounds):

@@ -128,6 +128,21 @@ async def test_a_consumer_killed_after_the_commit_and_before_the_ack(
     assert count.faults == (0, 0, 0)
 
 
+@pytest.mark.parametrize("role", ["relay", "consume"])
+async def test_a_role_that_is_told_to_stop_under_load_ends_in_order_and_its_successor_goes_on(
+    role: str, backbone: Backbone, tell: Tell
+) -> None:
+    processes = {name: await backbone.start(name) for name in ("relay", "consume")}
+    async with backbone.load():
+        await backbone.until_more()
+        assert await backbone.stop(processes[role]) == 0
+        await backbone.start(role)
+        await backbone.until_more()
+    count = await backbone.settle()
+    tell(count)
+    assert count.faults == (0, 0, 0)
+
+
 async def test_two_relays_and_a_consumer_killed_in_turn_under_load(backbone: Backbone, tell: Tell) -> None:
     roles = ["relay", "relay", "consume"]
     running = [await backbone.start(role) for role in roles]

@@ -16,8 +16,8 @@ from local.failure import LocalError
 
 SKU = "CHAOS-LAMP"
 PRODUCT = {"name": "Lamp", "price": {"amount": 1000, "currency": "EUR"}, "active": True}
-CUSTOMERS = 20
-SEEN_THROUGH = 10  # every tenth order goes through all its states
+CUSTOMERS = 50
+SEEN_THROUGH = 2  # every second order goes through all its states
 WAY: tuple[tuple[str, dict[str, str] | None], ...] = (
     ("confirm", None),
     ("ship", {"carrier": "Postal", "tracking_number": "PX-1"}),
@@ -123,7 +123,7 @@ async def open_shop(gateway: str, admin: dict[str, str]) -> tuple[Purchases, lis
 
 
 async def buy(shopper: Shopper, user_id: str, staff: Shopper, purchases: Purchases, number: int) -> None:
-    """One order; every tenth is seen through by the staff."""
+    """One order; every second is seen through by the staff."""
     headers = {"Idempotency-Key": secrets.token_hex(16)}
     answer = await shopper.ask("POST", "/orders", headers=headers, json={"lines": [{"sku": SKU, "quantity": 1}]})
     order_id = answer.json()["id"]

@@ -28,7 +28,7 @@ MINUTES = 2.0
 def chaos(*, minutes: float | None, orders: int | None) -> None:
     """Places orders while random processes are killed, then counts what was lost, doubled or out of order.
 
-    Uses the stack that is up, or boots one, with a second relay, and stops it. One customer of twenty hears of
+    Uses the stack that is up, or boots one, with a second relay, and stops it. One customer of fifty hears of
     his orders by mail: mails cost more than all the rest. Exit code 1 on any violation.
     """
     if minutes is None and orders is None:
