@@ -10,6 +10,7 @@ import os
 import subprocess
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,6 +53,11 @@ class StackUnderTest:
         """`./dev status --json`, as it is now."""
         status: dict[str, Any] = json.loads(self.dev("status", "--json"))
         return status
+
+    @cached_property
+    def addresses(self) -> dict[str, Any]:
+        """`status` as it was when first asked for: what is asked for by each test, and stays. Its pids do not."""
+        return self.status
 
     def dev(self, *words: str) -> str:
         """What `./dev WORDS` printed. Raises CalledProcessError with its stderr as a note."""

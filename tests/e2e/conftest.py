@@ -91,20 +91,14 @@ class Mailbox:
         return [email.message_from_bytes(content, policy=email.policy.default) for content in contents]
 
 
-@pytest.fixture(scope="session")
-def addresses(booted_stack: StackUnderTest) -> dict[str, Any]:
-    """`status`, of which only addresses and accounts may be used: pids are those of the start."""
-    return booted_stack.status
-
-
 @pytest.fixture(autouse=True)
 async def _as_described(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """Each message that a test of the whole system brings about is as `contracts/` says."""
     if "stack" not in request.fixturenames:
         yield
         return
-    request.getfixturevalue("stack")  # the test's turn
-    amqp_url = request.getfixturevalue("addresses")["broker"]["amqp_url"]
+    stack: StackUnderTest = request.getfixturevalue("stack")  # the test's turn
+    amqp_url = stack.addresses["broker"]["amqp_url"]
     await published.record(amqp_url)
     yield
     count, complaints = await published.complaints(amqp_url)
@@ -112,9 +106,9 @@ async def _as_described(request: pytest.FixtureRequest) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def gateway(stack: StackUnderTest, addresses: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
+async def gateway(stack: StackUnderTest) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=50)
-    async with httpx.AsyncClient(base_url=addresses["gateway"], timeout=30, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=stack.addresses["gateway"], timeout=30, limits=limits) as client:
 
         async def well() -> bool:
             """Each service answers: the test before may have stopped or killed one."""
@@ -126,8 +120,8 @@ async def gateway(stack: StackUnderTest, addresses: dict[str, Any]) -> AsyncIter
 
 
 @pytest.fixture
-def mailbox(stack: StackUnderTest, addresses: dict[str, Any]) -> Mailbox:
-    return Mailbox(Path(addresses["mail"]["maildir"]))
+def mailbox(stack: StackUnderTest) -> Mailbox:
+    return Mailbox(Path(stack.addresses["mail"]["maildir"]))
 
 
 async def sign_in(client: httpx.AsyncClient, address: str, password: str) -> dict[str, Any]:
@@ -154,8 +148,8 @@ def sign_up(gateway: httpx.AsyncClient) -> SignUp:
 
 
 @pytest.fixture
-async def admin(addresses: dict[str, Any], gateway: httpx.AsyncClient) -> Person:
-    account = addresses["admin"]
+async def admin(stack: StackUnderTest, gateway: httpx.AsyncClient) -> Person:
+    account = stack.addresses["admin"]
     tokens = await sign_in(gateway, account["email"], account["password"])
     me = await gateway.get("/me", headers={"Authorization": f"Bearer {tokens['access_token']}"})
     return Person(gateway, me.json()["id"], account["email"], account["password"], tokens)
@@ -181,9 +175,9 @@ class Team:
 
 
 @pytest.fixture
-async def team(stack: StackUnderTest, addresses: dict[str, Any]) -> AsyncIterator[Team]:
+async def team(stack: StackUnderTest) -> AsyncIterator[Team]:
     name = f"team-{secrets.token_hex(4)}"
-    administrator = addresses["broker"]["amqp_url"]
+    administrator = stack.addresses["broker"]["amqp_url"]
     yield Team(name, stack.dev("subscriber", name).strip(), administrator)
     async with await aio_pika.connect(administrator) as connection:
         channel = await connection.channel()

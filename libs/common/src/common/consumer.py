@@ -90,8 +90,7 @@ class Consumer:
             channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())
             for closing in (channel.closing, publisher.closing):
                 closing.add_done_callback(lambda _: lost.set())
-            tags = (self._queue, f"{self._queue}.parked")
-            for queue in tags:
+            for queue in (self._queue, f"{self._queue}.parked"):
                 await channel.basic_consume(queue, deliveries.put, consumer_tag=queue)
             self._attached = True
             log.info("consumer attached", queue=self._queue)
@@ -103,11 +102,8 @@ class Consumer:
                 self._attached = False
             if lost.is_set():
                 raise ConnectionError("the broker cancelled the consumer or closed the channel")
-            # Hand back, by nack, what was delivered but not begun: a reject would count as a failure.
-            for tag in tags:
-                await channel.basic_cancel(tag)
-            while not deliveries.empty():
-                await channel.basic_nack(_tag(deliveries.get_nowait()), requeue=True)
+            # What was delivered but not begun goes back as the connection closes, in order. Nacks would mix it up: a
+            # quorum queue takes many together as a map (rabbit_fifo), and puts them back in that map's order.
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         channel = await amqp.channel()
