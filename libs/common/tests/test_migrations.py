@@ -48,6 +48,7 @@ def with_next(folder: Path, revision: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 async def test_an_index_is_built_concurrently_while_another_process_waits_to_migrate(
     make_database: MakeDatabase, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ async def test_an_index_is_built_concurrently_while_another_process_waits_to_mig
         await connection.close()
 
 
+@pytest.mark.slow
 async def test_a_migration_does_not_hold_everybody_up_behind_a_long_transaction(
     make_database: MakeDatabase, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ async def test_what_is_done_within_a_span_is_logged_and_asked_for_as_part_of_it(
     assert exported.parent_id == PARENT[36:52]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collectors", [0, 1], ids=["nobody listens", "somebody who never answers"])
 async def test_a_collector_that_is_away_delays_a_stop_by_seconds_and_harms_nothing(
     monkeypatch: pytest.MonkeyPatch, offline: Any, collectors: int

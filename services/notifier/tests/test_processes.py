@@ -76,6 +76,7 @@ async def unsettled(world: World, count: int) -> bool:
     return (await world.states()).count("pending") == count
 
 
+@pytest.mark.slow
 async def test_the_notification_after_the_response_survives_kill_9_of_consumer_and_deliverer(
     world: World, mailbox: Mailbox, start: Start, channel: Channel
 ) -> None:
