@@ -14,7 +14,7 @@ IF_NONE_MATCH: Final[dict[str, Any]] = {
     "schema": {"anyOf": [{"type": "string"}, {"type": "null"}]},
     "description": "Only if the order's ETag is none of these.",
 }
-"""What `is_unchanged` reads, for the OpenAPI document. As a parameter it would cost what a request reads most 7 %."""
+"""What `is_unchanged` reads, for the OpenAPI document. A parameter of FastAPI for it took a tenth of the request."""
 
 
 def etag(version: int) -> str:
