@@ -117,6 +117,19 @@ class Backbone:
         async with self.database.transaction() as session:
             return list((await session.execute(text("SELECT note FROM effects ORDER BY position"))).scalars())
 
+    async def until_attached(self, role: str, count: int) -> None:
+        """Until `count` processes of that role have a session with the database."""
+        of_role = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
+        )
+
+        async def so() -> bool:
+            async with self.database.transaction() as session:
+                found = await session.execute(text(of_role), {"name": f"shop-{role}"})
+            return int(found.scalar_one()) >= count
+
+        await eventually(so, within=30)
+
     async def until_effects(self, at_least: int, *, within: float = 30) -> None:
         async def there() -> bool:
             return len(await self.notes()) >= at_least

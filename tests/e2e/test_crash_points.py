@@ -73,9 +73,10 @@ async def test_a_standby_takes_over_in_seconds_from_a_leader_that_is(
     await backbone.record()
     await backbone.until_pending(0, within=90)
     tell(f"{time.monotonic() - struck:.1f} s until the other relay, started meanwhile, had published all")
+    wire.release()
     if blow == signal.SIGSTOP:
         leader.send_signal(signal.SIGCONT)
-    wire.release()
+        await backbone.until_attached("relay", 2)
     count = await backbone.settle()
     tell(count)
     assert count.faults == (0, 0, 0)

@@ -12,7 +12,7 @@ import asyncpg
 import structlog
 from prometheus_client import Gauge
 
-from common.database import driver_dsn
+from common.database import DRIVER_ERRORS, driver_dsn
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +61,6 @@ async def _measure(url: str, name: str, query: str, gauges: Mapping[str, Gauge])
                     await asyncio.sleep(EVERY)
             finally:
                 connection.terminate()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
             log.debug("backlog not measured", error=type(error).__name__)
             await asyncio.sleep(EVERY)

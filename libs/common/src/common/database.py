@@ -27,6 +27,10 @@ NAMING: Final = {
 }
 """Constraint names: stable, so that migrations can name what they change."""
 
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises. The last is no defect: it is what a statement gets between the server's last word on a
+connection and the driver's noticing that it was closed."""
+
 OUTBOX_CHANNEL: Final = "outbox"
 _RINGS: Final = "rings"
 
@@ -165,7 +169,7 @@ class _Bell:
                             server_settings={"application_name": self._name},
                         )
                     await connection.execute("; ".join(f"NOTIFY {channel}" for channel in sorted(channels)))
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
                     log.warning("nobody woken, their poll will find the row", error=type(error).__name__)
                     if connection is not None:
                         connection.terminate()

@@ -14,6 +14,8 @@ _PASSING_STATES: Final = frozenset({"25006", "40001", "40P01", "55000", "55P03"}
 """Read-only transaction (a stand-by just promoted or demoted), serialization failure, deadlock, database closed to
 connections, lock not available."""
 
+_LOST: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, ConnectionError, socket.gaierror)
+"""The second is what a statement gets on a connection that was closed, before the driver has noticed."""
 _UNREACHABLE: Final = frozenset({None, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 """None: asyncio's "Multiple exceptions" where a name has several addresses and none answers."""
 
@@ -21,14 +23,15 @@ _UNREACHABLE: Final = frozenset({None, errno.EHOSTUNREACH, errno.ENETUNREACH, er
 def is_outage(error: BaseException) -> bool:
     """Whether the same request may well succeed soon: the database is away, starting, overloaded, or gave no answer."""
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(error, InterfaceError) or _passing(error.orig)
+        cause = getattr(error.orig, "__cause__", None)  # the driver's own
+        return error.connection_invalidated or isinstance(error, InterfaceError) or _is_passing(cause)
     if isinstance(error, BaseExceptionGroup):
         return all(is_outage(part) for part in error.exceptions)
-    if isinstance(error, PoolTimeout | asyncpg.InterfaceError | TimeoutError | ConnectionError | socket.gaierror):
+    return isinstance(error, PoolTimeout) or _is_passing(error)
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    if isinstance(error, _LOST) or (type(error) is OSError and error.errno in _UNREACHABLE):
         return True
-    return (type(error) is OSError and error.errno in _UNREACHABLE) or _passing(error)
-
-
-def _passing(error: BaseException | None) -> bool:
     state = getattr(error, "sqlstate", None)
     return isinstance(state, str) and (state[:2] in _PASSING_CLASSES or state in _PASSING_STATES)

@@ -20,7 +20,7 @@ from prometheus_client import Counter, Histogram
 
 from common import broker, event_log
 from common.backlog import outbox_measured
-from common.database import OUTBOX_CHANNEL, driver_dsn
+from common.database import DRIVER_ERRORS, OUTBOX_CHANNEL, driver_dsn
 from common.events import encode, exchange_of
 from common.health import Health
 from common.message_spans import publishing
@@ -97,7 +97,7 @@ class Relay:
                 self._attached = True
                 log.info("relay attached", service=self._service)
                 await self._work(database, bell, channel, stop)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DRIVER_ERRORS as error:
             raise ConnectionError(f"database: {type(error).__name__}") from error
         finally:
             self._attached = False

@@ -7,6 +7,8 @@ from typing import Final
 import asyncpg
 import structlog
 
+from common.database import DRIVER_ERRORS
+
 log = structlog.get_logger(__name__)
 
 _PAUSE: Final = 1.0
@@ -35,6 +37,6 @@ async def listen(channel: str, wake: Callable[[], None], *, dsn: str, name: str)
                 await lost.wait()
             finally:
                 connection.terminate()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
             log.warning("not listening, the poll finds what is due", channel=channel, error=type(error).__name__)
         await asyncio.sleep(_PAUSE)
