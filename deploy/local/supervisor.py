@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 import psutil
 
-from local import control, logfiles, orphans, services
+from local import control, logfiles, memory, orphans, services
 from local.failure import LocalError
 from local.leftovers import end_leftovers
 from local.options import Options
@@ -42,6 +42,7 @@ async def supervise(state: State, options: Options, *, ready: Callable[[], objec
                 await stack.stop()
                 orphans.end_all()
                 (state.folder / "processes.json").unlink(missing_ok=True)
+                memory.discard(state)
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:

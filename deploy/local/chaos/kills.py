@@ -13,20 +13,18 @@ from local.state import State
 
 SPARED = {"epmd"}  # Erlang's name server holds nothing of ours and is asked only when a node starts
 RESTARTABLE = {"postgres", "rabbitmq"}
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 6.0
 
 
-async def strike(state: State, until: asyncio.Event, tally: Counter[str]) -> None:
-    """Counts in `tally` what was done to whom."""
+async def strike(state: State, until: asyncio.Event, tally: Counter[str], pause: float) -> None:
+    """Counts in `tally` what was done to whom. `pause`: seconds between two kills, on average."""
     while not until.is_set():
         status = await asyncio.to_thread(control.call, state, "status")
         running = [one for one in status["processes"] if one["state"] == "running" and one["name"] not in SPARED]
         if running:
             victim = random.choice(running)  # noqa: S311 - nobody gains by guessing it
             await _end(state, victim["name"], victim["pid"], tally)
-        pause = random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)  # noqa: S311 - likewise
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(until.wait(), pause)
+            await asyncio.wait_for(until.wait(), pause * random.uniform(0.2, 1.8))  # noqa: S311 - likewise
 
 
 async def _end(state: State, name: str, pid: int, tally: Counter[str]) -> None:

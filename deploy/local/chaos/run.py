@@ -39,7 +39,7 @@ class Outcome:
         return all(line.is_well for line in self.lines)
 
 
-async def run(state: State, *, minutes: float | None, orders: int | None) -> Outcome:
+async def run(state: State, *, minutes: float | None, orders: int | None, pause: float) -> Outcome:
     """Ends when `orders` are in or `minutes` are over. Raises LocalError when something does not come back."""
     status = control.call(state, "status")
     began, since = time.monotonic(), datetime.now(UTC)
@@ -53,7 +53,7 @@ async def run(state: State, *, minutes: float | None, orders: int | None) -> Out
         async with _meanwhile(subscriber.listen()):
             stop = asyncio.Event()
             async with _meanwhile(_tell(purchases, tally)), asyncio.TaskGroup() as group:
-                group.create_task(strike(state, stop, tally))
+                group.create_task(strike(state, stop, tally, pause))
                 await _shopping(purchases, shoppers, staff, orders, deadline)
                 stop.set()
             bought = time.monotonic()

@@ -25,7 +25,14 @@ MINUTES = 2.0
 @click.command()
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help=f"For how long orders go in ({MINUTES}).")
 @click.option("--orders", type=click.IntRange(min=1), help="How many orders go in.")
-def chaos(*, minutes: float | None, orders: int | None) -> None:
+@click.option(
+    "--pause",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Seconds between two kills, on average. The rarer they are, the more orders get in.",
+)
+def chaos(*, minutes: float | None, orders: int | None, pause: float) -> None:
     """Places orders while random processes are killed, then counts what was lost, doubled or out of order.
 
     Uses the stack that is up, or boots one, with a second relay, and stops it. One customer of fifty hears of
@@ -45,7 +52,7 @@ def chaos(*, minutes: float | None, orders: int | None) -> None:
         for name in ("aio_pika", "aiormq"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         say("opening the shop")
-        outcome = asyncio.run(_run(state, minutes, orders))
+        outcome = asyncio.run(_run(state, minutes, orders, pause))
         show(outcome, console())
     finally:
         if started and is_up(state):
@@ -53,9 +60,9 @@ def chaos(*, minutes: float | None, orders: int | None) -> None:
     sys.exit(0 if outcome.is_well else 1)
 
 
-async def _run(state: State, minutes: float | None, orders: int | None) -> Outcome:
+async def _run(state: State, minutes: float | None, orders: int | None, pause: float) -> Outcome:
     try:
-        return await run(state, minutes=minutes, orders=orders)
+        return await run(state, minutes=minutes, orders=orders, pause=pause)
     except* LocalError as errors:
         raise LocalError(str(errors.exceptions[0]), log=f"{state.logs}/ (./dev logs)") from None
 
