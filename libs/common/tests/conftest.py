@@ -2,9 +2,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import aio_pika
 import pytest
+from aio_pika.abc import AbstractChannel
 from pydantic import SecretStr
 
+from common.broker import declare_producer
 from common.database import Database
 from common.settings import ServiceSettings
 from common.testing import MakeDatabase
@@ -40,3 +43,11 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         yield collector
+
+
+@pytest.fixture
+async def channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        await declare_producer(channel, "shop")
+        yield channel
