@@ -97,7 +97,7 @@ async def effects(database: Database) -> list[str]:
 
 async def parked(database: Database) -> list[Any]:
     async with database.transaction() as session:
-        rows = await session.execute(text("SELECT event_id, cause, attempts, body FROM parked_messages"))
+        rows = await session.execute(text("SELECT event_id, cause, attempts, body, properties FROM parked_messages"))
         return list(rows)
 
 

@@ -44,7 +44,7 @@ async def test_a_failing_message_is_parked_with_its_cause_after_the_tiers_while_
         for number in range(5):
             await publish(channel, number)
         await eventually(lambda: has_effect(database, "4"))
-        ((event_id, cause, attempts, body),) = await eventually(lambda: parked(database))
+        ((event_id, cause, attempts, body, _),) = await eventually(lambda: parked(database))
     assert (event_id, cause, attempts) == (str(poison), "ValueError: thirteen", 4)
     assert json.loads(body) == {"number": POISON}
     assert counted("waybill_consumer_messages_total", outcome="parked") == parking + 1
@@ -75,7 +75,7 @@ async def test_one_of_a_batch_that_fails_harms_only_itself(
     for number in (POISON - 1, POISON, POISON + 1):
         await publish(channel, number, verb="returned")
     async with consuming(settings, database):
-        ((_, cause, attempts, _),) = await eventually(lambda: parked(database))
+        ((_, cause, attempts, _, _),) = await eventually(lambda: parked(database))
     assert (cause, attempts) == ("ValueError: thirteen", 4)
     assert await effects(database) == ["12 of 1", "14 of 1"]
 
@@ -152,7 +152,7 @@ async def test_a_message_that_a_retry_queue_would_not_take_is_not_lost(
     async with consuming(settings, database):
         await channel.queue_delete("shop.inbound.retry.5s")
         await publish(channel, POISON)
-        ((_, cause, attempts, _),) = await eventually(lambda: parked(database), within=20)
+        ((_, cause, attempts, _, _),) = await eventually(lambda: parked(database), within=20)
     assert (cause, attempts) == ("ValueError: thirteen", 4)
 
 

@@ -7,6 +7,7 @@ parked. An outage of the database is nobody's fault: the batch waits and is trie
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 from datetime import timedelta
 from typing import Any, Final
 
@@ -175,7 +176,8 @@ class Consumer:
 
     async def _send_to_tier(self, tier: int, reading: Reading, headers: dict[str, Any], publisher: Channel) -> bool:
         """Whether it is in the retry queue now; false where its properties can't be sent."""
-        properties = reading.message.header.properties
+        # A copy: what was received stays as it was, should it be tried again or parked.
+        properties = copy(reading.message.header.properties)
         properties.expiration = str(int(self._delays[tier] * 1000))
         if not broker.make_sendable(properties, headers):
             return False
