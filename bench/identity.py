@@ -6,7 +6,7 @@ import os
 import secrets
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -17,6 +17,8 @@ CONNECTIONS = 8
 ACCOUNTS = 5
 TRIES = 6
 """Refused sign-ins of one account, below what is throttled."""
+RESETS = 5
+"""Resets asked for of one account, before no more are mailed."""
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -89,24 +91,45 @@ async def password_logins(gateway: str, accounts: list[tuple[str, str, str]], se
     return count / (time.perf_counter() - began)  # with what was under way at the end
 
 
-async def refusals(status: dict[str, Any], tries: int) -> dict[str, float]:
-    """Medians in ms of refused sign-ins: a wrong password, an unknown account, a deactivated one."""
+async def alike(status: dict[str, Any], tries: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians in ms of what must tell nothing: refused sign-ins for whatever reason, and asking for a reset."""
     connection = Connection(status["gateway"])
     known = [await connection.sign_up() for _ in range(ACCOUNTS)]
     disabled = [await connection.sign_up() for _ in range(ACCOUNTS)]
     admin = (await connection.sign_in(status["admin"]["email"], status["admin"]["password"]))[1]
     for user_id, _, _ in disabled:
         assert (await connection.ask("POST", f"/users/{user_id}/deactivate", bearer=admin))[0] == 200
-    attempts: dict[str, Callable[[int], Awaitable[tuple[int, str]]]] = {
-        "wrong password": lambda n: connection.sign_in(known[n % ACCOUNTS][1], "not the password"),
-        "unknown": lambda _: connection.sign_in(f"{secrets.token_hex(8)}@bench.example", "not the password"),
-        "deactivated": lambda n: connection.sign_in(*disabled[n % ACCOUNTS][1:]),
+
+    def stranger() -> str:
+        return f"{secrets.token_hex(8)}@bench.example"
+
+    async def ask_for_reset(email: str) -> None:
+        body = json.dumps({"email": email})
+        assert (await connection.ask("POST", "/password-resets", body, "application/json"))[0] == 202
+
+    async def fail(email: str, password: str = "not the password") -> None:  # noqa: S107 - it is none
+        assert (await connection.sign_in(email, password))[0] == 400
+
+    refusals = {
+        "wrong password": lambda n: fail(known[n][1]),
+        "unknown": lambda _: fail(stranger()),
+        "deactivated": lambda n: fail(*disabled[n][1:]),
     }
+    resets = {
+        "known": lambda n: ask_for_reset(known[n][1]),
+        "unknown": lambda _: ask_for_reset(stranger()),
+        "deactivated": lambda n: ask_for_reset(disabled[n][1]),
+    }
+    return await _medians(refusals, min(tries, TRIES)), await _medians(resets, min(tries, RESETS))
+
+
+async def _medians(attempts: Mapping[str, Callable[[int], Awaitable[None]]], tries: int) -> dict[str, float]:
+    """In ms, by turns, each account `tries` times."""
     times: dict[str, list[float]] = {name: [] for name in attempts}
     for number in range(ACCOUNTS * tries):
         for name, attempt in attempts.items():
             started = time.perf_counter()
-            assert (await attempt(number))[0] == 400
+            await attempt(number % ACCOUNTS)
             times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) * 1000 for name, values in times.items()}
 

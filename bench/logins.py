@@ -1,8 +1,8 @@
-"""Password logins through the gateway, auth and users, against argon2 alone on all cores; how alike refusals look."""
+"""Password logins through gateway, auth and users, against argon2 alone; how alike refusals and resets look."""
 
 import asyncio
 
-from bench.identity import CONNECTIONS, TRIES, Connection, bare_argon2, password_logins, refusals
+from bench.identity import CONNECTIONS, Connection, alike, bare_argon2, password_logins
 from bench.scale import Scale
 from bench.table import Goal, Rounds, Table
 from local import control
@@ -20,9 +20,9 @@ async def run(scale: Scale) -> Table:
     table.add("argon2 on all cores", rounds.median("argon2"), "/s")
     table.add("password logins", rounds.median("logins"), "/s")
     table.add("logins ÷ argon2", ratio=rounds.ratio("logins", "argon2"), goal=Goal(0.9, 0.95))
-    times = await refusals(status, min(TRIES, scale.rounds))
-    for reason, milliseconds in times.items():
-        table.add(f"a refusal: {reason}", milliseconds, "ms")
-    spread = max(times.values()) / min(times.values())
-    table.add("the slowest refusal ÷ the fastest", ratio=spread, goal=Goal(1.05, at_most=True))
+    for what, times in zip(("refusal", "reset"), await alike(status, scale.rounds), strict=True):
+        for reason, milliseconds in times.items():
+            table.add(f"a {what}: {reason}", milliseconds, "ms")
+        spread = max(times.values()) / min(times.values())
+        table.add(f"the slowest {what} ÷ the fastest", ratio=spread, goal=Goal(1.05, at_most=True))
     return table

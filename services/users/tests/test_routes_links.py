@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Engine, event
 
 NEW = "another lighthouse 8"
 
@@ -84,14 +85,41 @@ async def test_asking_for_a_reset_answers_alike_whether_or_not_the_account_exist
     assert await requested(world, gone) == []
 
 
+async def test_asking_for_a_reset_does_the_same_for_any_address(world: Any) -> None:
+    person, gone = await world.sign_up(), await world.sign_up()
+    await world.execute("UPDATE users SET status = 'deactivated' WHERE id = :id", id=gone["id"])
+    run: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        run.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        for number, email in enumerate((person["email"], gone["email"], "nobody@example.com"), 1):
+            await world.public.post("/password-resets", json={"email": email})
+            assert len(run) == number  # one statement each
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(set(run)) == 1
+    [counted] = await world.rows("SELECT count(*) AS writes FROM login_buckets")
+    assert counted["writes"] == 3  # what a commit has to make durable, also where there is nobody
+
+
 async def test_nobodys_mailbox_is_filled(world: Any) -> None:
     person = await world.sign_up()
     for _ in range(8):
         assert (await world.public.post("/password-resets", json={"email": person["email"]})).status_code == 202
     assert len(await requested(world, person)) == 5
-    await world.execute("UPDATE secret_links SET requested_at = requested_at - interval '1 hour'")
-    await world.public.post("/password-resets", json={"email": person["email"]})
+    await world.time_passes(720)
+    await world.public.post("/password-resets", json={"email": person["email"].upper()})
     assert len(await requested(world, person)) == 6
+    headers = world.bearer(person)
+    for _ in range(8):
+        assert (await world.public.post("/email-verifications", headers=headers)).status_code == 202
+    assert len(await requested(world, person)) == 11
+    await world.execute("UPDATE secret_links SET requested_at = requested_at - interval '1 hour'")
+    await world.public.post("/email-verifications", headers=headers)
+    assert len(await requested(world, person)) == 12
 
 
 async def test_the_mails_writer_is_told_what_the_mail_needs(world: Any) -> None:

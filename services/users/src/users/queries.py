@@ -42,11 +42,6 @@ async def lock_user_with_password(session: AsyncSession, user_id: UUID) -> User:
     return await _one(session, statement.with_for_update())
 
 
-async def lock_user_by_email(session: AsyncSession, email: str) -> User:
-    """As `lock_user`."""
-    return await _one(session, select(User).where(User.email == email).with_for_update())
-
-
 async def _one(session: AsyncSession, statement: Select[User]) -> User:
     found = await session.scalar(statement, execution_options={"populate_existing": True})
     if found is None:
@@ -141,13 +136,14 @@ async def replace_hash(session: AsyncSession, user_id: UUID, *, old: str, new: s
     await session.execute(update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new))
 
 
-async def links_since(session: AsyncSession, user_id: UUID, purpose: LinkPurpose, since: timedelta) -> int:
+async def verifications_since(session: AsyncSession, user_id: UUID, since: timedelta) -> int:
+    """How many links to verify the address were asked for."""
     count = await session.scalar(
         select(func.count())
         .select_from(SecretLink)
         .where(
             SecretLink.user_id == user_id,
-            SecretLink.purpose == purpose,
+            SecretLink.purpose == "verify_email",
             SecretLink.requested_at > func.now() - since,
         )
     )

@@ -110,13 +110,14 @@ async def forget_old(session: AsyncSession) -> None:
 # Made once: a sign-in runs two of them, and building them each time would cost more than they do.
 
 
-def _fill(bucket: Bucket, *, after: str) -> str:
+def fill(bucket: Bucket, *, where: str = "true") -> str:
+    """The SQL that enters one more into a bucket, whose key has the bucket's name; a row if there was room."""
     leaked = f"extract(epoch FROM now() - bucket.updated_at) / {bucket.interval}"
     level = f"greatest(bucket.level - greatest({leaked}, 0), 0) + 1"
     return f"""INSERT INTO login_buckets AS bucket (key, level, updated_at)
-        SELECT :{bucket.name}, 1, now() WHERE NOT :known AND EXISTS (SELECT FROM {after})
+        SELECT :{bucket.name}, 1, now() WHERE {where}
         ON CONFLICT (key) DO UPDATE SET level = {level}, updated_at = now() WHERE {level} <= {bucket.capacity}
-        RETURNING true"""  # noqa: S608 - the module's own constants, here and below
+        RETURNING true"""
 
 
 # One statement, so that known and unknown accounts take the same round trips. Each part waits for the one before it:
@@ -132,8 +133,8 @@ _ADMIT: Final = text(f"""
         WHERE (pair.blocked_until IS NULL OR pair.blocked_until <= now())
           AND ({_ABANDONED} OR pair.in_flight < CASE WHEN pair.failures < {FREE_FAILURES} THEN {PARALLEL} ELSE 1 END)
         RETURNING true),
-    network AS ({_fill(PER_NETWORK, after="pair")}),
-    account AS ({_fill(PER_ACCOUNT, after="network")})
+    network AS ({fill(PER_NETWORK, where="NOT :known AND EXISTS (SELECT FROM pair)")}),
+    account AS ({fill(PER_ACCOUNT, where="NOT :known AND EXISTS (SELECT FROM network)")})
     SELECT EXISTS (SELECT FROM pair) AS pair, EXISTS (SELECT FROM network) AS network,
            EXISTS (SELECT FROM account) AS account""")  # noqa: S608
 _WAIT: Final = text("""

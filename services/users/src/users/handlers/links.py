@@ -14,7 +14,6 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.database import new_id, utc_now
-from common.errors import NotFound
 from common.outbox import record
 from users import queries
 from users.errors import InvalidLink
@@ -45,29 +44,13 @@ class IssuedLink:
 
 
 async def request_email_verification(session: AsyncSession, user_id: UUID) -> None:
-    """Nothing happens where the address is verified already. Raises `NotFound`."""
+    """Nothing happens where the address is verified already, or a few mails went out this hour. Raises `NotFound`."""
     user = await queries.lock_user(session, user_id)
-    if not user.email_verified:
-        await _request(session, user, "verify_email")
-
-
-async def request_password_reset(session: AsyncSession, email: str) -> None:
-    """Nothing happens for an unknown or deactivated account, and nothing tells so."""
-    try:
-        user = await queries.lock_user_by_email(session, email)
-    except NotFound:
+    if user.email_verified or await queries.verifications_since(session, user.id, timedelta(hours=1)) >= _MOST_PER_HOUR:
         return
-    if user.status == "active":
-        await _request(session, user, "reset_password")
-
-
-async def _request(session: AsyncSession, user: User, purpose: LinkPurpose) -> None:
-    """At most a few an hour, or anybody could fill somebody's mailbox. Each link is an aggregate of its own."""
-    if await queries.links_since(session, user.id, purpose, timedelta(hours=1)) >= _MOST_PER_HOUR:
-        return
-    link = SecretLink(id=new_id(), user_id=user.id, purpose=purpose, requested_at=utc_now())
+    link = SecretLink(id=new_id(), user_id=user.id, purpose="verify_email", requested_at=utc_now())
     session.add(link)
-    requested = SecretLinkRequested(link_id=link.id, user_id=user.id, purpose=purpose)
+    requested = SecretLinkRequested(link_id=link.id, user_id=user.id, purpose=link.purpose)
     await record(session, requested, subject=link.id, version=1)
 
 

@@ -4,7 +4,7 @@ from fastapi import Response
 
 from common.web import ApiRouter, responses
 from users.deps import DatabaseDep, HashingDep, PrincipalDep, SessionDep
-from users.handlers import links
+from users.handlers import links, resets
 from users.schemas import EmailConfirmation, PasswordReset, PasswordResetRequest
 
 router = ApiRouter(tags=["links"])
@@ -23,8 +23,8 @@ async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
 
 @router.post("/password-resets", status_code=202, response_class=Response)
 async def request_password_reset(body: PasswordResetRequest, session: SessionDep) -> None:
-    """Has a link mailed, if there is such an account; the answer is the same if not."""
-    await links.request_password_reset(session, body.email)
+    """Has a link mailed, if there is such an account; the answer, and its time, are the same if not."""
+    await resets.request_password_reset(session, body.email)
 
 
 @router.post("/password-resets/confirm", status_code=204, responses=responses(400))

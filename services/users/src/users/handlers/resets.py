@@ -1,0 +1,45 @@
+"""Asking for a password's reset: the same work for an account that is there, is not there, or is deactivated.
+
+One statement, and a commit that writes in any case: nobody learns from the time of the answer whose address is known.
+"""
+
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.database import OUTBOX_CHANNEL, new_id, ring_after_commit
+from common.logs import current_traceparent
+from users.events import SecretLinkRequested
+from users.throttle import Bucket, fill
+
+PER_ADDRESS: Final = Bucket("address", capacity=5, interval=720)
+"""Requests for one address, anybody's or nobody's: more would fill somebody's mailbox."""
+
+
+async def request_password_reset(session: AsyncSession, email: str) -> None:
+    """Nothing but the count happens for an unknown or deactivated account, and nothing tells so."""
+    values = {
+        "address": PER_ADDRESS.key(email),
+        "email": email,
+        "link_id": new_id(),
+        "event_id": new_id(),
+        "type": SecretLinkRequested.type,
+        "traceparent": current_traceparent(),
+    }
+    await session.execute(_REQUEST, values)
+    ring_after_commit(session, OUTBOX_CHANNEL)
+
+
+_REQUEST: Final = text(f"""
+    WITH counted AS ({fill(PER_ADDRESS)}),
+    owner AS (
+        SELECT id FROM users WHERE email = :email AND status = 'active' AND EXISTS (SELECT FROM counted) FOR UPDATE),
+    link AS (
+        INSERT INTO secret_links (id, user_id, purpose, requested_at)
+        SELECT CAST(:link_id AS uuid), id, 'reset_password', now() FROM owner
+        RETURNING id, user_id, purpose, requested_at)
+    INSERT INTO outbox (event_id, type, subject, version, occurred_at, data, traceparent)
+    SELECT :event_id, :type, id::text, 1, requested_at,
+           jsonb_build_object('link_id', id, 'user_id', user_id, 'purpose', purpose), :traceparent
+    FROM link""")  # noqa: S608 - the module's own constants
