@@ -48,6 +48,8 @@ def test_any_characters_do(password: str) -> None:
         ("harbour2024!!", "own_words"),
         ("waybillwaybill1", "own_words"),
         ("e\u0301" * 6, "string_too_short"),
+        (" " * 12, "blank_password"),
+        (" \t\u00a0\u2003" * 32, "blank_password"),
     ],
 )
 def test_what_somebody_would_try_first_is_refused(password: str, code: str) -> None:

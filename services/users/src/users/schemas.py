@@ -22,7 +22,8 @@ NewPassword = Annotated[
     Field(
         min_length=MIN_LENGTH,
         max_length=MAX_LENGTH,
-        description="Any characters. Refused when among the most common ones, or made of the name or e-mail address.",
+        description="Any characters, not white space alone. Refused when among the most common ones, or made of the "
+        "name or e-mail address.",
     ),
 ]
 AnyPassword = Annotated[SecretStr, Field(max_length=1024)]
