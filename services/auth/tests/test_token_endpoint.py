@@ -1,5 +1,6 @@
 """POST /token: what is granted, and how each wrong request is told so (RFC 6749 §5)."""
 
+from collections.abc import AsyncIterator
 from functools import partial
 
 import httpx
@@ -195,6 +196,22 @@ async def test_a_wrong_request_is_told_so_as_rfc_6749_says(auth: Auth, subtests:
                 assert (answer.headers["Cache-Control"], answer.headers["Pragma"]) == ("no-store", "no-cache")
                 assert answer.headers.get("WWW-Authenticate", "").startswith("Basic ") == (status == 401)
     assert not auth.users.asked
+
+
+async def test_a_body_over_a_mebibyte_is_refused_in_oauths_terms_as_well(auth: Auth, subtests: pytest.Subtests) -> None:
+    async def in_chunks() -> AsyncIterator[bytes]:
+        for _ in range(17):
+            yield b"a" * 65_536
+
+    for path in ("/token", "/revoke", "/introspect"):
+        for name, content in (("declared", b"a" * (2**20 + 1)), ("in chunks", in_chunks())):
+            with subtests.test(f"{path}: {name}"):
+                answer = await auth.http.post(path, content=content, headers={"Content-Type": FORM})
+                assert (answer.status_code, answer.json()["error"]) == (413, "invalid_request")
+                assert (answer.headers["Content-Type"], answer.headers["Cache-Control"]) == (
+                    "application/json",
+                    "no-store",
+                )
 
 
 async def test_two_authorization_headers_are_an_invalid_request(auth: Auth) -> None:

@@ -11,6 +11,10 @@ class InvalidRequest(OAuthError):
     code, title = "invalid_request", "The request is malformed"
 
 
+class ContentTooLarge(InvalidRequest):
+    status, title = 413, "The body is larger than 1 MiB"
+
+
 class InvalidClient(OAuthError):
     status, code, title = 401, "invalid_client", "Client authentication failed"
 

@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from auth.scopes import ManagedScope
 from common.line import Line
@@ -96,7 +96,7 @@ class Revocations(Model):
 
 
 GrantType = Literal["client_credentials", "refresh_token"]
-ClientName = Annotated[Line, StringConstraints(min_length=1, max_length=100, pattern=r"\S")]
+ClientName = Annotated[Line, Field(min_length=1, max_length=100)]
 
 
 class RegisterClient(StrictModel):

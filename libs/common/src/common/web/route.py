@@ -104,8 +104,10 @@ class ApiRoute(APIRoute):
 class ApiRouter(APIRouter):
     """A service's routes. Flat: `create_api` takes several routers, and routers include no others."""
 
-    def __init__(self, *, prefix: str = "", tags: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(prefix=prefix, tags=list(tags), route_class=ApiRoute, **options)
+    def __init__(
+        self, *, prefix: str = "", tags: Sequence[str] = (), route_class: type[ApiRoute] = ApiRoute, **options: Any
+    ) -> None:
+        super().__init__(prefix=prefix, tags=list(tags), route_class=route_class, **options)
 
 
 def _function_name(route: APIRoute) -> str:

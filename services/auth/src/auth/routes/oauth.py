@@ -1,24 +1,45 @@
 """The OAuth endpoints (RFC 6749, 8414, 7517). Their errors are OAuth's, not problems."""
 
-from collections.abc import Awaitable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from fastapi import Request, Response
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from auth.deps import client_address
-from auth.errors import OAuthError, TemporarilyUnavailable
+from auth.errors import ContentTooLarge, OAuthError, TemporarilyUnavailable
 from auth.grants import TokenRequest
 from auth.oauth_form import ClientCredentials, Form, client_credentials
 from auth.schemas import Introspection, Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
 from auth.scopes import MANAGED_SCOPES, PERSON_SCOPES
 from common.errors import Unavailable
 from common.outages import is_outage
-from common.web import ApiRouter
+from common.web import ApiRoute, ApiRouter, responses
 
-T = TypeVar("T")
 
-router: Final = ApiRouter(tags=["oauth"])
+class OAuthRoute(ApiRoute):
+    """Tells outages and what is refused unread in OAuth's terms as well; the published documents are no endpoints."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def in_oauths_terms(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except OAuthError:
+                raise
+            except Exception as error:
+                if isinstance(error, HTTPException) and error.status_code == 413:
+                    raise ContentTooLarge from error
+                if isinstance(error, Unavailable) or is_outage(error):
+                    raise TemporarilyUnavailable(headers={"Retry-After": "2"}) from error
+                raise
+
+        return in_oauths_terms if "POST" in (self.methods or ()) else handle
+
+
+router: Final = ApiRouter(tags=["oauth"], route_class=OAuthRoute)
 
 JWKS_MAX_AGE: Final = 300
 """Seconds; well below the time that a new key is published before it signs."""
@@ -27,7 +48,11 @@ _CLIENT_AUTHENTICATION: Final = ["client_secret_basic", "client_secret_post"]
 
 
 def _oauth_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": OAuthErrorAnswer, "description": "OAuth error (RFC 6749 §5.2)"} for status in statuses}
+    declared = responses(413)  # a problem where the gateway was the one to refuse it
+    declared[413]["model"] = OAuthErrorAnswer
+    for status in statuses:
+        declared[status] = {"model": OAuthErrorAnswer, "description": "OAuth error (RFC 6749 §5.2)"}
+    return declared
 
 
 def _form_of(required: str, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -74,7 +99,7 @@ async def issue_token(request: Request, response: Response) -> TokenAnswer:
         network=client_address(request),
         device=request.headers.get("user-agent", ""),
     )
-    answer: TokenAnswer = await _or_oauth_error(request.state.token_endpoint.answer(token_request))
+    answer: TokenAnswer = await request.state.token_endpoint.answer(token_request)
     response.headers.update(_NO_STORE)
     return answer
 
@@ -88,7 +113,7 @@ async def issue_token(request: Request, response: Response) -> TokenAnswer:
 async def revoke_token(request: Request) -> Response:
     """Ends a token and the session it belongs to (RFC 7009). Unknown and ended ones are answered alike."""
     form, credentials = await _read(request)
-    await _or_oauth_error(request.state.token_inspection.revoke(form, credentials))
+    await request.state.token_inspection.revoke(form, credentials)
     return Response(status_code=200, headers=_NO_STORE)
 
 
@@ -101,7 +126,7 @@ async def revoke_token(request: Request) -> Response:
 async def introspect_token(request: Request, response: Response) -> Introspection:
     """Says whether a token is good, and what it says (RFC 7662). For clients with a secret."""
     form, credentials = await _read(request)
-    answer: Introspection = await _or_oauth_error(request.state.token_inspection.introspect(form, credentials))
+    answer: Introspection = await request.state.token_inspection.introspect(form, credentials)
     response.headers.update(_NO_STORE)
     return answer
 
@@ -141,18 +166,6 @@ async def read_keys(request: Request) -> Response:
 async def _read(request: Request) -> tuple[Form, ClientCredentials | None]:
     form = Form(request.headers.get("content-type", ""), await request.body())
     return form, client_credentials(form, request.headers.getlist("authorization"))
-
-
-async def _or_oauth_error(work: Awaitable[T]) -> T:
-    """An outage that passes is told in OAuth's terms as well."""
-    try:
-        return await work
-    except OAuthError:
-        raise
-    except Exception as error:
-        if isinstance(error, Unavailable) or is_outage(error):
-            raise TemporarilyUnavailable(headers={"Retry-After": "2"}) from error
-        raise
 
 
 async def render_oauth_error(_request: Request, error: Exception) -> Response:
