@@ -16,6 +16,10 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
+  if headers:get(":method") == "CONNECT" then  -- has no path for a route to match, and no end to wait for
+    handle:respond({[":status"] = "405"}, "")
+    return
+  end
   local offered = headers:get(HEADER_OFFERED)
   headers:remove(HEADER_OFFERED)
   if well_formed(offered) then
@@ -28,15 +32,17 @@ function envoy_on_request(handle)
   end
 end
 
--- What Envoy refuses before it looks at a request as a whole (a NUL in its path, say) has no request id yet.
+-- What Envoy refuses before it looks at a request as a whole (a NUL in its path, say) has no request id yet, and often
+-- no path.
 local refused = 0
-local function give_request_id(handle)
+local function complete_refusal(handle)
   refused = refused + 1
   local id = handle:timestampString(EnvoyTimestampResolution.MICROSECOND) .. "-" .. refused
   handle:headers():replace("x-request-id", id)
   local body = handle:body()
   if body ~= nil then
     local text = string.gsub(body:getBytes(0, body:length()), '"request_id":null', '"request_id":"' .. id .. '"')
+    text = string.gsub(text, '"instance":null', '"instance":""')
     handle:headers():replace("content-length", body:setBytes(text))
   end
 end
@@ -63,6 +69,6 @@ function envoy_on_response(handle)
     add_cors(handle, known and known["origin"] or "")
   end
   if known == nil then
-    give_request_id(handle)
+    complete_refusal(handle)
   end
 end

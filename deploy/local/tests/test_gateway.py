@@ -189,23 +189,31 @@ async def test_a_well_formed_request_id_is_kept_and_any_other_replaced(client: h
 
 
 @pytest.mark.parametrize(
-    ("request_head", "expected"),
+    ("request_head", "expected", "title"),
     [
-        ("GET /orders/%00 HTTP/1.1\r\nHost: x", 400),
-        ("GET /orders HTTP/1.1", 400),
-        (f"GET /orders HTTP/1.1\r\nHost: x\r\nX-Long: {'x' * 70_000}", 431),
-        ("POST /orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked", 501),
+        ("GET /orders/%00 HTTP/1.1\r\nHost: x", 400, "Bad Request"),
+        ("GET /orders HTTP/1.1", 400, "Bad Request"),
+        ("HELLO", 400, "Bad Request"),
+        ("POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4", 400, "Bad Request"),
+        ("POST /orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno size", 400, "Bad Request"),
+        ("GET /orders HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket", 403, "Forbidden"),
+        ("CONNECT elsewhere:443 HTTP/1.1\r\nHost: elsewhere:443", 405, "Method Not Allowed"),
+        ("GET /orders HTTP/1.0\r\nHost: x", 426, "Upgrade Required"),
+        (f"GET /orders HTTP/1.1\r\nHost: x\r\nX-Long: {'x' * 70_000}", 431, "Request Header Fields Too Large"),
+        ("POST /orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked", 501, "Not Implemented"),
     ],
 )
 async def test_what_is_refused_at_first_sight_is_a_problem_with_an_id_too(
-    echoing: Gateway, request_head: str, expected: int
+    echoing: Gateway, request_head: str, expected: int, title: str
 ) -> None:
     status, headers, body = await raw(echoing.port, f"{request_head}\r\n\r\n")
     assert status == expected
     assert headers["content-type"] == "application/problem+json"
     assert headers["vary"] == "origin"
-    assert json.loads(body)["status"] == expected
-    assert json.loads(body)["request_id"] == headers["x-request-id"]
+    told = json.loads(body)
+    assert (told["status"], told["title"]) == (expected, title)
+    assert told["request_id"] == headers["x-request-id"]
+    assert isinstance(told["instance"], str)
 
 
 async def test_a_body_of_a_mebibyte_passes_and_one_byte_more_does_not(client: httpx.AsyncClient) -> None:
