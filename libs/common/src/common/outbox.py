@@ -61,6 +61,9 @@ event_log: Final = Table(
 )
 
 
+_INSERT: Final = insert(outbox).inline()  # made once, and asks for no id back
+
+
 async def record(
     session: AsyncSession,
     event: Event,
@@ -75,16 +78,15 @@ async def record(
     the aggregate's row lock: only then do outbox ids follow versions.
     """
     event_id = new_id()
-    await session.execute(
-        insert(outbox).values(
-            event_id=event_id,
-            type=event.type,
-            subject=str(subject),
-            version=version,
-            occurred_at=occurred_at or utc_now(),
-            data=event.model_dump(mode="json"),
-            traceparent=current_traceparent(),
-        )
-    )
+    row = {
+        "event_id": event_id,
+        "type": event.type,
+        "subject": str(subject),
+        "version": version,
+        "occurred_at": occurred_at or utc_now(),
+        "data": event.model_dump(mode="json"),
+        "traceparent": current_traceparent(),
+    }
+    await session.execute(_INSERT, row)
     ring_after_commit(session, OUTBOX_CHANNEL)
     return event_id

@@ -3,17 +3,21 @@
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import case, exists, select, tuple_, union_all, update
+from sqlalchemy import bindparam, case, exists, select, tuple_, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth.models import Client, RevokedToken, Session, SigningKey, Subject
 
+# Made once: each sign-in and each refresh runs it.
+_LOCK_SUBJECT: Final = select(Subject).where(Subject.user_id == bindparam("user_id")).with_for_update()
+
 
 async def lock_subject(session: AsyncSession, user_id: uuid.UUID) -> Subject | None:
     """The person's row, locked. Always the first lock: sessions are locked after their person."""
-    return await session.scalar(select(Subject).where(Subject.user_id == user_id).with_for_update())
+    return await session.scalar(_LOCK_SUBJECT, {"user_id": user_id})
 
 
 async def lock_or_add_subject(
