@@ -120,6 +120,19 @@ async def test_who_is_reactivated_can_sign_in_again(auth: Auth, happens: Happens
     assert await refused(auth, old["refresh_token"])
 
 
+async def test_who_is_reactivated_can_sign_in_before_the_event_of_it_arrives(auth: Auth, happens: Happens) -> None:
+    ada = auth.users.add("ada@example.com")
+    old = await auth.sign_in(ada)
+    await happens("deactivated", ada, version=2)
+    ada.version = 3
+    fresh = await auth.sign_in(ada)
+    await happens("reactivated", ada, version=3)
+    assert await is_good(auth, fresh)
+    assert not await is_good(auth, old)
+    await happens("deactivated", ada, version=4)
+    assert not await is_good(auth, fresh)
+
+
 async def test_a_new_role_voids_tokens_with_the_old_one_but_not_the_session(
     auth: Auth, database: Database, happens: Happens
 ) -> None:

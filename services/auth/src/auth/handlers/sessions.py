@@ -62,7 +62,9 @@ async def start(
     subject, _ = await queries.lock_or_add_subject(
         session, person.user_id, version=person.version, status=SubjectStatus.ACTIVE, role=person.role
     )
-    if not subject.learn(person.version, role=person.role):
+    # Users lets nobody in but who is active; of a reactivation its answer may tell before the event does.
+    status = SubjectStatus.ACTIVE if person.version > subject.version else None
+    if not subject.learn(person.version, status=status, role=person.role):
         return Refused("stale")
     if subject.status != SubjectStatus.ACTIVE:
         # The same version, yet not active: only an answer that was wrong when it was given.
