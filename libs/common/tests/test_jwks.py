@@ -12,6 +12,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from common.errors import Unavailable
 from common.jwks import JwksClient
 from common.keys import UnusableKey, VerificationKey, parse_jwk, thumbprint
+from common.testing import eventually
 from common.testing_tokens import TokenIssuer
 
 FIRST, SECOND = TokenIssuer(), TokenIssuer()
@@ -26,7 +27,7 @@ class Publisher:
         self.now = 0.0
         self.answer: Callable[[], httpx.Response] = self.keys
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
-        self.client = JwksClient(http, "http://auth.test/jwks.json", clock=lambda: self.now)
+        self.client = JwksClient(http, "http://auth.test/jwks.json", settle=0.05, clock=lambda: self.now)
 
     def keys(self) -> httpx.Response:
         jwks = [dict(issuer.key.jwk) for issuer in self.issuers]
@@ -127,6 +128,48 @@ async def test_a_refresh_keeps_known_keys_the_same_objects_and_drops_withdrawn_o
     await publisher.client.refresh()
     assert publisher.client.held(FIRST.key.kid) is first
     assert publisher.client.held(SECOND.key.kid) is None
+
+
+async def test_a_withdrawn_key_is_not_trusted_for_good_where_nothing_runs_beside_the_requests() -> None:
+    publisher = Publisher(FIRST)
+    await found(publisher, FIRST)
+    publisher.issuers = (SECOND,)
+    publisher.now += 299
+    assert await found(publisher, FIRST) is not None
+    assert publisher.asked == 1
+    publisher.now += 1
+
+    async def is_gone() -> bool:
+        return publisher.client.held(FIRST.key.kid) is None
+
+    await eventually(is_gone)
+    assert publisher.asked == 2
+
+
+async def test_after_a_change_a_replica_that_had_not_heard_of_it_is_not_the_last_one_asked() -> None:
+    publisher = Publisher(FIRST)
+
+    async def holds(issuer: TokenIssuer) -> bool:
+        return publisher.client.held(issuer.key.kid) is not None
+
+    def late() -> httpx.Response:
+        answer = publisher.keys()
+        if publisher.asked == 2:
+            publisher.client.changed()  # the second event comes while the fetch for the first is under way
+        else:
+            publisher.issuers = (SECOND,)
+        return answer
+
+    running = asyncio.create_task(publisher.client.run())
+    try:
+        await eventually(lambda: holds(FIRST))
+        publisher.answer = late
+        publisher.client.changed()
+        await eventually(lambda: holds(SECOND))
+        assert not await holds(FIRST)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def ec_jwk(curve: ec.EllipticCurve | None = None) -> dict[str, Any]:

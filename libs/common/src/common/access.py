@@ -43,7 +43,7 @@ async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIte
             settings.amqp_url.get_secret_value(),
             ServiceClient(http, settings.auth_url, own_tokens),
             denylist,
-            on_keys_changed=keys.refresh.start,
+            on_keys_changed=keys.changed,
         )
         health.add("revocations", feed.check)
         running = [asyncio.create_task(kept_running(work)) for work in (keys.run, feed.run)]

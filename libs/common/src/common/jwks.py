@@ -1,6 +1,7 @@
 """The issuer's published keys (RFC 7517 §5), kept fresh without a request ever waiting for it."""
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -24,8 +25,8 @@ _MAX_BYTES: Final = 65_536
 _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=(\d{1,8})")
 _DEFAULT_MAX_AGE: Final = 300
 _REFRESH_AT: Final = 0.8
-_UNKNOWN_EVERY: Final = 30.0
-"""Seconds between fetches that tokens with an unknown `kid` can cause."""
+_ASKED_EVERY: Final = 30.0
+"""Seconds between fetches that requests can cause, by a `kid` that is unknown or a set that is too old."""
 _MISSING_FOR: Final = 300.0
 _MISSING_MOST: Final = 1_000
 _LONGEST_PAUSE: Final = 15.0
@@ -35,27 +36,44 @@ class JwksClient:
     """A `common.keys.KeySource` fed from `url`.
 
     `run` keeps the keys fresh: at 80 % of the answer's max-age it fetches anew, and the last good set stays while that
-    fails. A `kid` not in the set causes a fetch at most once per 30 s, whoever asks; a `kid` found missing is
-    remembered, so that no sender of bad tokens can use up that chance for long.
+    fails. Where nothing runs it, requests cause that fetch once max-age is over, and do not wait for it. A `kid` not in
+    the set causes a fetch at most once per 30 s, whoever asks; a `kid` found missing is remembered, so that no sender
+    of bad tokens can use up that chance for long.
+
+    `settle` is in seconds: longer than a replica of the issuer takes to notice what another one changed.
     """
 
-    def __init__(self, http: httpx.AsyncClient, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        url: str,
+        *,
+        settle: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._http = http
         self._url = url
+        self._settle = settle
         self._clock = clock
         self._keys: dict[str, VerificationKey] = {}
         self._max_age = _DEFAULT_MAX_AGE
+        self._old_at = float("-inf")
         self._missing: dict[str, float] = {}
         self._asked_for_unknown = float("-inf")
+        self._told = asyncio.Event()
+        self._settled_at = float("-inf")
         self.refresh = SingleFlight(self._refresh)
         """Fetches now. Raises `Unavailable`; the keys at hand stay."""
 
     def held(self, kid: str) -> VerificationKey | None:
+        if self._keys and self._clock() >= self._old_at:
+            self._old_at = self._clock() + _ASKED_EVERY
+            self.refresh.start()
         return self._keys.get(kid)
 
     async def find(self, kid: str) -> VerificationKey | None:
-        if kid in self._keys:
-            return self._keys[kid]
+        if key := self.held(kid):
+            return key
         if not self._keys:
             await self.refresh()
             return self._keys.get(kid)
@@ -63,7 +81,7 @@ class JwksClient:
         if self._missing.get(kid, float("-inf")) > now:
             return None
         if not self.refresh.is_running:
-            if now < self._asked_for_unknown + _UNKNOWN_EVERY:
+            if now < self._asked_for_unknown + _ASKED_EVERY:
                 return None
             self._asked_for_unknown = now
         try:
@@ -74,10 +92,16 @@ class JwksClient:
             self._remember_missing(kid, now + _MISSING_FOR)
         return self._keys.get(kid)
 
+    def changed(self) -> None:
+        """The issuer says that its keys changed: `run` fetches them now, and again once all of its replicas know."""
+        self._settled_at = asyncio.get_running_loop().time() + self._settle
+        self._told.set()
+
     async def run(self) -> None:
         """Keeps the keys fresh until cancelled."""
         pause = 0.25
         while True:
+            self._told.clear()
             try:
                 await self.refresh()
             except Unavailable:
@@ -85,7 +109,10 @@ class JwksClient:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 pause = 0.25
-                await asyncio.sleep(self._max_age * _REFRESH_AT)
+                settles_in = self._settled_at - asyncio.get_running_loop().time()
+                due = settles_in if settles_in > 0 else self._max_age * _REFRESH_AT
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._told.wait(), due)
 
     def _remember_missing(self, kid: str, until: float) -> None:
         self._missing.pop(kid, None)
@@ -107,6 +134,7 @@ class JwksClient:
         FETCHED.set_to_current_time()
         self._keys = keys
         self._max_age = min(max(int(max_age[1]), 10), 86_400) if max_age else _DEFAULT_MAX_AGE
+        self._old_at = self._clock() + self._max_age
         for kid in keys.keys() & self._missing.keys():
             del self._missing[kid]
 
