@@ -120,6 +120,14 @@ async def test_a_refused_token_is_replaced_once() -> None:
     assert peers.issued == 2
 
 
+async def test_a_service_that_takes_no_token_of_ours_is_unavailable() -> None:
+    peers = Peers()
+    peers.answer = lambda _: httpx.Response(401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+    with pytest.raises(Unavailable):
+        await peers.users.get("/internal/x")
+    assert peers.issued == 2
+
+
 async def test_a_failing_service_is_unavailable_with_its_retry_after() -> None:
     peers = Peers()
     peers.answer = lambda _: httpx.Response(503, headers={"Retry-After": "3"})

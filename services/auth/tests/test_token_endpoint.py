@@ -120,6 +120,15 @@ async def test_a_failing_users_is_an_outage(auth: Auth, subtests: pytest.Subtest
             assert answer.headers["Retry-After"]
 
 
+async def test_an_own_token_that_users_does_not_take_is_an_outage_not_a_wrong_password(auth: Auth) -> None:
+    ada = auth.users.add("ada@example.com")
+    refusal = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    auth.users.instead = lambda: httpx.Response(401, headers=refusal)
+    answer = await auth.token(grant_type="password", username=ada.email, password=PASSWORD)
+    assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+    assert len(auth.users.asked) == 2
+
+
 async def test_users_away_is_an_outage_for_passwords_only(auth: Auth) -> None:
     ada = auth.users.add("ada@example.com")
     tokens = await auth.sign_in(ada)

@@ -163,14 +163,16 @@ class ServiceClient:
         return await self.request("POST", path, json=json)
 
     async def request(self, method: str, path: str, *, json: Any = None) -> httpx.Response:
-        """The answer, whatever its status below 500. Raises `Unavailable` otherwise, with the peer's `Retry-After`."""
+        """The answer, whatever its status below 500, unless it refuses our token. Raises `Unavailable` otherwise, with
+        the peer's `Retry-After`.
+        """
         token = await self._tokens.token()
         answer = await self._send(method, path, json, token)
-        if answer.status_code == 401 and 'error="invalid_token"' in answer.headers.get("WWW-Authenticate", ""):
+        if _refuses_token(answer):
             # A token that was good a moment ago: keys or secrets were changed in an emergency.
             self._tokens.forget(token)
             answer = await self._send(method, path, json, await self._tokens.token())
-        if answer.status_code >= 500:
+        if answer.status_code >= 500 or _refuses_token(answer):
             log.warning("another service failed", url=self._base_url, path=path, status=answer.status_code)
             retry_after = answer.headers.get("Retry-After")
             raise Unavailable(headers={"Retry-After": retry_after} if retry_after else None)
@@ -186,6 +188,10 @@ class ServiceClient:
         except (httpx.HTTPError, TimeoutError) as error:
             log.warning("another service is away", url=self._base_url, path=path, error=type(error).__name__)
             raise Unavailable from error
+
+
+def _refuses_token(answer: httpx.Response) -> bool:
+    return answer.status_code == 401 and 'error="invalid_token"' in answer.headers.get("WWW-Authenticate", "")
 
 
 @contextlib.asynccontextmanager
