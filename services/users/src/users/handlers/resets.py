@@ -1,6 +1,7 @@
 """Asking for a password's reset: the same work for an account that is there, is not there, or is deactivated.
 
-One statement, and a commit that writes in any case: nobody learns from the time of the answer whose address is known.
+One statement, and a commit that writes in any case. Two rows more for a known address are what is left of a difference:
+some 0.3 ms, where round trips and a commit of its own were as much again as the whole.
 """
 
 from typing import Final

@@ -23,7 +23,7 @@ async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
 
 @router.post("/password-resets", status_code=202, response_class=Response)
 async def request_password_reset(body: PasswordResetRequest, session: SessionDep) -> None:
-    """Has a link mailed, if there is such an account; the answer, and its time, are the same if not."""
+    """Has a link mailed, if there is such an account; the answer is the same if not."""
     await resets.request_password_reset(session, body.email)
 
 
