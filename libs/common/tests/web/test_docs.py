@@ -1,11 +1,13 @@
+import os
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from common.web import ApiRouter
+from common.web import ApiRouter, docs
 
 router = ApiRouter()
 
@@ -57,6 +59,22 @@ async def test_the_pages_run_no_script_but_their_own_files(http: httpx.AsyncClie
 async def test_an_unknown_asset_is_not_found(http: httpx.AsyncClient) -> None:
     for name in ("x.js", "..%2f..%2fapp.py", "%2e%2e"):
         assert (await http.get(f"/docs/assets/{name}")).status_code == 404
+
+
+async def test_a_changed_asset_is_sent_anew_though_its_size_and_time_are_the_same(
+    http: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("old", "new"):
+        file = tmp_path / version
+        file.write_text(version)
+        os.utime(file, (0, 0))
+    monkeypatch.setitem(docs._ASSETS, "x.js", tmp_path / "old")
+    old = await http.get("/docs/assets/x.js")
+    known = {"If-None-Match": old.headers["etag"]}
+    unchanged = await http.get("/docs/assets/x.js", headers=known)
+    assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", old.headers["etag"])
+    monkeypatch.setitem(docs._ASSETS, "x.js", tmp_path / "new")
+    assert (await http.get("/docs/assets/x.js", headers=known)).text == "new"
 
 
 async def test_redocs_logo_stands_beside_its_page(http: httpx.AsyncClient) -> None:

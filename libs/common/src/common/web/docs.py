@@ -1,8 +1,10 @@
 """`/docs`, `/redoc` and `/openapi.json`, with no internet: Swagger UI and ReDoc come from a package."""
 
+import hashlib
 import importlib.resources
 import json
 from collections.abc import Callable
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +15,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from common.probes import UnlistedRoute
+from common.web.headers import is_known
 
 GATEWAY_HEADER: Final = "x-waybill-gateway"
 """Set by the gateway alone, which serves the pages of all services side by side and so under other paths."""
@@ -57,6 +60,13 @@ _REDOC: Final = """<redoc spec-url="{openapi}"></redoc>
 <script src="{assets}redoc.standalone.js"></script>"""
 
 
+@cache
+def _etag(file: Path) -> str:
+    """Of the content: in an image all files have the same time, and two versions of one may have the same size."""
+    with file.open("rb") as content:
+        return f'"{hashlib.file_digest(content, "sha256").hexdigest()}"'
+
+
 def docs_routes(service: str, title: str, openapi: Callable[[], dict[str, Any]]) -> list[Route]:
     """The pages of one API. `openapi` is asked once, at the first use."""
     document: list[bytes] = []
@@ -80,7 +90,11 @@ def docs_routes(service: str, title: str, openapi: Callable[[], dict[str, Any]])
         path = _ASSETS.get(request.path_params["name"])
         if path is None:
             raise HTTPException(404)
-        return FileResponse(Path(str(path)), headers={"Cache-Control": "public, max-age=86400"})
+        file = Path(str(path))
+        headers = {"Cache-Control": "public, max-age=86400", "ETag": _etag(file)}
+        if is_known(request, headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        return FileResponse(file, headers=headers)
 
     async def description(_request: Request) -> Response:
         if not document:

@@ -16,6 +16,7 @@ from auth.scopes import MANAGED_SCOPES, PERSON_SCOPES
 from common.errors import Unavailable
 from common.outages import is_outage
 from common.web import ApiRoute, ApiRouter, responses
+from common.web.headers import is_known
 
 
 class OAuthRoute(ApiRoute):
@@ -157,8 +158,7 @@ async def read_keys(request: Request) -> Response:
     """The keys that access tokens are verified with (RFC 7517)."""
     key_set = request.state.keyring.key_set
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}", "ETag": key_set.etag}
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if key_set.etag in known or "*" in known:
+    if is_known(request, key_set.etag):
         return Response(status_code=304, headers=headers)
     return Response(key_set.body, media_type="application/json", headers=headers)
 
