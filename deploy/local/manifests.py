@@ -1,7 +1,7 @@
 """Whether what deploys the system is well formed: `python -m local.manifests CHECKOUT` prints what is not.
 
-With `kubectl` each kustomization is built, and the outcome held against Kubernetes' own schemas; without it the
-files of the bases are. With `docker` compose reads its file.
+With `kubectl` each kustomization is built, and the outcome held against Kubernetes' own schemas; without it its files
+are, as the examples are either way. With `docker` compose reads its file.
 """
 
 import json
@@ -31,11 +31,13 @@ def complaints(checkout: Path) -> Iterator[str]:
 
 def _kubernetes(folder: Path) -> Iterator[str]:
     kubectl = shutil.which("kubectl")
-    for kustomization in sorted([*folder.glob("base/*"), *folder.glob("overlays/*"), folder / "mailpit"]):
-        if kubectl is None:
-            for file in kustomization.glob("*.yaml"):
-                yield from _invalid(file.relative_to(folder), yaml.safe_load_all(file.read_text()))
-            continue
+    kustomizations = sorted([*folder.glob("base/*"), *folder.glob("overlays/*")])
+    plain = [folder / "examples", *(kustomizations if kubectl is None else [])]
+    for file in (file for place in plain for file in sorted(place.glob("*.yaml"))):
+        yield from _invalid(file.relative_to(folder), yaml.safe_load_all(file.read_text()))
+    if kubectl is None:
+        return
+    for kustomization in kustomizations:
         built = subprocess.run([kubectl, "kustomize", kustomization], capture_output=True, text=True, check=False)
         if built.returncode != 0 or built.stderr:
             yield f"{kustomization.relative_to(folder)}: {built.stderr.strip()}"
