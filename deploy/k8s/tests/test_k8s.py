@@ -1,5 +1,7 @@
 """The manifests say what compose and the local stack say: same roles, ports, secrets, permissions and routes."""
 
+import shutil
+import subprocess
 from ipaddress import ip_network
 from typing import Any
 
@@ -36,6 +38,18 @@ def test_a_service_is_told_what_compose_tells_it(service: str, overlay: str) -> 
     optional.add("OTEL_EXPORTER_OTLP_ENDPOINT")
     assert environment(f"{service}-api").keys() - optional <= told.keys()
     assert told["WAYBILL_PUBLIC_URL"] == literals("auth", overlay)["WAYBILL_PUBLIC_URL"]
+
+
+def test_a_process_that_hashes_passwords_is_promised_a_core() -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    built = subprocess.check_output([kubectl, "kustomize", K8S / "base" / "users"])  # noqa: S603
+    deployments = {
+        found["metadata"]["name"]: found for found in yaml.safe_load_all(built) if found["kind"] == "Deployment"
+    }
+    api = deployments["users-api"]
+    assert api["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "1"
 
 
 def test_the_gateway_trusts_the_issuer_that_auth_is() -> None:
