@@ -48,10 +48,11 @@ class _Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         self._sent = perf_counter()
-        if self._sent >= self._until:
+        one = next(self._requests, None) if self._sent < self._until else None
+        if one is None:
             self._transport.close()
         else:
-            self._transport.write(next(self._requests))
+            self._transport.write(one)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer = self._buffer + data if self._buffer else data
@@ -72,7 +73,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def saturate(url: str, requests: Sequence[Iterator[bytes]], seconds: float) -> Load:
-    """One connection for each of `requests`, which must not run dry. Raises where an answer was no 2xx."""
+    """One connection for each of `requests`, until it runs dry or time is up. Raises where an answer was no 2xx."""
     server = urlsplit(url)
     loop = asyncio.get_running_loop()
     latencies: list[float] = []

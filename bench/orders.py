@@ -14,6 +14,7 @@ async def run(scale: Scale) -> Table:
             for name, load in (
                 ("raw", await shop.insert(scale.seconds)),
                 ("orders", await shop.place(scale.seconds)),
+                ("confirm", await shop.confirm(scale.seconds)),
                 ("tutorial", await shop.follow_tutorial(scale.seconds)),
             ):
                 rounds.add(name, load.rate)
@@ -24,6 +25,7 @@ async def run(scale: Scale) -> Table:
     table.add("FastAPI + one asyncpg INSERT … RETURNING (raw1)", rounds.median("raw"), "/s")
     table.add("the usual tutorial: ORM + BackgroundTasks", rounds.median("tutorial"), "/s")
     table.add("POST /orders", rounds.median("orders"), "/s")
+    table.add("a change of state, by staff", rounds.median("confirm"), "/s", ratio=rounds.ratio("confirm", "raw"))
     table.add("POST /orders ÷ raw1", ratio=rounds.ratio("orders", "raw"), goal=Goal(0.85, 1.2))
     table.add("POST /orders ÷ the usual tutorial", ratio=rounds.ratio("orders", "tutorial"), goal=Goal(5, 7))
     for name, label in (("raw", "raw1"), ("tutorial", "the tutorial"), ("orders", "POST /orders")):
@@ -41,5 +43,5 @@ async def run(scale: Scale) -> Table:
 
 
 async def _warm_up(shop: Shop) -> None:
-    for load in (shop.insert, shop.place, shop.follow_tutorial):
+    for load in (shop.insert, shop.place, shop.confirm, shop.follow_tutorial):
         await load(0.5)

@@ -61,6 +61,15 @@ class Shop:
         )
         return (head + new_id().hex.encode() + tail for _ in itertools.count())
 
+    async def confirm(self, seconds: float) -> Load:
+        """Changes of state by staff, each of another order that was placed before."""
+        async with self.database() as database:
+            rows = await database.fetch("SELECT id FROM orders WHERE status = 'placed'")
+        bearer = f"Bearer {ISSUER.mint(roles=('staff',))}"
+        requests = [request("POST", f"/orders/{row['id']}/confirm", authorization=bearer) for row in rows]
+        shares = [iter(requests[first :: len(self.customers)]) for first in range(len(self.customers))]
+        return await saturate(self.urls["orders"], shares, seconds)
+
     async def read(self, seconds: float) -> Load:
         """Orders by id, each by its customer."""
         async with self.database() as database:
