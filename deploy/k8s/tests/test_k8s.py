@@ -1,5 +1,6 @@
 """The manifests say what compose and the local stack say: same roles, ports, secrets, permissions and routes."""
 
+import re
 import shutil
 import subprocess
 from ipaddress import ip_network
@@ -41,15 +42,24 @@ def test_a_service_is_told_what_compose_tells_it(service: str, overlay: str) -> 
 
 
 def test_a_process_that_hashes_passwords_is_promised_a_core() -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed")
-    built = subprocess.check_output([kubectl, "kustomize", K8S / "base" / "users"])  # noqa: S603
-    deployments = {
-        found["metadata"]["name"]: found for found in yaml.safe_load_all(built) if found["kind"] == "Deployment"
-    }
+    deployments = {found["metadata"]["name"]: found for found in built("base/users") if found["kind"] == "Deployment"}
     api = deployments["users-api"]
     assert api["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "1"
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_a_rollout_applies_the_migration_first_with_what_it_reads_and_no_process_of_the_service(service: str) -> None:
+    (later,) = re.findall(r"component notin \((.+)\)'", (CHECKOUT / "docs" / "operations.md").read_text())
+    first = [
+        found
+        for found in built(f"base/{service}")
+        if found["metadata"].get("labels", {}).get("app.kubernetes.io/component") not in later.split(",")
+    ]
+    named = {(found["kind"], found["metadata"]["name"]) for found in first}
+    (pod,) = (found["spec"]["template"]["spec"] for found in first if found["kind"] == "Job")
+    assert ("ServiceAccount", pod["serviceAccountName"]) in named
+    assert ("ConfigMap", pod["containers"][0]["envFrom"][0]["configMapRef"]["name"]) in named
+    assert {kind for kind, _ in named} == {"ServiceAccount", "ConfigMap", "Job"}
 
 
 def test_the_gateway_trusts_the_issuer_that_auth_is() -> None:
@@ -108,6 +118,15 @@ def test_webhooks_get_out_to_public_addresses_and_no_further() -> None:
     assert {block["cidr"] for block in blocks} == {"0.0.0.0/0", "2000::/3"}
     for network in blocks[0]["except"]:
         assert not is_public(str(ip_network(network)[1]))
+
+
+def built(kustomization: str) -> list[dict[str, Any]]:
+    """As it is applied."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    text = subprocess.check_output([kubectl, "kustomize", K8S / kustomization])  # noqa: S603 - a program of the machine's own
+    return list(yaml.safe_load_all(text))
 
 
 def _rewritten(rule: dict[str, Any]) -> str | None:
