@@ -23,7 +23,7 @@ _UNREACHABLE: Final = frozenset({None, errno.EHOSTUNREACH, errno.ENETUNREACH, er
 def is_outage(error: BaseException) -> bool:
     """Whether the same request may well succeed soon: the database is away, starting, overloaded, or gave no answer."""
     if isinstance(error, DBAPIError):
-        cause = getattr(error.orig, "__cause__", None)  # the driver's own
+        cause = getattr(error.orig, "__cause__", None) or error.orig  # the driver's own
         return error.connection_invalidated or isinstance(error, InterfaceError) or _is_passing(cause)
     if isinstance(error, BaseExceptionGroup):
         return all(is_outage(part) for part in error.exceptions)
