@@ -4,6 +4,7 @@ import json
 import os
 import random
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class State:
         ports: dict[str, int] = read_json(file) or {}
         taken = {port for other, port in ports.items() if other != name}
         candidates = [ports.get(name), preferred, *random.sample(PORT_RANGE, 200)]
-        port = next(c for c in candidates if c is not None and c not in taken and is_free(c))
+        port = next(c for c in candidates if c is not None and c not in taken and is_free(c) and _claim(c))
         if ports.get(name) != port:
             write_json(file, {**ports, name: port})
         return port
@@ -69,6 +70,26 @@ def is_free(port: int) -> bool:
             probe.bind((LOOPBACK, port))
         except OSError:
             return False
+    return True
+
+
+_claims: dict[int, socket.socket] = {}
+
+
+def _claim(port: int) -> bool:
+    """Takes the port for this process; false where another one that has not ended took it.
+
+    To two checkouts that start at once, a port looks free until somebody listens on it; and two Envoys would even share
+    it. An abstract socket's name (unix(7), Linux alone) goes with the process, however that ends.
+    """
+    if sys.platform == "linux" and port not in _claims:
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0waybill-port-{port}")
+        except OSError:
+            name.close()
+            return False
+        _claims[port] = name
     return True
 
 

@@ -1,4 +1,8 @@
 import socket
+import subprocess
+import sys
+
+import pytest
 
 from local import credentials
 from local.state import LOOPBACK, State, find_state
@@ -21,6 +25,17 @@ def test_a_port_that_somebody_listens_on_is_left_alone_and_another_remembered(st
         second = state.port("gateway")
     assert second != first
     assert state.port("gateway") == second
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="claims are made on Linux")
+def test_a_port_that_another_checkout_is_about_to_listen_on_is_left_alone(state: State) -> None:
+    first = state.port("gateway")
+    other = State(state.checkout, state.folder / "other")
+    other.make()
+    code = "import sys; from pathlib import Path; from local.state import State;"
+    code += " print(State(Path(), Path(sys.argv[1])).port('gateway', preferred=int(sys.argv[2])))"
+    said = subprocess.check_output([sys.executable, "-c", code, other.folder, str(first)], text=True)
+    assert int(said) != first
 
 
 def test_no_two_names_share_a_port(state: State) -> None:
