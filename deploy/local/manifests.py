@@ -47,8 +47,8 @@ def _kubernetes(folder: Path) -> Iterator[str]:
 
 def _invalid(where: Path, documents: Iterable[dict[str, Any] | None]) -> Iterator[str]:
     for document in documents:
-        if not document or document["kind"] == "Kustomization":
-            continue
+        if not document or document.get("kind", "Kustomization") == "Kustomization":
+            continue  # a kustomization may leave out to say so
         try:
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
         except kubernetes_validate.ValidationError as error:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ from local.testing import SETTINGS, StackUnderTest
 STRICT = 'set -euo pipefail; curl() { command curl --fail-with-body "$@"; }\n'
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_readmes_commands_work_as_they_stand_there(stack: StackUnderTest) -> None:
     readme = (stack.checkout / "README.md").read_text()
     found = re.search(r"## Call it.*?```sh\n(.*?)```", readme, re.DOTALL)
