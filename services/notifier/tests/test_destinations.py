@@ -210,7 +210,7 @@ async def test_a_name_that_answers_otherwise_the_second_time_gains_nothing(monke
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes a server's TLS context for a name, by an authority that our side trusts."""
     key = ec.generate_private_key(ec.SECP256R1())
-    root = certificate("Test CA", key, key, "Test CA", x509.BasicConstraints(ca=True, path_length=0))
+    root = certificate("Test CA", key, key, "Test CA", x509.BasicConstraints(ca=True, path_length=None))
     trusted = tmp_path / "ca.pem"
     trusted.write_bytes(root.public_bytes(serialization.Encoding.PEM))
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
