@@ -207,24 +207,19 @@ async def test_a_name_that_answers_otherwise_the_second_time_gains_nothing(monke
 
 
 @pytest.fixture
-def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes a server's TLS context for a name, by an authority that our side trusts."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    root = certificate("Test CA", key, key, "Test CA", x509.BasicConstraints(ca=True, path_length=None))
-    trusted = tmp_path / "ca.pem"
-    trusted.write_bytes(root.public_bytes(serialization.Encoding.PEM))
-    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+def certified_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a server's TLS context for a name, by a certificate that our side trusts."""
 
     def context(name: str) -> ssl.SSLContext:
-        own = ec.generate_private_key(ec.SECP256R1())
-        leaf = certificate(name, own, key, "Test CA", x509.SubjectAlternativeName([x509.DNSName(name)]))
-        file = tmp_path / f"{name}.pem"
+        key = ec.generate_private_key(ec.SECP256R1())
+        file = tmp_path / "certificate.pem"
         file.write_bytes(
-            own.private_bytes(
+            key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
-            + leaf.public_bytes(serialization.Encoding.PEM)
+            + certificate(name, key).public_bytes(serialization.Encoding.PEM)
         )
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         made.load_cert_chain(file)
         return made
@@ -232,33 +227,28 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return context
 
 
-def certificate(name: str, key: Any, signer: Any, issuer: str, extension: Any) -> x509.Certificate:
+def certificate(name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
-
-    def called(common_name: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
+    called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     return (
         x509.CertificateBuilder()
-        .subject_name(called(name))
-        .issuer_name(called(issuer))
+        .subject_name(called)
+        .issuer_name(called)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(minutes=5))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-        # Python 3.13 and newer refuse a certificate without these.
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .sign(signer, hashes.SHA256())
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
     )
 
 
 @pytest.mark.parametrize(("certified", "is_taken"), [("hooks.example", True), ("other.example", False)])
 async def test_the_address_is_pinned_and_the_certificate_is_still_checked_for_the_name(
-    authority: Any, monkeypatch: pytest.MonkeyPatch, certified: str, *, is_taken: bool
+    certified_for: Any, monkeypatch: pytest.MonkeyPatch, certified: str, *, is_taken: bool
 ) -> None:
-    async with receiving(authority(certified)) as receiver:
+    async with receiving(certified_for(certified)) as receiver:
         monkeypatch.setattr(socket, "getaddrinfo", Names(["127.0.0.1"]).getaddrinfo)
         destinations = Destinations({("hooks.example", receiver.port)}, threads=1)
         channel = WebhookChannel(destinations, connections=1)
