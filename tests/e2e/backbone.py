@@ -205,5 +205,6 @@ async def backbone_on(database_url: str, amqp_url: str, log: Path) -> AsyncItera
         yield backbone
     finally:
         for process in list(backbone.processes):
-            await backbone.kill(process)
+            with contextlib.suppress(ProcessLookupError):  # one that ended by itself must not keep the others alive
+                await backbone.kill(process)
         await database.close()
