@@ -1,4 +1,4 @@
-"""Memory as a disk, for data that nobody wants back: a test's database is made there in a tenth of the time."""
+"""Memory as a disk, for data that nobody wants back: a test's database is made there in a fraction of the time."""
 
 import os
 import shutil

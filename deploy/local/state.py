@@ -1,5 +1,6 @@
 """The state folder (`.dev/`, or what WAYBILL_STATE_DIR names) and the ports remembered in it."""
 
+import errno
 import json
 import os
 import random
@@ -86,9 +87,9 @@ def _claim(port: int) -> bool:
         name = socket.socket(socket.AF_UNIX)
         try:
             name.bind(f"\0waybill-port-{port}")
-        except OSError:
+        except OSError as error:
             name.close()
-            return False
+            return error.errno != errno.EADDRINUSE
         _claims[port] = name
     return True
 
