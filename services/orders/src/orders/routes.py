@@ -9,7 +9,7 @@ from common.errors import Forbidden
 from common.idempotency import IdempotencyKey
 from common.pagination import Page, PageDep
 from common.web import ApiRouter, responses
-from common.web.headers import IdempotencyKeyHeader
+from common.web.headers import IdempotencyKeyHeader, is_known
 from orders import handlers, queries
 from orders.deps import (
     ReaderDep,
@@ -22,7 +22,7 @@ from orders.deps import (
     signed_in,
     visible_customer,
 )
-from orders.etags import IF_NONE_MATCH, IfMatch, etag, expected_versions, is_unchanged
+from orders.etags import IF_NONE_MATCH, IfMatch, etag, expected_versions
 from orders.models import Money, OrderStatus
 from orders.schemas import (
     CancelOrder,
@@ -97,7 +97,7 @@ async def get_order(order_id: UUID, request: Request) -> Response:
     customer_id = visible_customer(request.state.principal)
     order = await queries.read_order(request.state.driver, order_id, customer_id=customer_id)
     headers = {"ETag": etag(order.version)}
-    if is_unchanged(request, order.version):
+    if is_known(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     # The answer itself: FastAPI would validate once more what was just made, and copy it into another.
     return Response(OrderOut.model_validate(order).model_dump_json(), headers=headers, media_type="application/json")
