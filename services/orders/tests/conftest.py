@@ -57,6 +57,7 @@ class Desk:
 
     def __init__(self, database: Database, driver: DriverPool) -> None:
         self.database = database
+        self.driver = driver
         self.insert = group_inserts(driver)
         self.customer = new_id()
 

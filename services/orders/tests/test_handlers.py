@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from common.database import new_id
@@ -49,8 +50,7 @@ async def test_a_change_is_seen_with_its_state_version_and_time(desk: Any, place
     confirmed = await desk.do("confirm", placed.id)
     assert (confirmed.status, confirmed.version) == ("confirmed", 2)
     assert confirmed.updated_at > confirmed.created_at == placed.created_at
-    async with desk.database.transaction() as session:
-        assert await queries.order(session, placed.id) == confirmed
+    assert await queries.read_order(desk.driver, placed.id) == confirmed
 
 
 async def test_events_tell_what_their_state_needs(desk: Any, placed: Any) -> None:
@@ -80,8 +80,7 @@ async def test_a_refused_change_leaves_nothing(desk: Any, placed: Any) -> None:
     with pytest.raises(InvalidTransition):
         await desk.do("ship", placed.id)
     assert await desk.count("outbox") == await desk.count("order_timeline") == 1
-    async with desk.database.transaction() as session:
-        assert await queries.order(session, placed.id) == placed
+    assert await queries.read_order(desk.driver, placed.id) == placed
 
 
 async def test_a_customer_changes_his_own_orders_only(desk: Any, placed: Any) -> None:
@@ -103,6 +102,19 @@ async def test_of_two_confirmations_at_once_one_is_too_late(desk: Any, placed: A
     assert sum(isinstance(outcome, InvalidTransition) for outcome in outcomes) == 4
     versions = await desk.rows("SELECT version FROM outbox ORDER BY id")
     assert [row["version"] for row in versions] == [1, 2]
+
+
+async def test_who_was_slower_decides_on_what_the_faster_one_made_of_the_order(desk: Any, placed: Any) -> None:
+    async with desk.database.transaction() as faster:
+        await faster.execute(text("UPDATE orders SET status = 'confirmed', version = 2"))
+        slower = asyncio.create_task(desk.do("cancel", placed.id))
+        waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        async with asyncio.timeout(10):
+            while not await desk.count(waiting):
+                assert not slower.done()
+    cancelled = await slower
+    assert (cancelled.status, cancelled.version, cancelled.lines) == ("cancelled", 3, placed.lines)
+    assert [row["version"] for row in await desk.rows("SELECT version FROM outbox ORDER BY id")] == [1, 3]
 
 
 async def test_a_cancellation_and_a_confirmation_at_once_leave_versions_without_a_gap(desk: Any, placed: Any) -> None:

@@ -153,8 +153,7 @@ async def test_orders_placed_at_once_stand_and_fall_each_for_itself(desk: Any) -
     assert [order.total.amount for order in placed] == [7 * (n + 1) for n in range(1, 41)]
     assert [await desk.count(table) for table in TABLES] == [40, 80, 40, 40]
     for order in placed:
-        async with desk.database.transaction() as session:
-            assert await queries.order(session, order.id) == order
+        assert await queries.read_order(desk.driver, order.id) == order
 
 
 async def test_orders_placed_one_after_the_other_sort_by_id(desk: Any) -> None:

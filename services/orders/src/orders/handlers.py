@@ -26,6 +26,7 @@ from orders.placing import NewOrder
 from orders.queries import OrderView
 
 Expected = Collection[int] | None
+Lines = Sequence[dict[str, Any]]
 InsertOrder = Callable[[NewOrder], Awaitable[Sequence[Any]]]
 """`placing.insert_orders` for one order."""
 
@@ -120,24 +121,24 @@ async def _placed_before(session: AsyncSession, customer_id: UUID, key: Idempote
 
 
 async def confirm_order(session: AsyncSession, order_id: UUID, *, expected: Expected = None) -> OrderView:
-    order = await _lock(session, order_id, expected=expected)
+    order, lines = await _lock(session, order_id, expected=expected)
     order.confirm(utc_now())
-    return await _tell(session, order, OrderConfirmed(**_facts(order)))
+    return await _tell(session, order, lines, OrderConfirmed(**_facts(order)))
 
 
 async def ship_order(
     session: AsyncSession, order_id: UUID, *, carrier: str, tracking_number: str, expected: Expected = None
 ) -> OrderView:
-    order = await _lock(session, order_id, expected=expected)
+    order, lines = await _lock(session, order_id, expected=expected)
     order.ship(utc_now())
     shipped = OrderShipped(**_facts(order), carrier=carrier, tracking_number=tracking_number)
-    return await _tell(session, order, shipped)
+    return await _tell(session, order, lines, shipped)
 
 
 async def deliver_order(session: AsyncSession, order_id: UUID, *, expected: Expected = None) -> OrderView:
-    order = await _lock(session, order_id, expected=expected)
+    order, lines = await _lock(session, order_id, expected=expected)
     order.deliver(utc_now())
-    return await _tell(session, order, OrderDelivered(**_facts(order)))
+    return await _tell(session, order, lines, OrderDelivered(**_facts(order)))
 
 
 async def cancel_order(
@@ -149,10 +150,10 @@ async def cancel_order(
     expected: Expected = None,
 ) -> OrderView:
     """As the customer where `customer_id` is given, else as staff, who may for longer."""
-    order = await _lock(session, order_id, customer_id=customer_id, expected=expected)
+    order, lines = await _lock(session, order_id, customer_id=customer_id, expected=expected)
     order.cancel(utc_now(), by_customer=customer_id is not None)
     cancelled_by: Literal["customer", "staff"] = "staff" if customer_id is None else "customer"
-    return await _tell(session, order, OrderCancelled(**_facts(order), reason=reason, cancelled_by=cancelled_by))
+    return await _tell(session, order, lines, OrderCancelled(**_facts(order), reason=reason, cancelled_by=cancelled_by))
 
 
 async def forget_customer(session: AsyncSession, customer_id: UUID) -> None:
@@ -170,20 +171,22 @@ async def put_product(
     return product, product.created_at == now
 
 
-async def _lock(session: AsyncSession, order_id: UUID, *, customer_id: UUID | None = None, expected: Expected) -> Order:
+async def _lock(
+    session: AsyncSession, order_id: UUID, *, customer_id: UUID | None = None, expected: Expected
+) -> tuple[Order, Lines]:
     """Raises `NotFound`, or `PreconditionFailed` where the order has changed since the caller saw it."""
-    order = await queries.lock_order(session, order_id, customer_id=customer_id)
+    order, lines = await queries.lock_order(session, order_id, customer_id=customer_id)
     if expected is not None and order.version not in expected:
         raise PreconditionFailed("The order has changed.")
-    return order
+    return order, lines
 
 
 def _facts(order: Order) -> dict[str, Any]:
     return {"order_id": order.id, "customer_id": order.customer_id, "total": order.total}
 
 
-async def _tell(session: AsyncSession, order: Order, event: OrderChanged) -> OrderView:
-    """Records the change in the order's timeline and for the world, and reads the order as it is now."""
+async def _tell(session: AsyncSession, order: Order, lines: Lines, event: OrderChanged) -> OrderView:
+    """The order as it is now, once the change is recorded in its timeline and for the world."""
     session.add(
         TimelineEntry(
             order_id=order.id,
@@ -194,4 +197,4 @@ async def _tell(session: AsyncSession, order: Order, event: OrderChanged) -> Ord
         )
     )
     await outbox.record(session, event, subject=order.id, version=order.version, occurred_at=order.updated_at)
-    return await queries.order(session, order.id)
+    return OrderView.of(order, lines)
