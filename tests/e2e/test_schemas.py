@@ -1,4 +1,7 @@
-"""What the published OpenAPI documents allow, and what they do not, sent to the whole system: nothing makes a 5xx."""
+"""What the published OpenAPI documents allow, and what they do not, sent to the whole system.
+
+Nothing makes a 5xx, and every status is one that the document declares for the operation.
+"""
 
 import secrets
 from collections.abc import Callable
@@ -47,6 +50,8 @@ def send(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     case.headers.pop("Authorization", None)
     answer = case.call(base_url=gateway_url, headers=bearer, timeout=60)
     assert answer.status_code < 500, answer.text
+    if case.method.upper() == case.operation.method.upper():  # other methods are tried as well, and are none of its
+        assert str(answer.status_code) in case.operation.definition.raw["responses"], answer.text
 
 
 def requests_to(service: str) -> Callable[[T], T]:
@@ -65,23 +70,23 @@ bounded = hypothesis.settings(
 
 @requests_to("auth")
 @bounded
-def test_no_request_to_auth_makes_a_5xx(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_no_request_to_auth_is_answered_otherwise_than_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("users")
 @bounded
-def test_no_request_to_users_makes_a_5xx(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_no_request_to_users_is_answered_otherwise_than_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("orders")
 @bounded
-def test_no_request_to_orders_makes_a_5xx(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_no_request_to_orders_is_answered_otherwise_than_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("notifier")
 @bounded
-def test_no_request_to_notifier_makes_a_5xx(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_no_request_to_notifier_is_answered_otherwise_than_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
