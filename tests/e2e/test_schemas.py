@@ -70,23 +70,23 @@ bounded = hypothesis.settings(
 
 @requests_to("auth")
 @bounded
-def test_no_request_to_auth_is_answered_otherwise_than_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_answers_of_auth_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("users")
 @bounded
-def test_no_request_to_users_is_answered_otherwise_than_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_answers_of_users_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("orders")
 @bounded
-def test_no_request_to_orders_is_answered_otherwise_than_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_answers_of_orders_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("notifier")
 @bounded
-def test_no_request_to_notifier_is_answered_otherwise_than_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_answers_of_notifier_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
