@@ -1,4 +1,7 @@
-"""Who dies when: SIGKILL for a random process of all, and for the servers now and then an operator's restart."""
+"""Who dies when: SIGKILL for one process after the other, in random order, until all have died once; then again.
+
+For the servers it is now and then an operator's restart.
+"""
 
 import asyncio
 import contextlib
@@ -17,11 +20,14 @@ RESTARTABLE = {"postgres", "rabbitmq"}
 
 async def strike(state: State, until: asyncio.Event, tally: Counter[str], pause: float) -> None:
     """Counts in `tally` what was done to whom. `pause`: seconds between two kills, on average."""
+    struck: Counter[str] = Counter()
     while not until.is_set():
         status = await asyncio.to_thread(control.call, state, "status")
         running = [one for one in status["processes"] if one["state"] == "running" and one["name"] not in SPARED]
         if running:
-            victim = random.choice(running)  # noqa: S311 - nobody gains by guessing it
+            fewest = min(struck[one["name"]] for one in running)
+            victim = random.choice([one for one in running if struck[one["name"]] == fewest])  # noqa: S311 - no secret
+            struck[victim["name"]] += 1
             await _end(state, victim["name"], victim["pid"], tally)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(until.wait(), pause * random.uniform(0.2, 1.8))  # noqa: S311 - likewise

@@ -91,7 +91,7 @@ def encode(event: Envelope) -> tuple[bytes, Basic.Properties]:
         message_id=event_id,
         message_type=event.type,
         app_id=service,
-        timestamp=event.time.replace(microsecond=0),
+        timestamp=event.time,
         headers=headers,
     )
     return event.data.encode(), properties
