@@ -3,8 +3,9 @@
 import base64
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 from zlib import crc32
 
 from fastapi import Depends, Query, Request
@@ -33,33 +34,38 @@ class Page(BaseModel, Generic[T]):
     next_cursor: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class PageParams:
     """`?limit=` and `?cursor=` of a list. Use as `page: PageDep`. A cursor is good for the path that it came from."""
 
-    statuses: ClassVar = (400,)
-
-    def __init__(
-        self,
-        request: Request,
-        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items to return.")] = 20,
-        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
-    ) -> None:
-        self.limit = limit
-        self.cursor = cursor
-        self._of = request.scope["path"]
+    path: str
+    limit: int
+    cursor: str | None
 
     def after(self, *types: Callable[[str], Any]) -> tuple[Any, ...] | None:
         """The keyset to continue after, one value for each type, or None for the first page. Raises InvalidCursor."""
-        return decode_cursor(self._of, self.cursor, *types) if self.cursor is not None else None
+        return decode_cursor(self.path, self.cursor, *types) if self.cursor is not None else None
 
     def page(self, rows: Sequence[Row], *, key: Callable[[Row], Sequence[Any]], item: Callable[[Row], T]) -> Page[T]:
         """The page out of up to `limit + 1` rows: the query asks for one more, whose presence says there is a next."""
         shown = rows[: self.limit]
-        cursor = encode_cursor(self._of, key(shown[-1])) if len(rows) > self.limit else None
+        cursor = encode_cursor(self.path, key(shown[-1])) if len(rows) > self.limit else None
         return Page(items=[item(row) for row in shown], next_cursor=cursor)
 
 
-PageDep = Annotated[PageParams, Depends()]
+class _PageParams:
+    statuses: Final = (400,)
+
+    async def __call__(
+        self,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items to return.")] = 20,
+        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    ) -> PageParams:
+        return PageParams(request.scope["path"], limit, cursor)
+
+
+PageDep = Annotated[PageParams, Depends(_PageParams())]
 
 
 def encode_cursor(of: str, values: Sequence[Any]) -> str:

@@ -119,3 +119,21 @@ async def test_a_guard_works_once_for_each_request(http: httpx.AsyncClient) -> N
 @pytest.mark.parametrize("path", PATHS)
 async def test_an_unsupported_method_is_405_without_a_token(http: httpx.AsyncClient, path: str) -> None:
     assert (await http.delete(path)).status_code == 405
+
+
+class OnAThread:
+    def __call__(self) -> None: ...
+
+
+def on_a_thread() -> None: ...
+
+
+async def on_the_loop() -> None: ...
+
+
+@pytest.mark.parametrize("dependency", [on_a_thread, OnAThread(), OnAThread])
+def test_what_would_run_on_a_thread_at_each_request_is_refused_when_the_route_is_made(dependency: Any) -> None:
+    with pytest.raises(TypeError, match="must be async"):
+        ApiRouter().get("/", dependencies=[Depends(dependency)])(on_the_loop)
+    with pytest.raises(TypeError, match="must be async"):
+        ApiRouter().get("/")(on_a_thread)

@@ -18,7 +18,7 @@ class Guard:
 class Limits:
     statuses: ClassVar = (429,)
 
-    def __call__(self) -> None: ...
+    async def __call__(self) -> None: ...
 
 
 class Order(Model):

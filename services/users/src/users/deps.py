@@ -22,23 +22,23 @@ class State(TypedDict):
     gate: Gate
 
 
-def get_database(request: Request) -> Database:
+async def get_database(request: Request) -> Database:
     """For routes that hash: those need more than one transaction, with none open in between."""
     database: Database = request.state.database
     return database
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with get_database(request).transaction() as session:
+    async with request.state.database.transaction() as session:
         yield session
 
 
-def get_hashing(request: Request) -> HashingPool:
+async def get_hashing(request: Request) -> HashingPool:
     hashing: HashingPool = request.state.hashing
     return hashing
 
 
-def get_gate(request: Request) -> Gate:
+async def get_gate(request: Request) -> Gate:
     gate: Gate = request.state.gate
     return gate
 

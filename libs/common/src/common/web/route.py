@@ -1,5 +1,6 @@
 """The route class of every API: who may call comes first, then the form of the body, then the handler."""
 
+import inspect
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
@@ -35,13 +36,18 @@ class ApiRoute(APIRoute):
     A guard is a dependency whose callable has `is_guard = True` and `async __call__(request)`; it raises to refuse and
     keeps its answer in `request.state` for when FastAPI calls it again, where a parameter takes it. Any dependency's
     callable may name the error `statuses` it answers, and a guard the `scopes` it asks for; both go into the OpenAPI
-    document.
+    document. All are async: what is not, FastAPI hands to one of a few threads, at each request.
+
+    Raises TypeError for one that is not.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["generate_unique_id_function"] = _function_name
         self._guards: list[Callable[[Request], Coroutine[Any, Any, Any]]] = []
         super().__init__(path, endpoint, **options)
+        for call in (endpoint, *_calls(self.dependant)):
+            if not _is_async(call):
+                raise TypeError(f"{call!r} must be async: it would run on a thread")
         self._literal, parameter, _ = self.path_format.partition("{")
         self._has_path_parameters = bool(parameter)
         self.responses = responses(*sorted(self._statuses())) | self.responses
@@ -118,6 +124,13 @@ def _calls(dependant: Dependant) -> Iterator[Any]:
     for dependency in dependant.dependencies:
         yield dependency.call
         yield from _calls(dependency)
+
+
+def _is_async(call: Any) -> bool:
+    return any(
+        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+        for one in (call, getattr(call, "__call__", None))  # noqa: B004 - for what it is, not whether there is one
+    )
 
 
 def _has_parameters(dependant: Dependant) -> bool:
