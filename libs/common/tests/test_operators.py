@@ -172,6 +172,13 @@ async def test_a_replay_of_nothing_to_a_queue_that_is_not_there_says_so_too(shop
     assert (result.exit_code, result.output) == (1, "Error: there is no queue 'nowhere'\n")
 
 
+@pytest.mark.parametrize("name", ["", "a" * 256, "queue\n", "\udcff"])
+async def test_a_name_that_no_queue_can_have_is_told_from_one_that_is_not_there(shop: Shop, name: str) -> None:
+    result = await shop.command(producer.events, "replay", "--since", "1h", "--to-queue", name)
+    assert result.exit_code == 2
+    assert "no queue can be called that" in result.output
+
+
 async def test_a_queue_that_takes_no_more_is_told_from_one_that_is_not_there(shop: Shop) -> None:
     async with shop.open():
         await shop.sell(1, 1)

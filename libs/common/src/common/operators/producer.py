@@ -1,6 +1,7 @@
 """Operators' commands of a service that publishes: what waits in its outbox, and its history of events."""
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from importlib import import_module
@@ -80,15 +81,22 @@ async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str]
                 "id": str(logged.event.id),
                 "data": json.loads(logged.event.data),
             }
-            async for logged in published(connection, since, types)
+            async for page in published(connection, since, types)
+            for logged in page
         ]
     finally:
         await connection.close()
 
 
+def _queue(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9_.:@#,/+ -]{1,255}", name):
+        raise click.BadParameter("no queue can be called that")
+    return name
+
+
 @events.command()
 @click.option("--since", type=Moment(), required=True, help="RFC 3339 time, or a duration like 24h.")
-@click.option("--to-queue", required=True, help="The one queue that gets them.")
+@click.option("--to-queue", required=True, callback=_queue, help="The one queue that gets them.")
 @click.option("--type", "types", multiple=True, help="Only this type; may be repeated.")
 @click.pass_obj
 def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...]) -> None:
