@@ -16,7 +16,7 @@ from common.commands import run
 from common.contracts import event_types
 from common.database import driver_dsn
 from common.events import rfc3339
-from common.operators.terminal import JSON, Moment, show
+from common.operators.terminal import JSON, Moment, Pages, show
 from common.replay import published
 from common.replay import replay as replay_events
 from common.settings import ServiceSettings
@@ -65,27 +65,29 @@ def tail(load: Any, types: tuple[str, ...], since: datetime, as_json: bool) -> N
     """What was published, oldest first."""
     settings = load("ops")
     _refuse_unknown(settings, types)
-    rows = run(_tail(settings, since, types))
-    show(rows, ["published_at", "type", "subject", "version", "id"], as_json=as_json)
+    run(_tail(settings, since, types, Pages(["published_at", "type", "subject", "version", "id"], as_json=as_json)))
 
 
-async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str]) -> list[dict[str, Any]]:
+async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str], printed: Pages) -> None:
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
     try:
-        return [
-            {
-                "published_at": rfc3339(logged.published_at),
-                "type": logged.event.type,
-                "subject": logged.event.subject,
-                "version": logged.event.version,
-                "id": str(logged.event.id),
-                "data": json.loads(logged.event.data),
-            }
-            async for page in published(connection, since, types)
-            for logged in page
-        ]
+        async for page in published(connection, since, types):
+            printed.add(
+                [
+                    {
+                        "published_at": rfc3339(logged.published_at),
+                        "type": logged.event.type,
+                        "subject": logged.event.subject,
+                        "version": logged.event.version,
+                        "id": str(logged.event.id),
+                        "data": json.loads(logged.event.data),
+                    }
+                    for logged in page
+                ]
+            )
     finally:
         await connection.close()
+    printed.end()
 
 
 def _queue(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
