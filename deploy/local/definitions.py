@@ -15,6 +15,9 @@ READS: Mapping[str, tuple[str, ...]] = {
     "notifier": ("auth", "users", "orders"),
 }
 DELIVERY_LIMIT = 20  # the guard against crash loops; retries proper go through the delay queues
+# Nothing comes after parking, so there a limit would be a loss. RabbitMQ 4 has one of 20 where none is set, and 3.10
+# does not take -1 for none.
+PARKED_DELIVERY_LIMIT = 1_000_000_000
 # The stream of history keeps what the event log keeps, and never fills a disk.
 HISTORY_MAX_AGE = "30D"
 HISTORY_MAX_BYTES = 10_000_000_000
@@ -45,6 +48,7 @@ def definitions(*, services: Mapping[str, str], administrator: str) -> dict[str,
         "permissions": permissions,
         "policies": [
             _policy("inbound", r"\.inbound$", {"delivery-limit": DELIVERY_LIMIT}),
+            _policy("parked", r"\.inbound\.parked$", {"delivery-limit": PARKED_DELIVERY_LIMIT}),
             _policy(
                 "unrouted",
                 r"\.unrouted$",
@@ -72,7 +76,16 @@ def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
     return {
         "users": [_user(name, password, tags=[])],
         "permissions": [permission],
-        "policies": [_policy(f"subscriber-{name}", rf"^{name}\.", limits, priority=1)],
+        "policies": [
+            _policy(f"subscriber-{name}", rf"^{name}\.", limits, priority=1),
+            # Whoever looks at a message and puts it back has had it delivered.
+            _policy(
+                f"subscriber-{name}-parked",
+                rf"^{name}\.parked$",
+                limits | {"delivery-limit": PARKED_DELIVERY_LIMIT},
+                priority=2,
+            ),
+        ],
     }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from aio_pika import Message
 
 import auth.consumers
 import notifier.consumers
@@ -12,9 +13,16 @@ import orders.consumers
 from auth.settings import Settings as AuthSettings
 from common import broker
 from common.settings import ServiceSettings
-from common.testing import management
+from common.testing import eventually, management
 from k8s.tests.reading import documents, of_kind
-from local.definitions import ADMINISTRATOR, READS, definitions, subscriber
+from local.definitions import (
+    ADMINISTRATOR,
+    DELIVERY_LIMIT,
+    PARKED_DELIVERY_LIMIT,
+    READS,
+    definitions,
+    subscriber,
+)
 from local.services import ROLES
 from orders.settings import OrdersSettings
 from users.settings import UsersSettings
@@ -86,6 +94,27 @@ async def test_the_brokers_topology_is_what_the_services_declare(amqp_url: str) 
     assert _sorted((spec["source"], spec["destination"], spec.get("routingKey", "")) for spec in specs["Binding"]) == (
         _sorted((row["source"], row["destination"], row["routing_key"]) for row in declared["bindings"])
     )
+
+
+async def test_what_is_parked_stays_however_often_its_consumer_dies(amqp_url: str) -> None:
+    """Nothing comes after parking; a limit of deliveries, which RabbitMQ 4 has by itself, would be a loss."""
+    vhost = urlsplit(amqp_url).path.removeprefix("/")
+    async with management() as api, broker.connect(amqp_url, "test") as connection:
+        for policy in SERVERS["policies"]:
+            made = {key: policy[key] for key in ("pattern", "definition", "priority", "apply-to")}
+            (await api.put(f"/api/policies/{vhost}/{policy['name']}", json=made)).raise_for_status()
+        channel = await connection.channel()
+        await broker.declare_consumer(channel, "notifier", [])
+        parked = await channel.get_queue("notifier.inbound.parked")
+        await channel.default_exchange.publish(Message(b"parked"), parked.name)
+        for _ in range(2 * DELIVERY_LIMIT):
+            await (await parked.get(timeout=10)).reject(requeue=True)
+
+        async def limit() -> int:  # 3.10 has none by itself, so what was tried says little there
+            described = (await api.get(f"/api/queues/{vhost}/{parked.name}")).json()
+            return int(described["effective_policy_definition"]["delivery-limit"])
+
+        assert await eventually(limit, within=20) == PARKED_DELIVERY_LIMIT
 
 
 def test_no_message_goes_with_its_manifest() -> None:

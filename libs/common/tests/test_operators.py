@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 import aio_pika
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.consumer import Consumer
@@ -151,6 +153,19 @@ async def test_history_goes_to_one_queue_and_a_consumer_that_had_it_notices_noth
     assert await shop.effects() == ["0", "1", "2", "3", "4", "5"]
 
 
+async def test_history_of_any_length_is_printed_as_it_is_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.replay._PAGE", 2)
+    assert await shop.json(producer.events, "tail") == []
+    assert (await shop.command(producer.events, "tail")).output == "none\n"
+    async with shop.open():
+        for number in range(5):
+            await shop.sell(number, number + 1)
+        await eventually(lambda: _published(shop, 5))
+    assert [row["version"] for row in await shop.json(producer.events, "tail")] == [1, 2, 3, 4, 5]
+    printed = (await shop.command(producer.events, "tail")).output
+    assert (printed.count("shop.item.sold.v1"), printed.count("published_at")) == (5, 3), "three tables"
+
+
 async def _published(shop: Shop, expected: int) -> bool:
     return len(await shop.json(producer.events, "tail")) == expected
 
@@ -170,6 +185,13 @@ async def test_a_replay_to_a_queue_that_is_not_there_says_so(shop: Shop) -> None
 async def test_a_replay_of_nothing_to_a_queue_that_is_not_there_says_so_too(shop: Shop) -> None:
     result = await shop.command(producer.events, "replay", "--since", "1h", "--to-queue", "nowhere")
     assert (result.exit_code, result.output) == (1, "Error: there is no queue 'nowhere'\n")
+
+
+@pytest.mark.parametrize("name", ["", "a" * 256, "queue\n", "\udcff"])
+async def test_a_name_that_no_queue_can_have_is_told_from_one_that_is_not_there(shop: Shop, name: str) -> None:
+    result = await shop.command(producer.events, "replay", "--since", "1h", "--to-queue", name)
+    assert result.exit_code == 2
+    assert "no queue can be called that" in result.output
 
 
 async def test_a_queue_that_takes_no_more_is_told_from_one_that_is_not_there(shop: Shop) -> None:
@@ -215,3 +237,40 @@ async def test_a_time_that_is_none_is_refused_with_an_example(shop: Shop, since:
     result = await shop.command(producer.events, "tail", "--since", since)
     assert result.exit_code == 2
     assert "24h" in result.output or "No such option" in result.output
+
+
+async def test_a_server_that_is_away_or_refuses_is_a_sentence_and_not_a_traceback(shop: Shop) -> None:
+    async with shop.open():
+        pass
+    url = make_url(shop.settings.database_url.get_secret_value())
+    for wrong, said in ((url.set(port=1), "cannot reach the server"), (url.set(database="none"), "the server refuses")):
+        shop.settings = shop.settings.model_copy(
+            update={"database_url": SecretStr(wrong.render_as_string(hide_password=False))}
+        )
+        for command, words in (
+            (producer.outbox, ["status"]),
+            (producer.events, ["tail"]),
+            (producer.events, ["replay", "--since", "1h", "--to-queue", "shop.inbound"]),
+            (consumer.parked, ["list"]),
+            (consumer.parked, ["replay", "--all"]),
+        ):
+            result = await shop.command(command, *words)
+            assert result.exit_code == 1
+            assert result.output.startswith(f"Error: {said}: ")
+
+
+async def test_a_parked_message_whose_queue_is_gone_waits_on(shop: Shop) -> None:
+    shop.broken = True
+    async with shop.open():
+        await shop.sell(1, 1)
+
+        async def rows() -> Any:
+            return await shop.json(consumer.parked, "list")
+
+        before = await eventually(rows, within=20)
+    async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
+        await (await connection.channel()).queue_delete("shop.inbound")
+    result = await shop.command(consumer.parked, "replay", "--all")
+    assert result.exit_code == 1
+    assert result.output == "Error: no queue shop.inbound: has `consume` ever run?\n"
+    assert await rows() == before

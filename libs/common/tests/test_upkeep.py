@@ -1,6 +1,8 @@
 """What is old is dropped or forgotten, and nothing else is."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -82,3 +84,33 @@ async def test_an_inbox_row_that_a_replay_could_still_bring_again_is_kept_and_an
         await eventually(remaining)
     assert await upkeep.forget(database, inbox.c.received_at, HISTORY + upkeep.MARGIN) == 0
     assert await remaining()
+
+
+async def test_a_backup_under_way_puts_upkeep_off_and_holds_nobody_up(database: Database) -> None:
+    """`pg_dump` holds every table until it is done, for hours: the relay can't wait for that."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    old = today - timedelta(days=31)
+    connection, backup = await asyncpg.connect(database.dsn), await asyncpg.connect(database.dsn)
+    try:
+        await connection.execute(
+            f"CREATE TABLE event_log_p{old:%Y%m%d} PARTITION OF event_log"
+            f" FOR VALUES FROM ('{old}') TO ('{old + timedelta(days=1)}')"
+        )
+        async with backup.transaction():
+            await backup.execute("LOCK TABLE event_log IN ACCESS SHARE MODE")
+            async with asyncio.timeout(20):
+                await event_log.maintain(connection, HISTORY.days)
+            assert await _partitions(backup) == ["event_log_default", f"event_log_p{old:%Y%m%d}"]
+        await event_log.maintain(connection, HISTORY.days)
+        days = [f"event_log_p{today + timedelta(days=ahead):%Y%m%d}" for ahead in range(3)]
+        assert await _partitions(connection) == ["event_log_default", *days]
+    finally:
+        await backup.close()
+        await connection.close()
+
+
+async def _partitions(connection: Any) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'event_log'::regclass"
+    )
+    return sorted(row["name"] for row in rows)

@@ -60,10 +60,15 @@ class Shop:
             await asyncio.wait_for(task, 20)
 
     async def publish(
-        self, version: int, verb: str = "sold", data: dict[str, Any] | None = None, routing_key: str | None = None
+        self,
+        version: int,
+        verb: str = "sold",
+        data: dict[str, Any] | None = None,
+        routing_key: str | None = None,
+        subject: str = "item",
     ) -> None:
         content = json.dumps(data or {"number": 1})
-        event = Envelope(new_id(), f"shop.item.{verb}.v1", "item", version, utc_now(), content)
+        event = Envelope(new_id(), f"shop.item.{verb}.v1", subject, version, utc_now(), content)
         body, properties = encode(event)
         await self._channel.basic_publish(
             body,
@@ -162,6 +167,18 @@ async def test_a_routing_key_that_is_not_utf_8_ends_no_connection(shop: Shop) ->
         await shop.publish(1, routing_key=Garbled("shop.item.?"))
         await shop.publish(2)
         await shop.until(1, 2)
+
+
+@pytest.mark.parametrize("subject", ["it\0em", "".join(map(str, range(5000)))], ids=["no text", "no key"])
+async def test_a_subject_by_which_no_order_can_be_kept_is_parked_at_once_and_ends_no_consumer(
+    shop: Shop, subject: str
+) -> None:
+    async with shop.open():
+        await shop.publish(1, subject=subject)
+        await shop.publish(2)
+        await shop.until(2)
+        await eventually(shop.parked)
+    assert await shop.parked() == ["attribute subject is not a text of at most 500 characters"]
 
 
 async def test_an_event_that_is_parked_at_once_keeps_nobody_waiting(shop: Shop, deferred: Any) -> None:

@@ -56,8 +56,9 @@ class Reading:
         return {} if self.aggregate is None else {self.aggregate: version}
 
     def count(self, header: str) -> int:
+        """What we wrote into the header, and no more than we could have: anybody may send one."""
         value = (self.message.header.properties.headers or {}).get(header, 0)
-        return value if isinstance(value, int) and value >= 0 else 0
+        return min(value, len(RETRY_TIERS)) if isinstance(value, int) and value >= 0 else 0
 
     def traced(self) -> AbstractContextManager[object]:
         """Log lines about the message carry its ids, also where it is no event."""

@@ -8,7 +8,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,8 @@ def _migrate(service: str, load: Any) -> click.Command:
         settings = load("migrate")
         folder = migrations_folder(service)
         upgrade = resolve("common.migrations:upgrade")
-        done = upgrade(folder, settings.database_url.get_secret_value())
+        with _reached():
+            done = upgrade(folder, settings.database_url.get_secret_value())
         click.echo("migrated" if done else "already at the newest migration")
 
     return migrate
@@ -178,8 +179,20 @@ def migrations_folder(service: str) -> Path:
 
 
 def run(coroutine: Any) -> Any:
-    """Runs an operator's command; an unreachable server is a sentence and exit code 1, not a traceback."""
+    """Runs an operator's command; a server that is away or refuses is a sentence and exit code 1, not a traceback."""
     try:
-        return asyncio.run(coroutine)
+        with _reached():
+            return asyncio.run(coroutine)
+    except resolve("common.operators.terminal:REFUSALS") as error:
+        said = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        raise click.ClickException(f"the server refuses: {said}") from None
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # who read what is printed has gone, as `head` does: click knows
+        raise
     except (OSError, TimeoutError) as error:
-        raise click.ClickException(f"cannot reach the server: {error}") from None
+        raise click.ClickException(f"cannot reach the server: {str(error) or 'no answer in time'}") from None

@@ -128,7 +128,8 @@ class Consumer:
             except Exception as error:
                 if not is_outage(error):
                     raise
-                log.warning("database away, holding the batch", error=type(error).__name__, held=len(batch))
+                # The database, or a retry queue that took nothing in time.
+                log.warning("a server is away, holding the batch", error=type(error).__name__, held=len(batch))
                 await first_of(stop, within=_OUTAGE_PAUSE)
                 if stop.is_set():
                     return

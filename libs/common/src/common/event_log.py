@@ -3,11 +3,14 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+import asyncpg
 import structlog
 
 log = structlog.get_logger(__name__)
 
 _AHEAD: Final = 3
+_LOCK_TIMEOUT: Final = 1000
+"""Milliseconds; as long the relay's inserts may wait, too."""
 _PREFIX: Final = "event_log_p"
 _PARTITIONS: Final = """
     SELECT child.relname FROM pg_inherits
@@ -28,23 +31,41 @@ _FORGET: Final = """
 async def maintain(connection: Any, retention_days: int) -> None:
     """Makes the partitions of today and the next days and drops those older than `retention_days`.
 
-    `connection` is asyncpg's. One relay at a time does this; another finds nothing to do.
+    `connection` is asyncpg's. One relay at a time does this; another finds nothing to do. What would have to wait for
+    somebody's long transaction is left to the next time: a backup holds every table until it is done, and behind a lock
+    that waits for it the relay's inserts would wait as well.
     """
     today = datetime.now(UTC).date()
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('event-log-upkeep'))")
-        present = {row["relname"] for row in await connection.fetch(_PARTITIONS)}
-        for day in (today + timedelta(days=n) for n in range(_AHEAD)):
-            if _name(day) not in present and not await _holds(connection, day):
-                end = day + timedelta(days=1)
-                statement = _CREATE.format(name=_name(day), start=f"{day} 00:00+00", end=f"{end} 00:00+00")
-                await connection.execute(statement)
-        oldest = today - timedelta(days=retention_days)
-        for name in sorted(present):
-            if name.startswith(_PREFIX) and name < _name(oldest):
-                await connection.execute(f"DROP TABLE {name}")
-                log.info("event log partition dropped", partition=name)
-        await connection.execute(_FORGET, _start(oldest))
+    oldest = today - timedelta(days=retention_days)
+    for step, day in ((_make, today), (_drop, oldest)):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT}")
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtext('event-log-upkeep'))")
+                await step(connection, day)
+        except asyncpg.LockNotAvailableError:
+            log.warning("event log is in use, its partitions are seen to later")
+    await connection.execute(_FORGET, _start(oldest))
+
+
+async def _make(connection: Any, today: date) -> None:
+    present = await _present(connection)
+    for day in (today + timedelta(days=n) for n in range(_AHEAD)):
+        if _name(day) not in present and not await _holds(connection, day):
+            end = day + timedelta(days=1)
+            statement = _CREATE.format(name=_name(day), start=f"{day} 00:00+00", end=f"{end} 00:00+00")
+            await connection.execute(statement)
+
+
+async def _drop(connection: Any, oldest: date) -> None:
+    for name in sorted(await _present(connection)):
+        if name.startswith(_PREFIX) and name < _name(oldest):
+            await connection.execute(f"DROP TABLE {name}")
+            log.info("event log partition dropped", partition=name)
+
+
+async def _present(connection: Any) -> set[str]:
+    return {row["relname"] for row in await connection.fetch(_PARTITIONS)}
 
 
 def _name(day: date) -> str:

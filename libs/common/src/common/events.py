@@ -5,6 +5,7 @@ Structured mode (`application/cloudevents+json`, §3.2) is read as well.
 """
 
 import json
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, NamedTuple
@@ -19,6 +20,8 @@ SCHEMA_PREFIX: Final = "https://waybill.invalid/contracts/events/"
 STRUCTURED: Final = "application/cloudevents+json"
 _HEADER: Final = "cloudEvents_"
 _MOST_VERSIONS: Final = 2**31 - 1
+_LONGEST_TEXT: Final = 500
+_NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Event(BaseModel):
@@ -149,7 +152,8 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _text(attributes: dict[str, Any], name: str) -> str:
+    """No control characters, as CloudEvents 1.0 says ("Type System"), and short enough to keep an order by."""
     value = attributes[name]
-    if not isinstance(value, str) or not value:
-        raise Undecodable(f"attribute {name} is not a text")
+    if not isinstance(value, str) or not 1 <= len(value) <= _LONGEST_TEXT or _NO_TEXT.search(value):
+        raise Undecodable(f"attribute {name} is not a text of at most {_LONGEST_TEXT} characters")
     return value

@@ -20,6 +20,7 @@ from common.broker import make_sendable
 from common.database import new_id
 from common.inbox import parked_messages
 
+LISTED: Final = ("id", "event_id", "type", "cause", "attempts", "parked_at")
 DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connection too often while it held this message"
 
 
@@ -46,8 +47,9 @@ async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, 
 
 
 async def waiting(session: AsyncSession, consumer: str, *, limit: int = 100) -> Sequence[RowMapping]:
-    """The messages that wait for a decision, oldest first."""
-    query = select(parked_messages).where(_open(consumer)).order_by(parked_messages.c.parked_at).limit(limit)
+    """The messages that wait for a decision, oldest first, without what is in them."""
+    columns = [parked_messages.c[name] for name in LISTED]
+    query = select(*columns).where(_open(consumer)).order_by(parked_messages.c.parked_at).limit(limit)
     return (await session.execute(query)).mappings().all()
 
 

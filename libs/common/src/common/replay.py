@@ -1,9 +1,11 @@
 """Reading the event log: following it, and sending a part of it to one queue again.
 
 A consumer that starts late binds its queue first and replays then: what is published meanwhile comes by the binding,
-what was before comes from here, and its inbox makes the overlap safe.
+what was before comes from here, and its inbox makes the overlap safe. What the relay has in hand at that moment may
+have been published just before the binding and be in the log only later: a replay waits for that.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
+from aiormq import Channel
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
 from common import broker
@@ -23,25 +26,28 @@ _PAGE: Final = 500
 _AFTER: Final = """
     SELECT published_at, position, event_id, type, subject, version, occurred_at, data, traceparent
     FROM event_log
-    WHERE (published_at, position) > ($1, $2) AND (cardinality($3::text[]) = 0 OR type = ANY($3))
-    ORDER BY published_at, position LIMIT $4"""
+    WHERE (published_at, position) > ($1, $2) AND (published_at, position) <= ($3, $4)
+    AND (cardinality($5::text[]) = 0 OR type = ANY($5))
+    ORDER BY published_at, position LIMIT $6"""
+# The relay's lock is its batch's: who gets it as a reader finds in the log all that was confirmed until then. A relay
+# asks for it without waiting, and tries again when it is next woken, or after a second.
+_SETTLED: Final = "SELECT pg_advisory_xact_lock_shared(hashtext('outbox-relay'))"
+_LAST: Final = "SELECT published_at, position FROM event_log ORDER BY published_at DESC, position DESC LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
 class Logged:
     published_at: datetime
-    position: int
     event: Envelope
 
 
-async def published(
-    connection: Any, since: datetime, types: Sequence[str] = (), *, position: int = 0
-) -> AsyncIterator[Logged]:
-    """Events published after (`since`, `position`), oldest first, up to now. `connection` is asyncpg's."""
-    cursor = (since, position)
-    while rows := await connection.fetch(_AFTER, *cursor, list(types), _PAGE):
-        for row in rows:
-            yield Logged(row["published_at"], row["position"], envelope(row, row["traceparent"]))
+async def published(connection: Any, since: datetime, types: Sequence[str] = ()) -> AsyncIterator[Sequence[Logged]]:
+    """What was published since then and before the call, oldest first, page by page. `connection` is asyncpg's."""
+    if (last := await connection.fetchrow(_LAST)) is None:
+        return
+    cursor = (since, 0)
+    while rows := await connection.fetch(_AFTER, *cursor, *last, list(types), _PAGE):
+        yield [Logged(row["published_at"], envelope(row, row["traceparent"])) for row in rows]
         cursor = (rows[-1]["published_at"], rows[-1]["position"])
 
 
@@ -55,12 +61,10 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
     try:
         async with broker.connect(settings.amqp_url.get_secret_value(), f"{settings.service}-replay") as amqp:
             channel = await broker.wire(amqp, confirms=True)
-            async for logged in published(connection, since, types):
-                body, properties = encode(logged.event)
-                await channel.basic_publish(
-                    body, routing_key=to_queue, properties=properties, mandatory=True, timeout=30
-                )
-                count += 1
+            await connection.execute(_SETTLED)
+            async for page in published(connection, since, types):
+                await _send([logged.event for logged in page], channel, to_queue)
+                count += len(page)
             if count == 0:  # nothing was sent that could have come back
                 # An exclusive queue is one, and 4.x tells only those who may configure it.
                 with contextlib.suppress(ChannelLockedResource, ChannelAccessRefused):
@@ -68,6 +72,20 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
     finally:
         await connection.close()
     return count
+
+
+async def _send(events: Sequence[Envelope], channel: Channel, to_queue: str) -> None:
+    """Aggregates side by side, each in its order: should the queue refuse one, none of its successors is there."""
+
+    async def in_order(aggregate: Sequence[Envelope]) -> None:
+        for event in aggregate:
+            body, properties = encode(event)
+            await channel.basic_publish(body, routing_key=to_queue, properties=properties, mandatory=True, timeout=30)
+
+    by_aggregate: dict[str, list[Envelope]] = {}
+    for event in events:
+        by_aggregate.setdefault(event.subject, []).append(event)
+    await asyncio.gather(*map(in_order, by_aggregate.values()))
 
 
 def envelope(row: Any, traceparent: str | None) -> Envelope:

@@ -7,6 +7,7 @@ from typing import Any
 
 import aio_pika
 import click
+from aiormq.exceptions import PublishError
 
 from common import broker
 from common import parked as parking
@@ -31,9 +32,9 @@ def list_(load: Any, limit: int, as_json: bool) -> None:
     async def query(settings: ServiceSettings, database: Database) -> list[dict[str, Any]]:
         async with database.transaction() as session:
             rows = await parking.waiting(session, _inbound(settings), limit=limit)
-        return [{key: row[key] for key in ("id", "event_id", "type", "cause", "attempts", "parked_at")} for row in rows]
+        return [dict(row) for row in rows]
 
-    show(_with_database(load, query), ["id", "event_id", "type", "cause", "attempts", "parked_at"], as_json=as_json)
+    show(_with_database(load, query), parking.LISTED, as_json=as_json)
 
 
 @parked.command("show")
@@ -80,7 +81,10 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool) -> 
                         missing.append(message_id)
         return sent, missing
 
-    sent, missing = _with_database(load, send)
+    try:
+        sent, missing = _with_database(load, send)
+    except PublishError:
+        raise _no_queue(_inbound(load("ops"))) from None
     click.echo(f"{sent} sent to the consumer again")
     if missing:
         raise click.ClickException("not waiting: " + ", ".join(map(str, missing)))
@@ -122,9 +126,13 @@ async def _queues(settings: ServiceSettings) -> list[dict[str, Any]]:
             try:
                 found = (await channel.declare_queue(name, passive=True)).declaration_result
             except aio_pika.exceptions.ChannelNotFoundEntity:
-                raise click.ClickException(f"no queue {name}: has `consume` ever run?") from None
+                raise _no_queue(name) from None
             rows.append({"name": name, "depth": found.message_count, "consumers": found.consumer_count})
         return rows
+
+
+def _no_queue(name: str) -> click.ClickException:
+    return click.ClickException(f"no queue {name}: has `consume` ever run?")
 
 
 def _inbound(settings: ServiceSettings) -> str:

@@ -1,6 +1,7 @@
 """Operators' commands of a service that publishes: what waits in its outbox, and its history of events."""
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from importlib import import_module
@@ -15,7 +16,7 @@ from common.commands import run
 from common.contracts import event_types
 from common.database import driver_dsn
 from common.events import rfc3339
-from common.operators.terminal import JSON, Moment, show
+from common.operators.terminal import JSON, Moment, Pages, show
 from common.replay import published
 from common.replay import replay as replay_events
 from common.settings import ServiceSettings
@@ -64,31 +65,40 @@ def tail(load: Any, types: tuple[str, ...], since: datetime, as_json: bool) -> N
     """What was published, oldest first."""
     settings = load("ops")
     _refuse_unknown(settings, types)
-    rows = run(_tail(settings, since, types))
-    show(rows, ["published_at", "type", "subject", "version", "id"], as_json=as_json)
+    run(_tail(settings, since, types, Pages(["published_at", "type", "subject", "version", "id"], as_json=as_json)))
 
 
-async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str]) -> list[dict[str, Any]]:
+async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str], printed: Pages) -> None:
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
     try:
-        return [
-            {
-                "published_at": rfc3339(logged.published_at),
-                "type": logged.event.type,
-                "subject": logged.event.subject,
-                "version": logged.event.version,
-                "id": str(logged.event.id),
-                "data": json.loads(logged.event.data),
-            }
-            async for logged in published(connection, since, types)
-        ]
+        async for page in published(connection, since, types):
+            printed.add(
+                [
+                    {
+                        "published_at": rfc3339(logged.published_at),
+                        "type": logged.event.type,
+                        "subject": logged.event.subject,
+                        "version": logged.event.version,
+                        "id": str(logged.event.id),
+                        "data": json.loads(logged.event.data),
+                    }
+                    for logged in page
+                ]
+            )
     finally:
         await connection.close()
+    printed.end()
+
+
+def _queue(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9_.:@#,/+ -]{1,255}", name):
+        raise click.BadParameter("no queue can be called that")
+    return name
 
 
 @events.command()
 @click.option("--since", type=Moment(), required=True, help="RFC 3339 time, or a duration like 24h.")
-@click.option("--to-queue", required=True, help="The one queue that gets them.")
+@click.option("--to-queue", required=True, callback=_queue, help="The one queue that gets them.")
 @click.option("--type", "types", multiple=True, help="Only this type; may be repeated.")
 @click.pass_obj
 def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...]) -> None:

@@ -8,11 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import click
+from aiormq.exceptions import ChannelAccessRefused
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.exc import DBAPIError
 
+from common.database import DRIVER_ERRORS
 from common.events import rfc3339
 
+REFUSALS: Final = (ChannelAccessRefused, DBAPIError, *DRIVER_ERRORS)
+"""What a server says that is there: not this password, not yet, no such table."""
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _WIDE: Final = 250
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -37,17 +42,44 @@ class Moment(click.ParamType[datetime]):
 
 def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
     """Prints rows as JSON or as a table of `columns`."""
-    if as_json:
-        click.echo(json.dumps(list(rows), default=plain))
-        return
-    table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")  # an id that is cut off is of no use in the next command
-    for row in rows:
-        table.add_row(*("-" if row[column] is None else str(row[column]) for column in columns))
-    # Into a file or a pipe, nothing needs to wrap.
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
-    console.print(table if rows else "none")
+    printed = Pages(columns, as_json=as_json)
+    printed.add(rows)
+    printed.end()
+
+
+class Pages:
+    """Prints rows as they are read, some at once, for as many as don't fit into memory: one JSON list, or tables."""
+
+    def __init__(self, columns: Sequence[str], *, as_json: bool) -> None:
+        self._columns = columns
+        self._as_json = as_json
+        self._begun = False
+        # Into a file or a pipe, nothing needs to wrap.
+        self._console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        if self._as_json:
+            items = json.dumps(list(rows), default=plain)[1:-1]
+            click.echo(f"{',' if self._begun else '['}{items}", nl=False)
+        else:
+            self._console.print(self._table(rows))
+        self._begun = True
+
+    def end(self) -> None:
+        if self._as_json:
+            click.echo("]" if self._begun else "[]")
+        elif not self._begun:
+            self._console.print("none")
+
+    def _table(self, rows: Sequence[dict[str, Any]]) -> Table:
+        table = Table()
+        for column in self._columns:
+            table.add_column(column, overflow="fold")  # an id that is cut off is of no use in the next command
+        for row in rows:
+            table.add_row(*("-" if row[column] is None else str(row[column]) for column in self._columns))
+        return table
 
 
 def plain(value: Any) -> str:
