@@ -122,6 +122,23 @@ async def test_nobodys_mailbox_is_filled(world: Any) -> None:
     assert len(await requested(world, person)) == 12
 
 
+async def test_strangers_who_ask_for_somebodys_resets_leave_the_owners_networks_theirs(world: Any) -> None:
+    person, home = await world.sign_up(), "198.51.100.7"
+    assert (await world.log_in(person["email"], network=home)).status_code == 200
+
+    async def mails_asked_for_from(address: str) -> int:
+        before = len(await requested(world, person))
+        for _ in range(8):
+            headers = {"X-Forwarded-For": f"203.0.113.99, {address}"}
+            answer = await world.public.post("/password-resets", json={"email": person["email"]}, headers=headers)
+            assert (answer.status_code, answer.text) == (202, "")
+        return len(await requested(world, person)) - before
+
+    assert await mails_asked_for_from("192.0.2.66") == 5
+    assert await mails_asked_for_from("192.0.2.67") == 0
+    assert await mails_asked_for_from(home) == 5
+
+
 async def test_the_mails_writer_is_told_what_the_mail_needs(world: Any) -> None:
     person = await world.sign_up(name="Ann")
     await world.public.post("/password-resets", json={"email": person["email"]})
