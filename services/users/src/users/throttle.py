@@ -101,6 +101,11 @@ async def settle(session: AsyncSession, attempt: Attempt, *, success: bool) -> N
             await session.execute(_EMPTY_BUCKET, {"key": key})
 
 
+async def has_room(session: AsyncSession, bucket: Bucket, subject: str) -> bool:
+    """Enters one more into a bucket of anything but sign-ins, unless it is full."""
+    return await session.scalar(text(fill(bucket, key=":key")), {"key": bucket.key(subject)}) is not None
+
+
 async def forget_old(session: AsyncSession) -> None:
     """Deletes counts that no longer matter."""
     for table in (LoginBackoff, LoginBucket):
