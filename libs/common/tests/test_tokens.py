@@ -62,8 +62,9 @@ async def test_the_principal_says_who_and_what_for() -> None:
 async def test_a_client_is_no_person() -> None:
     principal = await ISSUER.verifier("orders").verify(ISSUER.mint_service("users", scope="credentials:verify"))
     assert principal.is_client
-    with pytest.raises(Forbidden):
+    with pytest.raises(Forbidden) as refusal:
         _ = principal.user_id
+    assert refusal.value.headers == {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
 
 
 class Denied:

@@ -56,6 +56,8 @@ async def test_its_secret_is_shown_once_and_kept_as_a_hash(
     client = await register()
     listed = (await auth.http.get("/clients", headers=admin)).json()
     assert listed["items"] == [{name: client[name] for name in client if name != "client_secret"}]
+    shown = await auth.http.get(f"/clients/{client['client_id']}", headers=admin)
+    assert shown.json() == listed["items"][0]
     async with database.transaction() as session:
         stored = (await session.execute(text("SELECT clients::text FROM clients"))).scalar_one()
     assert client["client_secret"] not in stored
@@ -115,6 +117,7 @@ async def test_a_client_that_is_not_there_cannot_be_changed(
     await auth.http.delete(f"/clients/{client['client_id']}", headers=admin)
     for client_id in ("nobody", client["client_id"]):
         for answer in (
+            await auth.http.get(f"/clients/{client_id}", headers=admin),
             await auth.http.delete(f"/clients/{client_id}", headers=admin),
             await auth.http.post(f"/clients/{client_id}/secret", headers=admin),
         ):
@@ -134,6 +137,7 @@ async def test_only_administrators_manage_clients(auth: Auth, role: str) -> None
     answer = await auth.http.post("/clients", content="{", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert (await auth.http.get("/clients", headers=headers)).status_code == 403
+    assert (await auth.http.get("/clients/x", headers=headers)).status_code == 403
     assert (await auth.http.get("/clients", headers=await auth.service_token())).status_code == 403
     assert (await auth.http.get("/clients")).status_code == 401
 

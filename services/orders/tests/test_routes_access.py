@@ -34,7 +34,9 @@ async def test_another_persons_order_is_not_there(shop: Any) -> None:
     cancel = await shop.client.post(f"/orders/{order['id']}/cancel", headers=shop.bearer())
     assert shop.is_problem(cancel, 404, "not_found")
     assert (await shop.get("/orders")).json()["items"] == []
-    assert shop.is_problem(await shop.get(f"/orders?customer_id={order['customer_id']}"), 403, "forbidden")
+    refused = await shop.get(f"/orders?customer_id={order['customer_id']}")
+    assert shop.is_problem(refused, 403, "forbidden")
+    assert refused.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope"'
     assert (await shop.get(f"/orders?customer_id={shop.customer}")).status_code == 200
 
 

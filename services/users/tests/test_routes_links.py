@@ -117,9 +117,41 @@ async def test_nobodys_mailbox_is_filled(world: Any) -> None:
     for _ in range(8):
         assert (await world.public.post("/email-verifications", headers=headers)).status_code == 202
     assert len(await requested(world, person)) == 11
-    await world.execute("UPDATE secret_links SET requested_at = requested_at - interval '1 hour'")
+    await world.time_passes(720)
     await world.public.post("/email-verifications", headers=headers)
     assert len(await requested(world, person)) == 12
+
+
+async def test_nobody_fills_a_mailbox_by_taking_its_address_again_and_again(world: Any) -> None:
+    """With one account or with several: the links go with each change of the address, what was counted stays."""
+    for _ in range(2):
+        person = await world.sign_up()
+        headers = world.bearer(person)
+        for address in ("victim@example.com", person["email"], "victim@example.com", person["email"]):
+            answer = await world.public.patch("/me", json={"email": address}, headers=headers)
+            assert answer.json()["email"] == address
+            for _ in range(4 if address == "victim@example.com" else 0):
+                answer = await world.public.post("/email-verifications", headers=headers)
+                assert answer.status_code == 202
+    [asked] = await world.rows("SELECT count(*) AS links FROM outbox WHERE type = 'users.secret_link.requested.v1'")
+    assert asked["links"] == 5
+
+
+async def test_strangers_who_ask_for_somebodys_resets_leave_the_owners_networks_theirs(world: Any) -> None:
+    person, home = await world.sign_up(), "198.51.100.7"
+    assert (await world.log_in(person["email"], network=home)).status_code == 200
+
+    async def mails_asked_for_from(address: str) -> int:
+        before = len(await requested(world, person))
+        for _ in range(8):
+            headers = {"X-Forwarded-For": f"203.0.113.99, {address}"}
+            answer = await world.public.post("/password-resets", json={"email": person["email"]}, headers=headers)
+            assert (answer.status_code, answer.text) == (202, "")
+        return len(await requested(world, person)) - before
+
+    assert await mails_asked_for_from("192.0.2.66") == 5
+    assert await mails_asked_for_from("192.0.2.67") == 0
+    assert await mails_asked_for_from(home) == 5
 
 
 async def test_the_mails_writer_is_told_what_the_mail_needs(world: Any) -> None:

@@ -39,6 +39,15 @@ class InvalidToken(Unauthorized):
         super().__init__(detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
+class NotAPerson(Forbidden):
+    """The token is good, and a client's own, where a person's is needed (RFC 6750 §3 wants a challenge with it)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This needs a person's access token", headers={"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who makes a request, and what the token lets them do. Times are seconds since the epoch."""
@@ -62,13 +71,13 @@ class Principal:
 
     @property
     def user_id(self) -> UUID:
-        """The person's id. Raises `Forbidden` where a client acts for itself."""
+        """The person's id. Raises `NotAPerson` where a client acts for itself."""
         if self.is_client:
-            raise Forbidden("This needs a person's access token")
+            raise NotAPerson
         try:
             return UUID(self.subject)
         except ValueError:
-            raise Forbidden("This needs a person's access token") from None
+            raise NotAPerson from None
 
 
 class Denylist(Protocol):

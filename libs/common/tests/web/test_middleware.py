@@ -58,6 +58,15 @@ async def test_every_answer_tells_its_id_and_its_time(
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize(("method", "path", "status"), ANY_ANSWER)
+async def test_no_answer_is_kept_by_a_cache_unless_it_says_so(
+    http: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    answer = await http.request(method, path)
+    assert (answer.status_code, answer.headers["cache-control"]) == (status, "no-store")
+    assert (await http.get("/docs/assets/favicon.png")).headers.get_list("cache-control") == ["public, max-age=86400"]
+
+
 async def test_a_request_id_of_the_client_is_kept(http: httpx.AsyncClient) -> None:
     answer = await http.get("/orders/1", headers={"X-Request-ID": "shop.7-A_z"})
     assert answer.headers["x-request-id"] == "shop.7-A_z"

@@ -1,7 +1,7 @@
 """What routes are given: a transaction, the caller, and where the request comes from."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, TypedDict
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,8 +15,6 @@ from common.database import Database
 from common.revocation import SCOPE
 from common.security import Guard, require_scopes
 from common.tokens import Principal
-
-_LONGEST_ADDRESS: Final = 64
 
 
 class State(TypedDict):
@@ -40,12 +38,3 @@ PrincipalDep = Annotated[Principal, Depends(require_scopes("account"))]
 AdminGuard = Depends(Guard(scopes=("account",), roles=("admin",)))
 """A token narrowed to less is not good for making a client of any scope."""
 RevocationsReader = Depends(require_scopes(SCOPE))
-
-
-def client_address(request: Request) -> str:
-    """Where the caller is: users throttles by it.
-
-    The rightmost `X-Forwarded-For` entry is the peer that the gateway saw; what stands left of it, the caller wrote.
-    """
-    forwarded = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
-    return (forwarded or (request.client.host if request.client is not None else ""))[:_LONGEST_ADDRESS]

@@ -74,7 +74,10 @@ async def list_orders(
     """One's own orders, newest first; for staff, everybody's."""
     visible = visible_customer(principal)
     if visible is not None and customer_id not in (None, visible):
-        raise Forbidden("Only staff may ask for another customer's orders.")
+        raise Forbidden(
+            "Only staff may ask for another customer's orders.",
+            headers={"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
+        )
     after = page.after(UUID)
     rows = await queries.orders(
         session,

@@ -159,7 +159,7 @@ class LoginBackoff(Base):
 
 
 class LoginBucket(Base):
-    """A leaky bucket of failed sign-ins, or of asked-for resets: `level` as it was at `updated_at`."""
+    """A leaky bucket of failed sign-ins, or of mails asked for: `level` as it was at `updated_at`."""
 
     __tablename__ = "login_buckets"
     __table_args__ = (CheckConstraint("level >= 0", name="level"),)

@@ -136,20 +136,6 @@ async def replace_hash(session: AsyncSession, user_id: UUID, *, old: str, new: s
     await session.execute(update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new))
 
 
-async def verifications_since(session: AsyncSession, user_id: UUID, since: timedelta) -> int:
-    """How many links to verify the address were asked for."""
-    count = await session.scalar(
-        select(func.count())
-        .select_from(SecretLink)
-        .where(
-            SecretLink.user_id == user_id,
-            SecretLink.purpose == "verify_email",
-            SecretLink.requested_at > func.now() - since,
-        )
-    )
-    return count or 0
-
-
 async def void_links(session: AsyncSession, user_id: UUID) -> None:
     """Makes all links void that the account has not used yet, those in mails included."""
     await session.execute(delete(SecretLink).where(SecretLink.user_id == user_id, SecretLink.used_at.is_(None)))

@@ -36,14 +36,14 @@ _ABANDONED: Final = "(pair.updated_at < now() - interval '60 seconds')"
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """`capacity` failures at once, and one more every `interval` seconds, which is also the `Retry-After`."""
+    """`capacity` at once, and one more every `interval` seconds, which is also the `Retry-After`."""
 
     name: str
     capacity: int
     interval: int
 
-    def key(self, subject: str) -> bytes:
-        return _digest(self.name, subject)
+    def key(self, *subject: str) -> bytes:
+        return _digest(self.name, *subject)
 
 
 PER_NETWORK: Final = Bucket("network", capacity=100, interval=3)
@@ -101,6 +101,11 @@ async def settle(session: AsyncSession, attempt: Attempt, *, success: bool) -> N
             await session.execute(_EMPTY_BUCKET, {"key": key})
 
 
+async def has_room(session: AsyncSession, bucket: Bucket, subject: str) -> bool:
+    """Enters one more into a bucket of anything but sign-ins, unless it is full."""
+    return await session.scalar(text(fill(bucket, key=":key")), {"key": bucket.key(subject)}) is not None
+
+
 async def forget_old(session: AsyncSession) -> None:
     """Deletes counts that no longer matter."""
     for table in (LoginBackoff, LoginBucket):
@@ -110,12 +115,15 @@ async def forget_old(session: AsyncSession) -> None:
 # Made once: a sign-in runs two of them, and building them each time would cost more than they do.
 
 
-def fill(bucket: Bucket, *, where: str = "true") -> str:
-    """The SQL that enters one more into a bucket, whose key has the bucket's name; a row if there was room."""
+def fill(bucket: Bucket, *, key: str | None = None, where: str = "true") -> str:
+    """The SQL that enters one more into a bucket; a row if there was room. `key` is SQL too, and unless given the
+    parameter of the bucket's name.
+    """
+    key = key or f":{bucket.name}"
     leaked = f"extract(epoch FROM now() - bucket.updated_at) / {bucket.interval}"
     level = f"greatest(bucket.level - greatest({leaked}, 0), 0) + 1"
     return f"""INSERT INTO login_buckets AS bucket (key, level, updated_at)
-        SELECT :{bucket.name}, 1, now() WHERE {where}
+        SELECT {key}, 1, now() WHERE {where}
         ON CONFLICT (key) DO UPDATE SET level = {level}, updated_at = now() WHERE {level} <= {bucket.capacity}
         RETURNING true"""
 

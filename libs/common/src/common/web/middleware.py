@@ -22,10 +22,13 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _UNMATCHED: Final = "(no route)"
 _PROBES: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Asked every few seconds: measured, not logged."""
+_NOT_KEPT: Final = (b"cache-control", b"no-store")
+"""Of what says nothing else: answers are about people and their orders (OWASP ASVS 5, 14.3.2)."""
 
 
 class RequestMiddleware:
-    """Gives each request its ids and each answer `X-Request-ID`, `X-Process-Time` and `Server-Timing`.
+    """Gives each request its ids and each answer `X-Request-ID`, `X-Process-Time` and `Server-Timing`, and keeps those
+    out of caches that do not say otherwise.
 
     The outermost layer: nothing answers without passing here. While the process drains, answers carry
     `Connection: close` (RFC 9112 §9.6), so that clients and balancers leave by themselves. HEAD is answered as GET is
@@ -54,8 +57,10 @@ class RequestMiddleware:
                     raise RuntimeError("an error came up after the answer had begun")
                 status = message["status"]
                 seconds = perf_counter() - started
+                headers = message.get("headers", ())
                 message["headers"] = [
-                    *message.get("headers", ()),
+                    *headers,
+                    *(() if any(name == b"cache-control" for name, _ in headers) else (_NOT_KEPT,)),
                     (b"x-request-id", trace.request_id.encode()),
                     (b"x-process-time", b"%.3fs" % seconds),
                     (b"server-timing", b"app;dur=%.1f" % (seconds * 1000)),

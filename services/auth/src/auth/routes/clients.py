@@ -6,6 +6,7 @@ from fastapi import Response
 
 from auth import queries
 from auth.deps import AdminGuard, SessionDep
+from auth.errors import ClientNotFound
 from auth.handlers import clients
 from auth.models import Client
 from auth.schemas import ClientOut, ClientWithSecret, RegisterClient
@@ -32,6 +33,15 @@ async def list_clients(session: SessionDep, page: PageDep) -> Page[ClientOut]:
     """All managed clients, newest first."""
     rows = await queries.clients(session, after=page.after(instant, str), limit=page.limit + 1)
     return page.page(rows, key=lambda client: (client.created_at, client.id), item=_out)
+
+
+@router.get("/{client_id}", responses=responses(404))
+async def get_client(client_id: str, session: SessionDep) -> ClientOut:
+    """What its `Location` promised: the client without its secret."""
+    client = await queries.client(session, client_id)
+    if client is None:
+        raise ClientNotFound
+    return _out(client)
 
 
 @router.delete("/{client_id}", status_code=204, responses=responses(404))

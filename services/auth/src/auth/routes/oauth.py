@@ -7,7 +7,6 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from auth.deps import client_address
 from auth.errors import ContentTooLarge, OAuthError, TemporarilyUnavailable
 from auth.grants import TokenRequest
 from auth.oauth_form import ClientCredentials, Form, client_credentials
@@ -16,7 +15,7 @@ from auth.scopes import MANAGED_SCOPES, PERSON_SCOPES
 from common.errors import Unavailable
 from common.outages import is_outage
 from common.web import ApiRoute, ApiRouter, responses
-from common.web.headers import is_known
+from common.web.headers import client_address, is_known
 
 
 class OAuthRoute(ApiRoute):

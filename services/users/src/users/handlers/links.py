@@ -15,11 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.database import new_id, utc_now
 from common.outbox import record
-from users import queries
+from users import queries, throttle
 from users.errors import InvalidLink
 from users.events import SecretLinkRequested, UserEmailVerified
 from users.handlers.accounts import replace_password
 from users.models import LinkPurpose, SecretLink, SecretLinkToken, User
+from users.throttle import Bucket
 
 LIFETIME: Final[dict[LinkPurpose, timedelta]] = {
     "verify_email": timedelta(hours=24),
@@ -28,7 +29,9 @@ LIFETIME: Final[dict[LinkPurpose, timedelta]] = {
 """Of a secret, from when it is made."""
 ISSUABLE: Final = timedelta(hours=24)
 """How long after the request its mail may still be written."""
-_MOST_PER_HOUR: Final = 5
+_FROM_ACCOUNT: Final = Bucket("verifications from", capacity=5, interval=720)
+_TO_ADDRESS: Final = Bucket("verifications to", capacity=5, interval=720)
+"""Both: an account can take any free address, and an address can be taken by one account after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,20 @@ class IssuedLink:
 async def request_email_verification(session: AsyncSession, user_id: UUID) -> None:
     """Nothing happens where the address is verified already, or a few mails went out this hour. Raises `NotFound`."""
     user = await queries.lock_user(session, user_id)
-    if user.email_verified or await queries.verifications_since(session, user.id, timedelta(hours=1)) >= _MOST_PER_HOUR:
+    if user.email_verified or not await _may_be_mailed(session, user):
         return
     link = SecretLink(id=new_id(), user_id=user.id, purpose="verify_email", requested_at=utc_now())
     session.add(link)
     requested = SecretLinkRequested(link_id=link.id, user_id=user.id, purpose=link.purpose)
     await record(session, requested, subject=link.id, version=1)
+
+
+async def _may_be_mailed(session: AsyncSession, user: User) -> bool:
+    """Counted apart from the links themselves: a change of the address deletes those, and must not win more mails."""
+    for bucket, subject in ((_FROM_ACCOUNT, str(user.id)), (_TO_ADDRESS, user.email)):
+        if not await throttle.has_room(session, bucket, subject):
+            return False
+    return True
 
 
 async def issue(session: AsyncSession, link_id: UUID) -> IssuedLink:

@@ -1,11 +1,13 @@
 """Verifying an address and resetting a password, by one-time links in mails."""
 
-from fastapi import Response
+from fastapi import Request, Response
 
 from common.web import ApiRouter, responses
+from common.web.headers import client_address
 from users.deps import DatabaseDep, HashingDep, PrincipalDep, SessionDep
 from users.handlers import links, resets
 from users.schemas import EmailConfirmation, PasswordReset, PasswordResetRequest
+from users.throttle import network_of
 
 router = ApiRouter(tags=["links"])
 
@@ -22,9 +24,9 @@ async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
 
 
 @router.post("/password-resets", status_code=202, response_class=Response)
-async def request_password_reset(body: PasswordResetRequest, session: SessionDep) -> None:
+async def request_password_reset(body: PasswordResetRequest, request: Request, session: SessionDep) -> None:
     """Has a link mailed, if there is such an account; the answer is the same if not."""
-    await resets.request_password_reset(session, body.email)
+    await resets.request_password_reset(session, body.email, network=network_of(client_address(request)))
 
 
 @router.post("/password-resets/confirm", status_code=204, responses=responses(400))
