@@ -76,7 +76,7 @@ async def relay_catches_up(settings: ShopSettings, events: int) -> float:
     await running
     count, seconds = await connection.fetchrow(moved)
     await connection.close()
-    # `published_at` is each batch's start: the time between first and last covers all batches but one.
+    # `published_at` is one of a batch: the time between the first and the last covers all batches but one.
     return float((count - WINDOW) / seconds)
 
 
