@@ -1,4 +1,6 @@
-"""What the published OpenAPI documents allow, and what they do not, sent to the whole system: nothing makes a 5xx."""
+"""What the published OpenAPI documents allow, and what they do not, sent to the whole system: nothing makes a 5xx, and
+nothing a status that the document does not name.
+"""
 
 import secrets
 from collections.abc import Callable
@@ -47,6 +49,9 @@ def send(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     case.headers.pop("Authorization", None)
     answer = case.call(base_url=gateway_url, headers=bearer, timeout=60)
     assert answer.status_code < 500, answer.text
+    # The gateway's own answers have no such time, and 405 is about a method that is no operation.
+    if "x-process-time" in answer.headers and answer.status_code != 405:
+        assert str(answer.status_code) in case.operation.responses.status_codes, answer.text
 
 
 def requests_to(service: str) -> Callable[[T], T]:
@@ -65,23 +70,31 @@ bounded = hypothesis.settings(
 
 @requests_to("auth")
 @bounded
-def test_no_request_to_auth_makes_a_5xx(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_no_request_to_auth_makes_a_5xx_or_what_is_not_declared(
+    case: Any, gateway_url: str, bearer: dict[str, str]
+) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("users")
 @bounded
-def test_no_request_to_users_makes_a_5xx(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_no_request_to_users_makes_a_5xx_or_what_is_not_declared(
+    case: Any, gateway_url: str, bearer: dict[str, str]
+) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("orders")
 @bounded
-def test_no_request_to_orders_makes_a_5xx(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_no_request_to_orders_makes_a_5xx_or_what_is_not_declared(
+    case: Any, gateway_url: str, bearer: dict[str, str]
+) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("notifier")
 @bounded
-def test_no_request_to_notifier_makes_a_5xx(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_no_request_to_notifier_makes_a_5xx_or_what_is_not_declared(
+    case: Any, gateway_url: str, bearer: dict[str, str]
+) -> None:
     send(case, gateway_url, bearer)
