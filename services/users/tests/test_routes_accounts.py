@@ -176,6 +176,25 @@ async def test_a_new_address_is_not_verified_and_must_be_free(world: Any) -> Non
     assert (answer.status_code, answer.json()["code"]) == (409, "email_taken")
 
 
+async def test_nobody_fills_a_mailbox_by_coming_to_its_address_and_leaving_it(world: Any) -> None:
+    """Each welcome and each departure is mailed to an address that need not be the account's owner's."""
+    victim, welcomes, statuses = "victim@example.com", 0, []
+    for _ in range(7):
+        person = await world.sign_up(email=victim)
+        [event] = await world.events(person["id"])
+        welcomes += event["data"]["send_welcome"]
+        headers = world.bearer(person)
+        left = await world.public.patch("/me", json={"email": "elsewhere@example.com"}, headers=headers)
+        statuses.append(left.status_code)
+        await world.public.delete("/me", headers=headers)
+    assert (welcomes, statuses) == (5, [200] * 5 + [429] * 2)
+    assert (left.json()["code"], left.headers["Retry-After"]) == ("address_changed_too_often", "720")
+    await world.time_passes(720)
+    person = await world.sign_up(email=victim)
+    answer = await world.public.patch("/me", json={"email": "elsewhere@example.com"}, headers=world.bearer(person))
+    assert answer.status_code == 200
+
+
 async def test_twenty_profile_changes_at_once_number_their_events_without_a_gap(world: Any) -> None:
     person = await world.sign_up()
     headers = world.bearer(person)

@@ -47,6 +47,18 @@ class TooManyAttempts(TooManyRequests):
         self.retry_after: int = retry_after
 
 
+class AddressChangedTooOften(TooManyRequests):
+    """Accounts have left this address several times within the hour, and each time it was mailed so.
+
+    `retry_after` is in seconds.
+    """
+
+    code, title = "address_changed_too_often", "E-mail address changed too often"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(headers={"Retry-After": str(retry_after)})
+
+
 class InvalidLink(BadRequest):
     """The link's secret is unknown, used, expired, or was made void by a later change of the account."""
 

@@ -2,17 +2,22 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.outbox import record
-from users import queries
-from users.errors import EmailTaken, LastAdmin, WrongPassword
+from users import queries, throttle
+from users.errors import AddressChangedTooOften, EmailTaken, LastAdmin, WrongPassword
 from users.events import UserErased, UserPasswordChanged, UserRegistered, UserUpdated
 from users.models import ProfileField, User
+from users.throttle import Bucket
+
+# Who takes an address need not be its owner, who is mailed in both cases: by whatever number of accounts, not for ever.
+_WELCOMES: Final = Bucket("welcomes to", capacity=5, interval=720)
+_DEPARTURES: Final = Bucket("departures from", capacity=5, interval=720)
 
 
 async def require_free_email(session: AsyncSession, email: str) -> None:
@@ -24,11 +29,15 @@ async def require_free_email(session: AsyncSession, email: str) -> None:
 async def sign_up(
     session: AsyncSession, *, name: str, email: str, age: int | None, password_hash: str, send_welcome: bool
 ) -> User:
-    """A new account with the role `user`. Raises `EmailTaken`."""
+    """A new account with the role `user`. It is welcomed, unless its address was a few times this hour.
+
+    Raises `EmailTaken`.
+    """
     user = User.register(name=name, email=email, age=age, password_hash=password_hash)
     session.add(user)
     with _unique_email():
         await session.flush()
+    send_welcome = send_welcome and await throttle.has_room(session, _WELCOMES, user.email)
     registered = UserRegistered(
         user_id=user.id, name=user.name, email=user.email, role=user.role, send_welcome=send_welcome
     )
@@ -37,17 +46,20 @@ async def sign_up(
 
 
 async def change_profile(session: AsyncSession, user_id: UUID, changes: Mapping[ProfileField, Any]) -> User:
-    """Changes what is given and different. Raises `NotFound`, `EmailTaken`.
+    """Changes what is given and different. Raises `NotFound`, `EmailTaken`, `AddressChangedTooOften`.
 
     Open links are void once the address is another: their mails went, or would go, to somebody else.
     """
     user = await queries.lock_user(session, user_id)
+    before = user.email
     changed = user.change_profile(changes)
     if not changed:
         return user
     with _unique_email():
         await session.flush()
     if "email" in changed:
+        if not await throttle.has_room(session, _DEPARTURES, before):
+            raise AddressChangedTooOften(_DEPARTURES.interval)
         await queries.void_links(session, user.id)
     updated = UserUpdated(user_id=user.id, name=user.name, email=user.email, changed=changed)
     await record(session, updated, subject=user.id, version=user.version)

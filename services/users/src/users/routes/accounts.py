@@ -42,7 +42,7 @@ async def get_me(principal: PrincipalDep, session: SessionDep) -> UserOut:
     return UserOut.model_validate(await queries.user(session, principal.user_id))
 
 
-@router.patch("/me", responses=responses(404, 409))
+@router.patch("/me", responses=responses(404, 409, 429))
 async def change_me(body: ProfileChange, principal: PrincipalDep, session: SessionDep) -> UserOut:
     """Changes what the body holds. A changed address has to be verified anew."""
     user = await accounts.change_profile(session, principal.user_id, body.changes())
