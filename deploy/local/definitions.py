@@ -76,7 +76,16 @@ def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
     return {
         "users": [_user(name, password, tags=[])],
         "permissions": [permission],
-        "policies": [_policy(f"subscriber-{name}", rf"^{name}\.", limits, priority=1)],
+        "policies": [
+            _policy(f"subscriber-{name}", rf"^{name}\.", limits, priority=1),
+            # Whoever looks at a message and puts it back has had it delivered.
+            _policy(
+                f"subscriber-{name}-parked",
+                rf"^{name}\.parked$",
+                limits | {"delivery-limit": PARKED_DELIVERY_LIMIT},
+                priority=2,
+            ),
+        ],
     }
 
 

@@ -10,6 +10,8 @@ import aiormq
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
+from common.testing import eventually
+from local.definitions import DELIVERY_LIMIT
 from local.testing import StackUnderTest
 
 from .conftest import Team
@@ -87,6 +89,19 @@ async def test_a_subscriber_reads_orders_events_and_may_do_nothing_else(team: Te
         async with await aio_pika.connect(team.amqp_url) as connection:
             with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
                 await attempt(await connection.channel(), team.name)
+
+
+async def test_what_a_subscriber_looks_at_in_his_parked_queue_stays_there(team: Team) -> None:
+    async with await aio_pika.connect(team.amqp_url) as connection:
+        channel = await connection.channel()
+        dead = await channel.declare_exchange(f"{team.name}.dead", "fanout", durable=True)
+        parked = await channel.declare_queue(f"{team.name}.parked", durable=True, arguments={"x-queue-type": "quorum"})
+        await parked.bind(dead)
+        await dead.publish(aio_pika.Message(b"{}"), "")
+        for _ in range(2 * DELIVERY_LIMIT):
+            looked_at = await eventually(lambda: parked.get(fail=False))
+            assert looked_at is not None
+            await looked_at.nack(requeue=True)
 
 
 async def until_in_history(channel: AbstractChannel, order_id: str) -> None:
