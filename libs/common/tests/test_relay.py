@@ -15,7 +15,7 @@ from common.database import Database, new_id
 from common.events import Event
 from common.health import Health
 from common.outbox import record
-from common.relay import relay
+from common.relay import _MOVE, relay
 from common.settings import ServiceSettings
 from common.testing import eventually, management
 
@@ -140,6 +140,24 @@ async def test_two_relays_publish_each_event_once(
             await asyncio.gather(*(sell(database, n, subject=new_id()) for n in range(5)))
         await eventually(lambda: _is(counts(database), (0, 200)))
     assert len(subscriber) == 200
+
+
+async def test_the_log_keeps_the_published_order_when_the_lead_changes(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    standby = await asyncpg.connect(database.dsn)
+    try:
+        async with standby.transaction():
+            await standby.execute("SELECT now()")  # it asks for the lead, and is a little slow
+            async with relaying(settings):
+                first = await sell(database, 1, subject="item")
+                await eventually(lambda: _is(counts(database), (0, 1)))
+            second = await sell(database, 2, subject="item", version=2)
+            await standby.execute(_MOVE, [row["id"] for row in await standby.fetch("SELECT id FROM outbox")])
+        logged = await standby.fetch("SELECT event_id FROM event_log ORDER BY published_at, position")
+        assert [row["event_id"] for row in logged] == [first, second]
+    finally:
+        await standby.close()
 
 
 async def test_events_recorded_while_the_broker_is_away_are_published_when_it_is_back(
