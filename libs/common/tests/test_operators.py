@@ -114,6 +114,22 @@ async def test_a_parked_message_is_listed_with_its_cause_and_has_its_effect_once
     assert await shop.effects() == ["1"]
 
 
+async def test_what_a_sender_wrote_is_shown_as_text_and_steers_no_terminal(shop: Shop) -> None:
+    async with shop.open():
+        async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
+            exchange = await (await connection.channel()).get_exchange("shop.events")
+            hostile = aio_pika.Message(b"nonsense", message_id="[/red]\x1b[2J", type="[bold]sold")
+            await exchange.publish(hostile, "shop.item.sold.v1")
+
+        async def rows() -> Any:
+            return await shop.json(consumer.parked, "list")
+
+        await eventually(rows)
+        table = (await shop.command(consumer.parked, "list")).output
+    assert "[/red]\\x1b[2J" in table
+    assert "[bold]sold" in table
+
+
 async def test_a_message_is_discarded_only_with_a_reason(shop: Shop) -> None:
     async with shop.open():
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:

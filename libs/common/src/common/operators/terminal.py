@@ -11,6 +11,7 @@ import click
 from aiormq.exceptions import ChannelAccessRefused
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from common.database import DRIVER_ERRORS
@@ -78,8 +79,13 @@ class Pages:
         for column in self._columns:
             table.add_column(column, overflow="fold")  # an id that is cut off is of no use in the next command
         for row in rows:
-            table.add_row(*("-" if row[column] is None else str(row[column]) for column in self._columns))
+            table.add_row(*("-" if row[column] is None else _text(row[column]) for column in self._columns))
         return table
+
+
+def _text(value: Any) -> Text:
+    """As it is, where somebody else wrote it: no mark-up, and nothing that steers a terminal."""
+    return Text("".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(value)))
 
 
 def plain(value: Any) -> str:
