@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -216,6 +217,16 @@ async def test_an_event_is_published_when_its_wake_up_was_lost(
                 )
             )
         await eventually(lambda: _length(subscriber, 1))
+
+
+async def test_an_event_is_published_by_its_wake_up_with_no_poll_in_between(
+    settings: ServiceSettings, database: Database, subscriber: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.relay._POLL", 3600)
+    async with relaying(settings):
+        for number in range(1, 4):  # the first may be found as the relay begins
+            await sell(database, number, subject="item", version=number)
+            await eventually(partial(_length, subscriber, number))
 
 
 async def _length(items: list[Any], expected: int) -> bool:
