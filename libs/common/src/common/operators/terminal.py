@@ -48,6 +48,11 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: boo
     printed.end()
 
 
+def tell(sentence: str, *, as_json: bool, **facts: Any) -> None:
+    """What was done: a sentence for people, the facts for scripts."""
+    click.echo(json.dumps(facts, default=plain) if as_json else sentence)
+
+
 class Pages:
     """Prints rows as they are read, some at once, for as many as don't fit into memory: one JSON list, or tables."""
 
