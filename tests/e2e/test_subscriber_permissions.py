@@ -100,6 +100,7 @@ async def test_what_a_subscriber_looks_at_in_his_parked_queue_stays_there(team: 
         await dead.publish(aio_pika.Message(b"{}"), "")
         for _ in range(2 * DELIVERY_LIMIT):
             looked_at = await eventually(lambda: parked.get(fail=False))
+            assert looked_at is not None
             await looked_at.nack(requeue=True)
 
 

@@ -114,6 +114,22 @@ async def test_a_parked_message_is_listed_with_its_cause_and_has_its_effect_once
     assert await shop.effects() == ["1"]
 
 
+async def test_what_a_sender_wrote_is_shown_as_text_and_steers_no_terminal(shop: Shop) -> None:
+    async with shop.open():
+        async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
+            exchange = await (await connection.channel()).get_exchange("shop.events")
+            hostile = aio_pika.Message(b"nonsense", message_id="[/red]\x1b[2J", type="[bold]sold")
+            await exchange.publish(hostile, "shop.item.sold.v1")
+
+        async def rows() -> Any:
+            return await shop.json(consumer.parked, "list")
+
+        await eventually(rows)
+        table = (await shop.command(consumer.parked, "list")).output
+    assert "[/red]\\x1b[2J" in table
+    assert "[bold]sold" in table
+
+
 async def test_a_message_is_discarded_only_with_a_reason(shop: Shop) -> None:
     async with shop.open():
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
@@ -274,3 +290,18 @@ async def test_a_parked_message_whose_queue_is_gone_waits_on(shop: Shop) -> None
     assert result.exit_code == 1
     assert result.output == "Error: no queue shop.inbound: has `consume` ever run?\n"
     assert await rows() == before
+
+
+async def test_what_was_done_is_told_to_scripts_as_well(shop: Shop) -> None:
+    async with shop.open():
+        await shop.sell(1, 1)
+        await eventually(lambda: shop.json(producer.events, "tail"))
+        replayed = await shop.json(producer.events, "replay", "--since", "1h", "--to-queue", "shop.inbound")
+        assert replayed == {"sent": 1, "queue": "shop.inbound"}
+        assert await shop.json(consumer.parked, "replay", "--all") == {"sent": 0, "not_waiting": []}
+        async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
+            exchange = await (await connection.channel()).get_exchange("shop.events")
+            await exchange.publish(aio_pika.Message(b"nonsense"), "shop.item.sold.v1")
+        (row,) = await eventually(lambda: shop.json(consumer.parked, "list"))
+        assert (await shop.json(consumer.parked, "show", row["id"]))["body"] == "nonsense"
+        assert await shop.json(consumer.parked, "discard", row["id"], "--reason", "x") == {"discarded": row["id"]}

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -15,7 +16,7 @@ from common.database import Database, new_id
 from common.events import Event
 from common.health import Health
 from common.outbox import record
-from common.relay import relay
+from common.relay import _MOVE, relay
 from common.settings import ServiceSettings
 from common.testing import eventually, management
 
@@ -142,6 +143,24 @@ async def test_two_relays_publish_each_event_once(
     assert len(subscriber) == 200
 
 
+async def test_the_log_keeps_the_published_order_when_the_lead_changes(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    standby = await asyncpg.connect(database.dsn)
+    try:
+        async with standby.transaction():
+            await standby.execute("SELECT now()")  # it asks for the lead, and is a little slow
+            async with relaying(settings):
+                first = await sell(database, 1, subject="item")
+                await eventually(lambda: _is(counts(database), (0, 1)))
+            second = await sell(database, 2, subject="item", version=2)
+            await standby.execute(_MOVE, [row["id"] for row in await standby.fetch("SELECT id FROM outbox")])
+        logged = await standby.fetch("SELECT event_id FROM event_log ORDER BY published_at, position")
+        assert [row["event_id"] for row in logged] == [first, second]
+    finally:
+        await standby.close()
+
+
 async def test_events_recorded_while_the_broker_is_away_are_published_when_it_is_back(
     settings: ServiceSettings, database: Database
 ) -> None:
@@ -198,6 +217,16 @@ async def test_an_event_is_published_when_its_wake_up_was_lost(
                 )
             )
         await eventually(lambda: _length(subscriber, 1))
+
+
+async def test_an_event_is_published_by_its_wake_up_with_no_poll_in_between(
+    settings: ServiceSettings, database: Database, subscriber: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.relay._POLL", 3600)
+    async with relaying(settings):
+        for number in range(1, 4):  # the first may be found as the relay begins
+            await sell(database, number, subject="item", version=number)
+            await eventually(partial(_length, subscriber, number))
 
 
 async def _length(items: list[Any], expected: int) -> bool:

@@ -1,12 +1,19 @@
 """What others rely on: events' fields, and what the API's description says."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
 from common.contracts import event_types, example, schema
+from common.database import new_id, utc_now
+from common.events import Envelope
 from orders import events
+from orders.consumers import handlers
+
+EVENTS = Path(__file__).parents[3] / "contracts" / "events"
 
 FIELDS = {
     "orders.order.placed.v1": {"order_id", "customer_id", "lines", "total", "placed_at"},
@@ -25,6 +32,16 @@ def test_these_events_are_published_and_no_others() -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_example_fits_its_schema(name: str) -> None:
     jsonschema.validate(example(MODELS[name]), schema(MODELS[name]))
+
+
+@pytest.mark.parametrize("event_type", handlers.types)
+def test_the_events_that_orders_reads_are_read_from_older_and_newer_producers(event_type: str) -> None:
+    published = json.loads((EVENTS / f"{event_type}.schema.json").read_text())
+    [whole] = published["examples"]
+    for data in (whole, {name: whole[name] for name in published["required"]}, {**whole, "added_later": {"any": 1}}):
+        read = handlers.read(Envelope(new_id(), event_type, "subject", 1, utc_now(), json.dumps(data)))
+        assert read is not None
+        assert read.data.model_dump(mode="json").items() <= whole.items()
 
 
 async def test_every_recorded_event_is_what_its_model_would_write(desk: Any) -> None:

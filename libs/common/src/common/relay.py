@@ -46,11 +46,14 @@ _LEADER: Final = "SELECT pg_try_advisory_xact_lock(hashtext('outbox-relay'))"
 _OLDEST: Final = """
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
     FROM outbox ORDER BY id LIMIT $1"""
+# The moment of the statement, as it holds the lock: the transaction may have begun before another relay's batch that
+# came first, and whoever reads the log in its order would have them the other way round, or skip these.
 # Plain lists of ids: presence in the queue is what "pending" means. A cursor would skip rows that commit late.
 _MOVE: Final = """
     WITH sent AS (DELETE FROM outbox WHERE id = ANY($1::bigint[]) RETURNING *)
-    INSERT INTO event_log (event_id, type, subject, version, occurred_at, data, traceparent)
-    SELECT event_id, type, subject, version, occurred_at, data, traceparent FROM sent ORDER BY id"""
+    INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data, traceparent)
+    SELECT statement_timestamp(), event_id, type, subject, version, occurred_at, data, traceparent
+    FROM sent ORDER BY id"""
 
 
 async def relay(settings: ServiceSettings, health: Health, stop: asyncio.Event) -> None:

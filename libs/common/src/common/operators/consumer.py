@@ -13,7 +13,7 @@ from common import broker
 from common import parked as parking
 from common.commands import run
 from common.database import Database
-from common.operators.terminal import JSON, plain, show
+from common.operators.terminal import JSON, plain, show, tell
 from common.settings import ServiceSettings
 
 
@@ -39,8 +39,9 @@ def list_(load: Any, limit: int, as_json: bool) -> None:
 
 @parked.command("show")
 @click.argument("message_id", type=click.UUID)
+@JSON
 @click.pass_obj
-def show_(load: Any, message_id: uuid.UUID) -> None:
+def show_(load: Any, message_id: uuid.UUID, as_json: bool) -> None:  # noqa: ARG001 - taken, as by all; it is JSON anyway
     """One message, whole."""
 
     async def query(settings: ServiceSettings, database: Database) -> dict[str, Any] | None:
@@ -59,8 +60,9 @@ def show_(load: Any, message_id: uuid.UUID) -> None:
 @parked.command("replay")
 @click.argument("message_ids", type=click.UUID, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every waiting message.")
+@JSON
 @click.pass_obj
-def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool) -> None:
+def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool, as_json: bool) -> None:
     """Give messages to the consumer again."""
     if bool(message_ids) == everything:
         raise click.UsageError("name the messages, or say --all")
@@ -85,7 +87,7 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool) -> 
         sent, missing = _with_database(load, send)
     except PublishError:
         raise _no_queue(_inbound(load("ops"))) from None
-    click.echo(f"{sent} sent to the consumer again")
+    tell(f"{sent} sent to the consumer again", as_json=as_json, sent=sent, not_waiting=missing)
     if missing:
         raise click.ClickException("not waiting: " + ", ".join(map(str, missing)))
 
@@ -93,8 +95,9 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool) -> 
 @parked.command("discard")
 @click.argument("message_id", type=click.UUID)
 @click.option("--reason", required=True, help="Kept with the message.")
+@JSON
 @click.pass_obj
-def discard_(load: Any, message_id: uuid.UUID, reason: str) -> None:
+def discard_(load: Any, message_id: uuid.UUID, reason: str, as_json: bool) -> None:
     """Give one message up, for a reason."""
     if not reason.strip():
         raise click.UsageError("say why")
@@ -105,7 +108,7 @@ def discard_(load: Any, message_id: uuid.UUID, reason: str) -> None:
 
     if not _with_database(load, give_up):
         raise click.ClickException(f"no waiting message {message_id}")
-    click.echo("discarded")
+    tell("discarded", as_json=as_json, discarded=message_id)
 
 
 @click.command()

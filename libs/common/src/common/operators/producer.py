@@ -16,7 +16,7 @@ from common.commands import run
 from common.contracts import event_types
 from common.database import driver_dsn
 from common.events import rfc3339
-from common.operators.terminal import JSON, Moment, Pages, show
+from common.operators.terminal import JSON, Moment, Pages, show, tell
 from common.replay import published
 from common.replay import replay as replay_events
 from common.settings import ServiceSettings
@@ -100,8 +100,9 @@ def _queue(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
 @click.option("--since", type=Moment(), required=True, help="RFC 3339 time, or a duration like 24h.")
 @click.option("--to-queue", required=True, callback=_queue, help="The one queue that gets them.")
 @click.option("--type", "types", multiple=True, help="Only this type; may be repeated.")
+@JSON
 @click.pass_obj
-def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...]) -> None:
+def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...], as_json: bool) -> None:
     """Send published events to one queue again."""
     settings = load("ops")
     _refuse_unknown(settings, types)
@@ -113,7 +114,7 @@ def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...]) ->
         raise click.ClickException(
             f"{to_queue} takes no more: is it full? What it has got already does no harm."
         ) from None
-    click.echo(f"{count} events sent to {to_queue}")
+    tell(f"{count} events sent to {to_queue}", as_json=as_json, sent=count, queue=to_queue)
 
 
 def _refuse_unknown(settings: ServiceSettings, types: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import click
 from aiormq.exceptions import ChannelAccessRefused
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from common.database import DRIVER_ERRORS
@@ -47,6 +48,11 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: boo
     printed.end()
 
 
+def tell(sentence: str, *, as_json: bool, **facts: Any) -> None:
+    """What was done: a sentence for people, the facts for scripts."""
+    click.echo(json.dumps(facts, default=plain) if as_json else sentence)
+
+
 class Pages:
     """Prints rows as they are read, some at once, for as many as don't fit into memory: one JSON list, or tables."""
 
@@ -78,8 +84,13 @@ class Pages:
         for column in self._columns:
             table.add_column(column, overflow="fold")  # an id that is cut off is of no use in the next command
         for row in rows:
-            table.add_row(*("-" if row[column] is None else str(row[column]) for column in self._columns))
+            table.add_row(*("-" if row[column] is None else _text(row[column]) for column in self._columns))
         return table
+
+
+def _text(value: Any) -> Text:
+    """As it is, where somebody else wrote it: no mark-up, and nothing that steers a terminal."""
+    return Text("".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(value)))
 
 
 def plain(value: Any) -> str:
