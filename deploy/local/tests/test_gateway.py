@@ -231,7 +231,9 @@ async def test_its_own_pages_are_for_reading(client: httpx.AsyncClient, path: st
 
 
 async def test_a_method_of_somebodys_own_making_is_not_allowed(client: httpx.AsyncClient) -> None:
-    problem(await client.request("BREW", "/orders"), 405, "method_not_allowed")
+    answer = await client.request("BREW", "/orders")
+    problem(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # RFC 9110 §15.5.6
 
 
 async def test_two_authorizations_are_refused(client: httpx.AsyncClient) -> None:

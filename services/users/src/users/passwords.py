@@ -50,7 +50,7 @@ def refuse_weak(password: str, *, name: str, email: str, field: str = "password"
     password = normalized(password)
     if len(password) < MIN_LENGTH:
         raise WeakPassword("The password has fewer than 12 characters.", code="string_too_short", field=field)
-    if password.isspace():  # the list holds repetitions of every character but these
+    if password.isspace():  # on no list, and looks like an empty one
         raise WeakPassword("The password is nothing but white space.", code="blank_password", field=field)
     folded = password.casefold()
     if is_bad_password(password) or (len(folded) >= MIN_LENGTH and is_bad_password(folded)):
