@@ -60,6 +60,7 @@ async def test_an_order_that_is_known_already_is_not_sent_again(shop: Any) -> No
     for known in ('"1"', 'W/"1"', '"7", "1"', "*"):
         answer = await shop.get(f"/orders/{order['id']}", **{"If-None-Match": known})
         assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", '"1"')
+        assert answer.headers.get_list("Cache-Control") == ["private, no-cache"]
     await shop.act(order["id"], "confirm")
     answer = await shop.get(f"/orders/{order['id']}", **{"If-None-Match": '"1"'})
     assert (answer.status_code, answer.json()["status"], answer.headers["ETag"]) == (200, "confirmed", '"2"')

@@ -99,7 +99,8 @@ async def list_orders(
 async def get_order(order_id: UUID, request: Request) -> Response:
     customer_id = visible_customer(request.state.principal)
     order = await queries.read_order(request.state.driver, order_id, customer_id=customer_id)
-    headers = {"ETag": etag(order.version)}
+    # For its customer alone to keep, and to ask about before each use (RFC 9111 §5.2.2.4): a tag is of use only so.
+    headers = {"ETag": etag(order.version), "Cache-Control": "private, no-cache"}
     if is_known(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     # The answer itself: FastAPI would validate once more what was just made, and copy it into another.
