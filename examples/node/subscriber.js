@@ -80,17 +80,17 @@ async function listen(channel, queue, work, options = {}) {
 
 /** The stream from its first event, up to what our queue gets as well. Reading removes nothing from a stream. */
 async function readHistory(channel, database) {
-  const began = Date.now() / 1000;
+  const overlap = Date.now() / 1000 + 60; // our clock, and that of who wrote the event
   await new Promise((done) => {
-    let silence = setTimeout(done, 3000); // that was all
+    let silence = setTimeout(done, 30_000); // until the first of them; then 5 s say that this was all
     let overlapping = false;
     const work = async (message) => {
       if (overlapping) return;
       clearTimeout(silence);
       await understood(database, message);
       channel.ack(message); // for more; a stream knows no reject
-      overlapping = message.properties.timestamp > began;
-      silence = setTimeout(done, overlapping ? 0 : 3000);
+      overlapping = message.properties.timestamp > overlap;
+      silence = setTimeout(done, overlapping ? 0 : 5000);
     };
     listen(channel, "orders.events.log", work, { arguments: { "x-stream-offset": "first" } });
   });

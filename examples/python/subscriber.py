@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -77,17 +77,19 @@ async def declare_inbound(channel: AbstractChannel) -> aio_pika.abc.AbstractQueu
 
 async def read_history(channel: AbstractChannel, database: sqlite3.Connection) -> None:
     """The stream from its first event, up to what our queue gets as well. Reading removes nothing from a stream."""
-    began = datetime.now(UTC)
+    overlapping = datetime.now(UTC) + timedelta(minutes=1)  # our clock, and that of who wrote the event
     messages: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
     await channel.set_qos(prefetch_count=100)  # a stream asks for it
     stream = await channel.get_queue("orders.events.log", ensure=False)
     await stream.consume(messages.put, arguments={"x-stream-offset": "first"})
-    with contextlib.suppress(TimeoutError):  # silent for 3 s: that was all
+    patience = 30.0  # until the first of them; then 5 s of silence say that this was all
+    with contextlib.suppress(TimeoutError):
         while True:
-            message = await asyncio.wait_for(messages.get(), timeout=3)
+            message = await asyncio.wait_for(messages.get(), patience)
+            patience = 5.0
             understood(database, message)
             await message.ack()  # for more; a stream knows no reject
-            if message.timestamp is not None and message.timestamp > began:
+            if message.timestamp is not None and message.timestamp > overlapping:
                 break
     print("history is read", flush=True)
 

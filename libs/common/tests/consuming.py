@@ -27,6 +27,7 @@ class Sold(BaseModel):
 
 
 POISON = 13
+ENDLESS = 14
 
 
 def handlers_of() -> Handlers:
@@ -40,6 +41,8 @@ def handlers_of() -> Handlers:
         )
         if event.data.number == POISON:
             raise ValueError("thirteen")
+        if event.data.number == ENDLESS:
+            await session.execute(text("SELECT pg_sleep(60)"))
 
     @handlers.on_batch({"shop.item.returned.v1": Sold})
     async def returned(session: AsyncSession, events: Sequence[Received[Sold]]) -> None:

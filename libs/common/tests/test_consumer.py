@@ -4,16 +4,18 @@ import json
 
 import aio_pika
 import asyncpg
+import pytest
 from aio_pika.abc import AbstractChannel
 from prometheus_client import REGISTRY
 
+from common import consumer
 from common.broker import RETRY_TIERS
 from common.database import Database, new_id
 from common.health import Health
 from common.settings import ServiceSettings
 from common.testing import eventually
 
-from .consuming import POISON, consuming, effects, has_effect, is_ready, parked, publish
+from .consuming import ENDLESS, POISON, consuming, effects, has_effect, is_ready, parked, publish
 
 
 async def test_an_event_delivered_many_times_has_its_effect_once(
@@ -119,6 +121,25 @@ async def test_an_outage_of_the_database_delays_messages_and_blames_none(
         assert await parked(database) == []
     finally:
         await admin.close()
+
+
+async def test_a_handler_that_never_ends_in_time_is_no_outage_and_is_parked_while_others_pass(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_OUTAGE_PAUSE", 0.01)
+    impatient = Database.open(settings.model_copy(update={"database_timeout": 0.5}))
+    try:
+        async with consuming(settings, impatient):
+            endless = await publish(channel, ENDLESS)
+            await publish(channel, 1)
+            await eventually(lambda: has_effect(database, "1"), within=20)
+            await eventually(lambda: parked(database), within=60)
+    finally:
+        await impatient.close()
+    [message] = await parked(database)
+    assert (message.event_id, message.attempts) == (str(endless), len(RETRY_TIERS) + 1)
+    assert "TimeoutError" in message.cause
+    assert await effects(database) == ["1"]
 
 
 async def _away(health: Health) -> bool:

@@ -6,9 +6,10 @@ import threading
 import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from common.outages import is_outage
+from common.outages import is_outage, ran_out_of_time
 
 
 @pytest.mark.parametrize(
@@ -70,3 +71,22 @@ async def test_so_did_one_of_sqlalchemys(postgres_server: str) -> None:
             await connection.execute(text("SELECT 1"))
         assert is_outage(raised.value)
     await engine.dispose()
+
+
+async def test_a_statement_that_the_driver_or_the_server_ended_for_its_length_ran_out_of_time(
+    postgres_server: str,
+) -> None:
+    engine = create_async_engine(
+        postgres_server.replace("postgresql://", "postgresql+asyncpg://"), connect_args={"command_timeout": 0.1}
+    )
+    try:
+        for own_limit in ("0", "50ms"):
+            async with engine.connect() as connection:
+                await connection.execute(text(f"SET statement_timeout = '{own_limit}'"))
+                with pytest.raises((TimeoutError, DBAPIError)) as raised:
+                    await connection.execute(text("SELECT pg_sleep(60)"))
+            assert is_outage(raised.value)
+            assert ran_out_of_time(raised.value)
+        assert not ran_out_of_time(asyncpg.AdminShutdownError("…"))
+    finally:
+        await engine.dispose()

@@ -11,6 +11,8 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+import common.relay
+from common import event_log
 from common.broker import declare_producer
 from common.database import Database, new_id
 from common.events import Event
@@ -255,3 +257,22 @@ async def test_a_stream_keeps_what_matches_its_pattern_for_readers_who_come_late
             bodies = [(await asyncio.wait_for(received.get(), 10)).body for _ in range(2)]
             assert bodies == [b'{"number": 1}', b'{"number": 2}']
             await stream.cancel(tag)
+
+
+async def test_a_relay_that_never_rests_sees_to_the_log_of_events_all_the_same(
+    settings: ServiceSettings, database: Database, subscriber: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common.relay, "BATCH", 1)  # each is full as long as there are rows
+    monkeypatch.setattr(common.relay, "_UPKEEP", -1)
+    maintain, waiting = event_log.maintain, set()
+
+    async def seen(connection: Any, days: int) -> None:
+        waiting.add(await connection.fetchval("SELECT count(*) FROM outbox"))
+        await maintain(connection, days)
+
+    monkeypatch.setattr(event_log, "maintain", seen)
+    for number in range(5):
+        await sell(database, number, subject=new_id())
+    async with relaying(settings):
+        await eventually(lambda: _is(counts(database), (0, 5)))
+    assert {5, 4, 3, 2, 1} <= waiting

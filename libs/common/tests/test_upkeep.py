@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from common import event_log, upkeep
 from common.database import Database
-from common.inbox import inbox
+from common.inbox import inbox, parked_messages
 from common.testing import eventually
 
 HISTORY = timedelta(days=30)
@@ -84,6 +84,23 @@ async def test_an_inbox_row_that_a_replay_could_still_bring_again_is_kept_and_an
         await eventually(remaining)
     assert await upkeep.forget(database, inbox.c.received_at, HISTORY + upkeep.MARGIN) == 0
     assert await remaining()
+
+
+async def test_what_was_parked_is_forgotten_long_after_it_was_resolved_and_never_before(database: Database) -> None:
+    async with database.transaction() as session:
+        for resolved in (None, "1 day", "38 days"):
+            await session.execute(
+                text(
+                    "INSERT INTO parked_messages (id, consumer, cause, attempts, body, properties, parked_at,"
+                    " resolved_at, resolution) VALUES (gen_random_uuid(), 'c', '', 1, CAST(:body AS bytea), '{}',"
+                    " now() - interval '99 days', now() - CAST(:ago AS text)::interval, :resolution)"
+                ),
+                {"body": str(resolved).encode(), "ago": resolved, "resolution": resolved and "replayed"},
+            )
+    assert await upkeep.forget(database, parked_messages.c.resolved_at, HISTORY + upkeep.MARGIN) == 1
+    async with database.transaction() as session:
+        left = await session.scalars(text("SELECT convert_from(body, 'UTF8') FROM parked_messages ORDER BY body"))
+        assert list(left) == ["1 day", "None"]
 
 
 async def test_a_backup_under_way_puts_upkeep_off_and_holds_nobody_up(database: Database) -> None:

@@ -2,7 +2,8 @@
 
 A batch of deliveries is one transaction: inbox rows and handlers' effects stand or fall together. Should it fail, its
 messages are tried one by one, so that a poisonous one harms only itself: it goes through the retry tiers and is then
-parked. An outage of the database is nobody's fault: the batch waits and is tried again.
+parked. An outage of the database is nobody's fault: the batch waits and is tried again. A statement that never ends in
+time looks like one; it is the message's fault where the database answers others.
 """
 
 import asyncio
@@ -23,8 +24,8 @@ from common.batch import ATTEMPT_HEADER, DEFERRAL_HEADER, HANDLED, Reading, read
 from common.database import Database
 from common.handlers import Handlers
 from common.health import Health
-from common.inbox import inbox
-from common.outages import is_outage
+from common.inbox import inbox, parked_messages
+from common.outages import is_outage, ran_out_of_time
 from common.settings import ServiceSettings
 from common.upkeep import forgetting
 from common.versions import aggregate_versions, reach
@@ -40,11 +41,16 @@ PREFETCH: Final = 300
 BATCH: Final = 100
 CAUSE_HEADER: Final = "x-waybill-cause"
 _OUTAGE_PAUSE: Final = 1.0
+_PATIENCE: Final = 3
+"""How often in a row a batch runs out of time until its own statements are doubted."""
+_TIER_TIMEOUT: Final = 20.0
+"""Seconds; less than a process has to stop in."""
 
 
 async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event, handlers: Handlers) -> None:
     """The `consume` role: runs until `stop`, through any outage of either side."""
-    moments = [inbox.c.received_at, *([aggregate_versions.c.known_since] if handlers.in_order else [])]
+    moments = [inbox.c.received_at, parked_messages.c.resolved_at]
+    moments += [aggregate_versions.c.known_since] if handlers.in_order else []
     database = Database.open(settings, role="consume")
     try:
         async with (
@@ -121,13 +127,15 @@ class Consumer:
     ) -> None:
         """Takes the batch's effects and acknowledges it; returns without an ack when stopped in an outage."""
         readings = [read(message, self._queue, self._handlers) for message in batch]
+        overdue = 0
         while not lost.is_set():
             try:
-                await self._take(readings, publisher)
+                await self._take(readings, publisher, in_doubt=overdue >= _PATIENCE)
                 await channel.basic_ack(_tag(batch[-1]), multiple=True)
             except Exception as error:
                 if not is_outage(error):
                     raise
+                overdue = overdue + 1 if ran_out_of_time(error) else 0
                 # The database, or a retry queue that took nothing in time.
                 log.warning("a server is away, holding the batch", error=type(error).__name__, held=len(batch))
                 await first_of(stop, within=_OUTAGE_PAUSE)
@@ -136,19 +144,21 @@ class Consumer:
             else:
                 return
 
-    async def _take(self, readings: Sequence[Reading], publisher: Channel) -> None:
+    async def _take(self, readings: Sequence[Reading], publisher: Channel, *, in_doubt: bool) -> None:
         """Together, or one by one where that fails: so one that is poisonous harms only itself."""
         try:
             early = await take(self._database, self._queue, self._handlers, readings)
         except Exception as error:
             if is_outage(error):
-                raise
+                if not (in_doubt and ran_out_of_time(error)):
+                    raise
+                await self._database.ping()  # raises in an outage
             if len(readings) == 1:
                 with readings[0].traced():
                     await self._retry_or_park(readings[0], error, publisher)
             else:
                 for reading in readings:
-                    await self._take([reading], publisher)
+                    await self._take([reading], publisher, in_doubt=in_doubt)
         else:
             for reading in early:
                 await self._defer(reading, publisher)
@@ -188,7 +198,7 @@ class Consumer:
             routing_key=f"{self._queue}.retry.{label}",
             properties=properties,
             mandatory=True,
-            timeout=30,
+            timeout=_TIER_TIMEOUT,
         )
         RETRIES.labels(label).inc()
         return True

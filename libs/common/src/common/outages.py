@@ -35,3 +35,9 @@ def _is_passing(error: BaseException | None) -> bool:
         return True
     state = getattr(error, "sqlstate", None)
     return isinstance(state, str) and (state[:2] in _PASSING_CLASSES or state in _PASSING_STATES)
+
+
+def ran_out_of_time(error: BaseException) -> bool:
+    """Whether a statement was ended for its length, by the driver or by the server (`query_canceled`)."""
+    cause = getattr(error.orig, "__cause__", None) or error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(cause, TimeoutError) or getattr(cause, "sqlstate", None) == "57014"

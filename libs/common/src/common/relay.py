@@ -39,6 +39,7 @@ CONFIRM: Final = Histogram(
 
 BATCH: Final = 500
 _POLL: Final = 1.0
+_UPKEEP: Final = 3600.0
 _CONFIRM_TIMEOUT: Final = 10.0
 _FROZEN: Final = "15000"
 """Milliseconds after which PostgreSQL takes the lead from a relay that waits for longer than confirms may take."""
@@ -111,15 +112,15 @@ class Relay:
         maintained = loop.time()
         while not stop.is_set():
             bell.clear()
+            if loop.time() - maintained > _UPKEEP:
+                await event_log.maintain(database, self._retention_days)
+                maintained = loop.time()
             try:
                 if await self._batch(database, channel) == BATCH:
                     continue
             except TimeoutError:
                 await broker.until_unblocked(channel, stop)
                 raise
-            if loop.time() - maintained > 3600:
-                await event_log.maintain(database, self._retention_days)
-                maintained = loop.time()
             await first_of(bell, stop, within=_POLL)
             if channel.is_closed:
                 raise ConnectionError("connection lost")
