@@ -1,7 +1,7 @@
 """Asking for a password's reset: the same work for an account that is there, is not there, or is deactivated.
 
 One statement, and a commit that writes in any case. Two rows more for a known address are what is left of a difference:
-some 0.3 ms, where round trips and a commit of its own were as much again as the whole.
+some 0.3 ms, where round trips and a commit of its own were as much again as the whole. The answer waits that out.
 
 Mails are counted, so that nobody's mailbox is filled. The count that strangers can use up is not that of the networks
 which the account was signed in from before: each of those has its own.
@@ -19,6 +19,8 @@ from users.throttle import Bucket, fill
 
 PER_ADDRESS: Final = Bucket("address", capacity=5, interval=720)
 """Requests for one address, anybody's or nobody's, from all strange networks together or from one known to it."""
+ANSWER_AFTER: Final = 0.1
+"""Seconds from the request to its answer, several times what the work takes."""
 
 
 async def request_password_reset(session: AsyncSession, email: str, *, network: str) -> None:

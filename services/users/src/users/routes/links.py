@@ -1,5 +1,7 @@
 """Verifying an address and resetting a password, by one-time links in mails."""
 
+import asyncio
+
 from fastapi import Request, Response
 
 from common.web import ApiRouter, responses
@@ -24,9 +26,13 @@ async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
 
 
 @router.post("/password-resets", status_code=202, response_class=Response)
-async def request_password_reset(body: PasswordResetRequest, request: Request, session: SessionDep) -> None:
+async def request_password_reset(body: PasswordResetRequest, request: Request, database: DatabaseDep) -> None:
     """Has a link mailed, if there is such an account; the answer is the same if not."""
-    await resets.request_password_reset(session, body.email, network=network_of(client_address(request)))
+    clock = asyncio.get_running_loop().time
+    answer_at = clock() + resets.ANSWER_AFTER
+    async with database.transaction() as session:
+        await resets.request_password_reset(session, body.email, network=network_of(client_address(request)))
+    await asyncio.sleep(answer_at - clock())
 
 
 @router.post("/password-resets/confirm", status_code=204, responses=responses(400))
