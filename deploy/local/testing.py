@@ -25,7 +25,7 @@ STACK_OWNER = "WAYBILL_TEST_STACK_OWNER"
 SETTINGS = {
     "WAYBILL_CORS_ORIGINS": '["https://shop.example"]',
     "WAYBILL_RETRY_DELAYS": "1,2,3",
-    "WAYBILL_KEY_PENDING_SECONDS": "3",
+    "WAYBILL_KEY_PENDING_SECONDS": "8",  # a second more than all services need to know of a key
 }
 
 

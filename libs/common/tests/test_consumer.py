@@ -32,6 +32,21 @@ async def test_an_event_delivered_many_times_has_its_effect_once(
     assert counted("waybill_consumer_messages_total", outcome="duplicate") == duplicates + 20
 
 
+async def test_events_that_are_repeated_behind_later_ones_have_their_effects_in_order_all_the_same(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    """As a relay repeats them that takes over from one that died: all before the first batch, so within one."""
+    async with consuming(settings, database):
+        pass  # its queue is there now
+    numbers = list(range(100, 140))
+    ids = {number: await publish(channel, number) for number in numbers}
+    for number in numbers[:20]:
+        await publish(channel, number, ids[number])
+    async with consuming(settings, database):
+        await eventually(lambda: _has_all(database, len(numbers)))
+    assert await effects(database) == [str(number) for number in numbers]
+
+
 def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0
 

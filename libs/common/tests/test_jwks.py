@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from common import jwks
 from common.errors import Unavailable
 from common.jwks import JwksClient
 from common.keys import UnusableKey, VerificationKey, parse_jwk, thumbprint
@@ -21,17 +22,17 @@ FIRST, SECOND = TokenIssuer(), TokenIssuer()
 class Publisher:
     """Answers with its keys, counts how often it was asked, and is away on request."""
 
-    def __init__(self, *issuers: TokenIssuer) -> None:
+    def __init__(self, *issuers: TokenIssuer, settle: float = 0.05) -> None:
         self.issuers = issuers
         self.asked = 0
         self.now = 0.0
         self.answer: Callable[[], httpx.Response] = self.keys
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
-        self.client = JwksClient(http, "http://auth.test/jwks.json", settle=0.05, clock=lambda: self.now)
+        self.client = JwksClient(http, "http://auth.test/jwks.json", settle=settle, clock=lambda: self.now)
 
     def keys(self) -> httpx.Response:
-        jwks = [dict(issuer.key.jwk) for issuer in self.issuers]
-        return httpx.Response(200, json={"keys": jwks}, headers={"Cache-Control": "public, max-age=300"})
+        keys = [dict(issuer.key.jwk) for issuer in self.issuers]
+        return httpx.Response(200, json={"keys": keys}, headers={"Cache-Control": "public, max-age=300"})
 
     async def _handle(self, _request: httpx.Request) -> httpx.Response:
         self.asked += 1
@@ -144,6 +145,35 @@ async def test_a_withdrawn_key_is_not_trusted_for_good_where_nothing_runs_beside
 
     await eventually(is_gone)
     assert publisher.asked == 2
+
+
+async def test_after_a_change_it_asks_until_every_replica_must_have_heard_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jwks, "_WHILE_SETTLING", 0.01)
+    publisher = Publisher(FIRST, settle=3600)
+
+    async def knows_another() -> bool:
+        return publisher.client.held(SECOND.key.kid) is not None
+
+    def late() -> httpx.Response:
+        if publisher.asked == 5:
+            publisher.issuers = (FIRST, SECOND)
+        return publisher.keys()
+
+    publisher.answer = late
+    running = asyncio.create_task(publisher.client.run())
+    try:
+        await eventually(lambda: _asked(publisher, 1))
+        publisher.client.changed()
+        await eventually(knows_another)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _asked(publisher: Publisher, times: int) -> bool:
+    return publisher.asked >= times
 
 
 async def test_after_a_change_a_replica_that_had_not_heard_of_it_is_not_the_last_one_asked() -> None:

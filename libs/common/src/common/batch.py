@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 import structlog
 from aiormq.abc import DeliveredMessage
@@ -90,7 +91,12 @@ async def take(database: Database, queue: str, handlers: Handlers, readings: Seq
         await versions.reach(session, queue, known)
         events = [reading.event.id for reading in on_time if reading.event is not None]
         new = await first_deliveries(session, queue, events)
-        taken = list({event.id: event for event in reversed(received) if event.id in new}.values())[::-1]
+        # Where it first came: behind events after it, a repetition would bring it out of order.
+        firsts: dict[UUID, Received[BaseModel]] = {}
+        for event in received:
+            if event.id in new:
+                firsts.setdefault(event.id, event)
+        taken = list(firsts.values())
         await handlers.handle(session, *taken)
         unreadable = [reading for reading in on_time if reading.cause is not None]
         for reading in unreadable:

@@ -30,6 +30,8 @@ _ASKED_EVERY: Final = 30.0
 _MISSING_FOR: Final = 300.0
 _MISSING_MOST: Final = 1_000
 _LONGEST_PAUSE: Final = 15.0
+_WHILE_SETTLING: Final = 1.0
+"""Seconds between fetches after a change, while some of the issuer's replicas may not know of it."""
 
 
 class JwksClient:
@@ -93,7 +95,7 @@ class JwksClient:
         return self._keys.get(kid)
 
     def changed(self) -> None:
-        """The issuer says that its keys changed: `run` fetches them now, and again once all of its replicas know."""
+        """The issuer says that its keys changed: `run` fetches them now, and every second until all replicas know."""
         self._settled_at = asyncio.get_running_loop().time() + self._settle
         self._told.set()
 
@@ -110,7 +112,7 @@ class JwksClient:
             else:
                 pause = 0.25
                 settles_in = self._settled_at - asyncio.get_running_loop().time()
-                due = settles_in if settles_in > 0 else self._max_age * _REFRESH_AT
+                due = min(settles_in, _WHILE_SETTLING) if settles_in > 0 else self._max_age * _REFRESH_AT
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._told.wait(), due)
 

@@ -38,7 +38,8 @@ class Settings(ServiceSettings):
     refresh_idle_days: Annotated[float, Field(gt=0, le=365)] = 14
     refresh_absolute_days: Annotated[float, Field(gt=0, le=365)] = 30
     key_pending_seconds: Annotated[int, Field(ge=0)] = 15 * 60
-    """How long a new key is published before it signs: verifiers and gateways cache the set."""
+    """How long a new key is published before it signs: verifiers and gateways cache the set. Our own services know
+    of it after 7 s at most, so with less than that some tokens would be refused for a moment."""
     key_active_days: Annotated[float, Field(gt=0)] = 30
 
     @model_validator(mode="after")
