@@ -130,20 +130,6 @@ class Backbone:
 
         await eventually(so, within=30)
 
-    async def until_left(self) -> None:
-        """Until the broker has noticed that the consumer is gone, and has what it left unacknowledged back in place.
-
-        One that came before would get later events first: to keep an order through that is for `Handlers(in_order=…)`.
-        """
-        async with broker.connect(self.amqp_url, "test") as connection:
-            channel = await connection.channel()
-
-            async def so() -> bool:
-                queue = await channel.declare_queue("shop.inbound", passive=True)
-                return queue.declaration_result.consumer_count == 0
-
-            await eventually(so)
-
     async def until_effects(self, at_least: int, *, within: float = 30) -> None:
         async def there() -> bool:
             return len(await self.notes()) >= at_least

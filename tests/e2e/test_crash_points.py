@@ -152,8 +152,6 @@ async def test_two_relays_and_a_consumer_killed_in_turn_under_load(backbone: Bac
             await backbone.until_more()
             victim = turn % len(roles)
             await backbone.kill(running[victim])
-            if roles[victim] == "consume":
-                await backbone.until_left()
             running[victim] = await backbone.start(roles[victim])
     count = await backbone.settle()
     tell(f"{count}, {turn + 1} kills")
