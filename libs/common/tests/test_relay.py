@@ -18,7 +18,7 @@ from common.database import Database, new_id
 from common.events import Event
 from common.health import Health
 from common.outbox import record
-from common.relay import _MOVE, relay
+from common.relay import _LEADER, _MOVE, relay
 from common.settings import ServiceSettings
 from common.testing import eventually, management
 
@@ -156,7 +156,8 @@ async def test_the_log_keeps_the_published_order_when_the_lead_changes(
                 first = await sell(database, 1, subject="item")
                 await eventually(lambda: _is(counts(database), (0, 1)))
             second = await sell(database, 2, subject="item", version=2)
-            await standby.execute(_MOVE, [row["id"] for row in await standby.fetch("SELECT id FROM outbox")])
+            led_at = await standby.fetchval(_LEADER)
+            await standby.execute(_MOVE, [row["id"] for row in await standby.fetch("SELECT id FROM outbox")], led_at)
         logged = await standby.fetch("SELECT event_id FROM event_log ORDER BY published_at, position")
         assert [row["event_id"] for row in logged] == [first, second]
     finally:

@@ -43,17 +43,17 @@ _UPKEEP: Final = 3600.0
 _CONFIRM_TIMEOUT: Final = 10.0
 _FROZEN: Final = "15000"
 """Milliseconds after which PostgreSQL takes the lead from a relay that waits for longer than confirms may take."""
-_LEADER: Final = "SELECT pg_try_advisory_xact_lock(hashtext('outbox-relay'))"
+# No row while another relay leads; else the moment, as it leads by now: the transaction may have begun before another
+# relay's last batch, and whoever reads the log by its times would have the two the other way round, or skip this one.
+_LEADER: Final = "SELECT clock_timestamp() WHERE pg_try_advisory_xact_lock(hashtext('outbox-relay'))"
 _OLDEST: Final = """
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
     FROM outbox ORDER BY id LIMIT $1"""
-# The moment of the statement, as it holds the lock: the transaction may have begun before another relay's batch that
-# came first, and whoever reads the log in its order would have them the other way round, or skip these.
 # Plain lists of ids: presence in the queue is what "pending" means. A cursor would skip rows that commit late.
 _MOVE: Final = """
     WITH sent AS (DELETE FROM outbox WHERE id = ANY($1::bigint[]) RETURNING *)
     INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data, traceparent)
-    SELECT statement_timestamp(), event_id, type, subject, version, occurred_at, data, traceparent
+    SELECT $2, event_id, type, subject, version, occurred_at, data, traceparent
     FROM sent ORDER BY id"""
 
 
@@ -128,14 +128,14 @@ class Relay:
     async def _batch(self, database: Any, channel: Channel) -> int:
         """Publishes and moves up to `BATCH` rows; returns how many there were, 0 when another relay leads."""
         async with database.transaction():
-            if not await database.fetchval(_LEADER):
+            if (led_at := await database.fetchval(_LEADER)) is None:
                 return 0
             rows = await database.fetch(_OLDEST, BATCH)
             if not rows:
                 return 0
             confirmed, failure = await self._publish(channel, rows)
             if confirmed:
-                await database.execute(_MOVE, confirmed)
+                await database.execute(_MOVE, confirmed, led_at)
         PUBLISHED.inc(len(confirmed))
         if failure is not None:
             raise failure
