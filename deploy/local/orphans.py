@@ -20,12 +20,20 @@ def adopt() -> None:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def reap(known: AbstractSet[int]) -> None:
-    """Collects the exit codes of dead children other than the `known` pids, for which somebody waits."""
+def reap(suspects: AbstractSet[int]) -> set[int]:
+    """Collects the exit codes of children that are dead and were so at the last look, and returns those dead since.
+
+    A child that somebody waits for is not dead for that long, and its exit code must be left to who waits.
+    """
+    dead = set()
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
-            if child.pid not in known and child.status() == psutil.STATUS_ZOMBIE:
-                os.waitpid(child.pid, os.WNOHANG)
+            if child.status() == psutil.STATUS_ZOMBIE:
+                if child.pid in suspects:
+                    os.waitpid(child.pid, os.WNOHANG)
+                else:
+                    dead.add(child.pid)
+    return dead
 
 
 def end_all() -> None:

@@ -140,13 +140,14 @@ async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[Non
 
 
 async def _housekeeping(stack: Stack, stop: asyncio.Event) -> None:
+    dead: set[int] = set()
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         logfiles.rotate(stack.state.logs)
         if stack.options.owner is not None and not _lives(stack.options.owner):
             say("whoever this stack was for has ended")
             stop.set()
-        orphans.reap({process.pid for process in stack.processes() if process.pid is not None})
+        dead = orphans.reap(dead)
 
 
 def _lives(pid: int) -> bool:
