@@ -74,6 +74,10 @@ class Shop:
     async def command(self, command: Any, *arguments: str) -> Result:
         return await asyncio.to_thread(CliRunner().invoke, command, arguments, obj=lambda _: self.settings)
 
+    async def waiting(self) -> Any:
+        """What `parked list` shows."""
+        return await self.json(consumer.parked, "list")
+
     async def json(self, command: Any, *arguments: str) -> Any:
         result = await self.command(command, *arguments, "--json")
         assert result.exit_code == 0, result.output
@@ -93,11 +97,7 @@ async def test_a_parked_message_is_listed_with_its_cause_and_has_its_effect_once
     shop.broken = True
     async with shop.open():
         await shop.sell(1, 1)
-
-        async def rows() -> Any:
-            return await shop.json(consumer.parked, "list")
-
-        (row,) = await eventually(rows, within=20)
+        (row,) = await eventually(shop.waiting, within=20)
         assert row["cause"] == "RuntimeError: broken"
         table = (await shop.command(consumer.parked, "list")).stdout
         assert {row["id"], row["event_id"]} <= set(table.split())
@@ -110,7 +110,7 @@ async def test_a_parked_message_is_listed_with_its_cause_and_has_its_effect_once
         again = await shop.command(consumer.parked, "replay", row["id"])
         assert again.exit_code == 1
         assert "not waiting" in again.output
-        assert await rows() == []
+        assert await shop.waiting() == []
     assert await shop.effects() == ["1"]
 
 
@@ -120,11 +120,7 @@ async def test_what_a_sender_wrote_is_shown_as_text_and_steers_no_terminal(shop:
             exchange = await (await connection.channel()).get_exchange("shop.events")
             hostile = aio_pika.Message(b"nonsense", message_id="[/red]\x1b[2J", type="[bold]sold")
             await exchange.publish(hostile, "shop.item.sold.v1")
-
-        async def rows() -> Any:
-            return await shop.json(consumer.parked, "list")
-
-        await eventually(rows)
+        await eventually(shop.waiting)
         table = (await shop.command(consumer.parked, "list")).output
     assert "[/red]\\x1b[2J" in table
     assert "[bold]sold" in table
@@ -135,15 +131,11 @@ async def test_a_message_is_discarded_only_with_a_reason(shop: Shop) -> None:
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
             exchange = await (await connection.channel()).get_exchange("shop.events")
             await exchange.publish(aio_pika.Message(b"nonsense"), "shop.item.sold.v1")
-
-        async def rows() -> Any:
-            return await shop.json(consumer.parked, "list")
-
-        (row,) = await eventually(rows)
+        (row,) = await eventually(shop.waiting)
         assert (await shop.command(consumer.parked, "discard", row["id"])).exit_code == 2
         assert (await shop.command(consumer.parked, "discard", row["id"], "--reason", " ")).exit_code == 2
         assert (await shop.command(consumer.parked, "discard", row["id"], "--reason", "a typo")).exit_code == 0
-        assert await rows() == []
+        assert await shop.waiting() == []
         shown = json.loads((await shop.command(consumer.parked, "show", row["id"])).stdout)
         assert (shown["resolution"], shown["reason"]) == ("discarded", "a typo")
 
@@ -279,17 +271,13 @@ async def test_a_parked_message_whose_queue_is_gone_waits_on(shop: Shop) -> None
     shop.broken = True
     async with shop.open():
         await shop.sell(1, 1)
-
-        async def rows() -> Any:
-            return await shop.json(consumer.parked, "list")
-
-        before = await eventually(rows, within=20)
+        before = await eventually(shop.waiting, within=20)
     async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
         await (await connection.channel()).queue_delete("shop.inbound")
     result = await shop.command(consumer.parked, "replay", "--all")
     assert result.exit_code == 1
     assert result.output == "Error: no queue shop.inbound: has `consume` ever run?\n"
-    assert await rows() == before
+    assert await shop.waiting() == before
 
 
 async def test_what_was_done_is_told_to_scripts_as_well(shop: Shop) -> None:
@@ -302,6 +290,6 @@ async def test_what_was_done_is_told_to_scripts_as_well(shop: Shop) -> None:
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
             exchange = await (await connection.channel()).get_exchange("shop.events")
             await exchange.publish(aio_pika.Message(b"nonsense"), "shop.item.sold.v1")
-        (row,) = await eventually(lambda: shop.json(consumer.parked, "list"))
+        (row,) = await eventually(shop.waiting)
         assert (await shop.json(consumer.parked, "show", row["id"]))["body"] == "nonsense"
         assert await shop.json(consumer.parked, "discard", row["id"], "--reason", "x") == {"discarded": row["id"]}

@@ -10,16 +10,13 @@ from typing import ClassVar, Final
 from fastapi import Request
 
 from common.errors import Forbidden, Unauthorized
-from common.tokens import InvalidToken, Principal, TokenVerifier
+from common.tokens import NOT_ENOUGH, InvalidToken, Principal, TokenVerifier
 
 
 class InsufficientScope(Forbidden):
     """The token is valid but was not granted what this needs (RFC 6750 §3.1)."""
 
     code, title = "insufficient_scope", "Access token lacks a scope"
-
-
-_NOT_ENOUGH: Final = 'Bearer error="insufficient_scope"'
 
 
 class Guard:
@@ -46,10 +43,10 @@ class Guard:
             needed = " ".join(self.scopes)
             raise InsufficientScope(
                 f"This needs the scope {needed}",
-                headers={"WWW-Authenticate": f'{_NOT_ENOUGH}, scope="{needed}"'},
+                headers={"WWW-Authenticate": f'{NOT_ENOUGH}, scope="{needed}"'},
             )
         if self.roles and principal.roles.isdisjoint(self.roles):
-            raise Forbidden("This needs another role", headers={"WWW-Authenticate": _NOT_ENOUGH})
+            raise Forbidden("This needs another role", headers={"WWW-Authenticate": NOT_ENOUGH})
         return principal
 
 

@@ -39,13 +39,15 @@ class InvalidToken(Unauthorized):
         super().__init__(detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
+NOT_ENOUGH: Final = 'Bearer error="insufficient_scope"'
+"""The challenge of a 403 that another token would turn into a 200 (RFC 6750 §3.1)."""
+
+
 class NotAPerson(Forbidden):
-    """The token is good, and a client's own, where a person's is needed (RFC 6750 §3 wants a challenge with it)."""
+    """The token is good, and a client's own, where a person's is needed."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "This needs a person's access token", headers={"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
-        )
+        super().__init__("This needs a person's access token", headers={"WWW-Authenticate": NOT_ENOUGH})
 
 
 @dataclass(frozen=True, slots=True)

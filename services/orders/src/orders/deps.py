@@ -11,7 +11,7 @@ from common.database import Database
 from common.driver import DriverPool
 from common.errors import Forbidden
 from common.security import Guard, authenticate, require_scopes
-from common.tokens import Principal, TokenVerifier
+from common.tokens import NOT_ENOUGH, Principal, TokenVerifier
 from orders.handlers import InsertOrder
 
 _STAFF: Final = ("staff", "admin")
@@ -49,7 +49,7 @@ class _OrderDesk(Guard):
     async def __call__(self, request: Request) -> Principal:
         principal = await super().__call__(request)
         if not runs_orders(principal):
-            raise Forbidden("This is for staff.", headers={"WWW-Authenticate": 'Bearer error="insufficient_scope"'})
+            raise Forbidden("This is for staff.", headers={"WWW-Authenticate": NOT_ENOUGH})
         return principal
 
 

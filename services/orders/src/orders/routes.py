@@ -8,6 +8,7 @@ from fastapi import Query, Request, Response
 from common.errors import Forbidden
 from common.idempotency import IdempotencyKey
 from common.pagination import Page, PageDep
+from common.tokens import NOT_ENOUGH
 from common.web import ApiRouter, responses
 from common.web.headers import IdempotencyKeyHeader, is_known
 from orders import handlers, queries
@@ -74,10 +75,8 @@ async def list_orders(
     """One's own orders, newest first; for staff, everybody's."""
     visible = visible_customer(principal)
     if visible is not None and customer_id not in (None, visible):
-        raise Forbidden(
-            "Only staff may ask for another customer's orders.",
-            headers={"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
-        )
+        headers = {"WWW-Authenticate": NOT_ENOUGH}
+        raise Forbidden("Only staff may ask for another customer's orders.", headers=headers)
     after = page.after(UUID)
     rows = await queries.orders(
         session,
