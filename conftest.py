@@ -1,1 +1,1 @@
-pytest_plugins = ["common.testing", "local.testing"]
+pytest_plugins = ["common.testing.plugin", "waybill_dev.testing"]

@@ -6,8 +6,8 @@ import json
 import sys
 
 from bench.scale import SCALES
-from common.logs import configure_logging
-from common.server import server_loop
+from common.observability.logs import configure_logging
+from common.runtime.server import server_loop
 
 
 def main() -> None:

@@ -14,15 +14,15 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common import broker
-from common.consumer import Consumer
-from common.database import Database, driver_dsn, new_id, utc_now
-from common.events import Envelope, encode, exchange_of
-from common.handlers import Handlers, Received
-from common.health import Health
-from common.relay import relay
+from common.db.database import Database, driver_dsn, new_id, utc_now
+from common.messaging import broker
+from common.messaging.cloudevents import Envelope, encode, exchange_of
+from common.messaging.consumer import Consumer
+from common.messaging.event_handlers import Handlers, Received
+from common.messaging.relay import relay
+from common.runtime.health import Health
 from common.settings import ServiceSettings
-from common.testing import eventually, private_database, private_vhost
+from common.testing.plugin import eventually, private_database, private_vhost
 
 WINDOW = 500
 TYPE = "shop.item.sold.v1"

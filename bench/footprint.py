@@ -9,8 +9,8 @@ import psutil
 from bench.scale import Scale
 from bench.shop import ROOT
 from bench.table import Goal, Table
-from local import control
-from local.state import find_state
+from waybill_dev.base.state import find_state
+from waybill_dev.supervision import control
 
 
 async def run(scale: Scale) -> Table:  # noqa: ARG001 - as the other benchmarks

@@ -18,10 +18,10 @@ from aiormq.abc import DeliveredMessage
 from bench.identity import Connection
 from bench.scale import Scale
 from bench.table import Goal, Rounds, Table, percentile
-from common import broker
-from common.testing import eventually, private_vhost
-from local import control
-from local.state import find_state
+from common.messaging import broker
+from common.testing.plugin import eventually, private_vhost
+from waybill_dev.base.state import find_state
+from waybill_dev.supervision import control
 
 RATES = (20, 500)
 CONNECTIONS = 16

@@ -5,8 +5,8 @@ import asyncio
 from bench.identity import CONNECTIONS, Connection, alike, bare_argon2, password_logins
 from bench.scale import Scale
 from bench.table import Goal, Rounds, Table
-from local import control
-from local.state import find_state
+from waybill_dev.base.state import find_state
+from waybill_dev.supervision import control
 
 
 async def run(scale: Scale) -> Table:

@@ -5,8 +5,8 @@ import statistics
 from bench.identity import sign_outs
 from bench.scale import Scale
 from bench.table import Goal, Table, percentile
-from local import control
-from local.state import find_state
+from waybill_dev.base.state import find_state
+from waybill_dev.supervision import control
 
 
 async def run(scale: Scale) -> Table:

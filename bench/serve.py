@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import SecretStr
 
 from bench.ceilings import raw, tutorial
-from common.health import Health
-from common.keys import StaticKeys, parse_jwk
-from common.logs import configure_logging
-from common.server import listen, serve_api
+from common.observability.logs import configure_logging
+from common.runtime.health import Health
+from common.runtime.server import listen, serve_api
+from common.security.tokens import TokenVerifier
+from common.security.verification_keys import StaticKeys, parse_jwk
 from common.settings import resource
-from common.tokens import TokenVerifier
 from orders.app import create_app
 from orders.settings import OrdersSettings
 

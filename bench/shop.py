@@ -17,10 +17,10 @@ import httpx
 
 from bench.ceilings import RECORDS
 from bench.load import Load, request, saturate
-from common.database import new_id
-from common.testing import eventually, private_database
-from common.testing_tokens import TokenIssuer
-from local.program import die_with_parent
+from common.db.database import new_id
+from common.testing.plugin import eventually, private_database
+from common.testing.token_issuer import TokenIssuer
+from waybill_dev.base.program import die_with_parent
 
 ROOT = Path(__file__).parents[1]
 MIGRATIONS = ROOT / "services/orders/migrations"

@@ -14,11 +14,11 @@ from typing import ClassVar
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from common import broker
-from common.database import Database
-from common.events import Event
-from common.outbox import record
-from common.testing import eventually
+from common.db.database import Database
+from common.messaging import broker
+from common.messaging.cloudevents import Event
+from common.messaging.outbox import record
+from common.testing.plugin import eventually
 
 from .shop import Settings, handlers
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 
-from common.testing import eventually
-from local.broker import find_programs
-from local.definitions import ADMINISTRATOR
-from local.process import Process
-from local.rabbitmq import RabbitMQ
-from local.state import State, find_state
+from common.testing.plugin import eventually
+from waybill_dev.base.state import State, find_state
+from waybill_dev.servers.rabbitmq import RabbitMQ
+from waybill_dev.servers.rabbitmq_definitions import ADMINISTRATOR
+from waybill_dev.servers.rabbitmq_finder import find_programs
+from waybill_dev.supervision.process import Process
 
 NODES = 3
 FORMATION = "cluster_formation.peer_discovery_backend = classic_config\n"

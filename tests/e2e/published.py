@@ -9,8 +9,8 @@ import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 from jsonschema import Draft202012Validator, FormatChecker
 
-from common.contracts import HEADERS
-from common.events import SCHEMA_PREFIX
+from common.messaging.asyncapi import HEADERS
+from common.messaging.cloudevents import SCHEMA_PREFIX
 
 EVENTS = Path(__file__).parents[2] / "contracts" / "events"
 QUEUE = "tests.published"

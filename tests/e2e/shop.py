@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.commands import RELAY, command_line
-from common.handlers import Handlers, Received
+from common.cli.roles import RELAY, command_line
+from common.messaging.event_handlers import Handlers, Received
 from common.settings import ServiceSettings
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from local.benchmarks import BENCHMARKS
-from local.testing import StackUnderTest, stack_folder
+from waybill_dev.benchmarks import BENCHMARKS
+from waybill_dev.testing import StackUnderTest, stack_folder
 
 pytestmark = pytest.mark.slow
 

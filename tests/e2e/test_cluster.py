@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.testing import MakeDatabase
+from common.testing.plugin import MakeDatabase
 
 from .backbone import MIGRATIONS, backbone_on
 from .cluster import cluster_in

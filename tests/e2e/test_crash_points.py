@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from common.testing import MakeDatabase, eventually
+from common.testing.plugin import MakeDatabase, eventually
 
 from .backbone import MIGRATIONS, Backbone, backbone_on
 from .conftest import Tell

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from common.testing import eventually
-from local.broker import find_programs
+from common.testing.plugin import eventually
+from waybill_dev.servers.rabbitmq_finder import find_programs
 
 from .conftest import Mailbox, Person, Tell
 

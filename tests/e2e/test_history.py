@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from common.testing import eventually
-from local.testing import StackUnderTest
+from common.testing.plugin import eventually
+from waybill_dev.testing import StackUnderTest
 
 from .conftest import Team
 

@@ -10,8 +10,8 @@ import aio_pika
 import httpx
 import pytest
 
-from common.testing import eventually
-from local.services import ROLES
+from common.testing.plugin import eventually
+from waybill_dev.services.programs import ROLES
 
 from .conftest import Mailbox, Person, SignUp, Tell, sign_in
 from .remains import in_logs, in_tables

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from common.testing import eventually
+from common.testing.plugin import eventually
 
 from .browser import Page, browsing, find_browser
 from .conftest import Mailbox, Person, SignUp, sign_in

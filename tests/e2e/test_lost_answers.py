@@ -15,12 +15,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from auth.grants import limits_of
-from auth.handlers import sessions
-from auth.handlers.sessions import SignedIn, VerifiedPerson
+from auth.oauth.grants import limits_of
+from auth.sessions import handlers as sessions
+from auth.sessions.handlers import SignedIn, VerifiedPerson
 from auth.settings import Settings
-from common.database import Database, new_id, utc_now
-from common.testing import MakeDatabase, eventually
+from common.db.database import Database, new_id, utc_now
+from common.testing.plugin import MakeDatabase, eventually
 
 from .wire import through, wire_to
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from common.testing import eventually
-from local.testing import StackUnderTest
+from common.testing.plugin import eventually
+from waybill_dev.testing import StackUnderTest
 
 # Process and figure; each is of one hop of an order's way, the last of a revocation's.
 GROWING = [

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from local.chaos.count import count
-from local.chaos.run import at_rest
-from local.chaos.shoppers import Purchases, Shopper, buy, open_shop
-from local.chaos.subscriber import Subscriber
-from local.journey import travel
-from local.releases import check_out, has, releases
-from local.services import ROLES
-from local.state import find_state
-from local.testing import StackUnderTest, stack_folder
+from waybill_dev.base.state import find_state
+from waybill_dev.chaos.count import count
+from waybill_dev.chaos.run import at_rest
+from waybill_dev.chaos.shoppers import Purchases, Shopper, buy, open_shop
+from waybill_dev.chaos.subscriber import Subscriber
+from waybill_dev.journeys.order_journey import travel
+from waybill_dev.services.programs import ROLES
+from waybill_dev.services.releases import check_out, has, releases
+from waybill_dev.testing import StackUnderTest, stack_folder
 
 from .conftest import Tell
 

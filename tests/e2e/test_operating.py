@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from common.testing import eventually
-from local.testing import SETTINGS, StackUnderTest
+from common.testing.plugin import eventually
+from waybill_dev.testing import SETTINGS, StackUnderTest
 
 # A refusal is an error, and so is one on the left of a pipe.
 STRICT = 'set -euo pipefail; curl() { command curl --fail-with-body "$@"; }\n'

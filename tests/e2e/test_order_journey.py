@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from common.testing import eventually
+from common.testing.plugin import eventually
 
 
 async def test_an_order_becomes_an_event_a_notification_and_a_mail(customer: Any, mailbox: Any) -> None:

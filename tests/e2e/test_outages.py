@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from common.testing import eventually
+from common.testing.plugin import eventually
 
 
 @pytest.mark.slow

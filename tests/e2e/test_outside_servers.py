@@ -8,9 +8,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from common.testing import private_vhost
-from local.services import ROLES
-from local.testing import StackUnderTest
+from common.testing.plugin import private_vhost
+from waybill_dev.services.programs import ROLES
+from waybill_dev.testing import StackUnderTest
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from common.testing import eventually
-from local.postgres import binary
+from common.testing.plugin import eventually
+from waybill_dev.servers.postgres import binary
 
 from .conftest import Mailbox, Person, Tell
 

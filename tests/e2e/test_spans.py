@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from common.testing import eventually
-from common.testing_spans import Collector, ExportedSpan
-from local.testing import StackUnderTest, stack_folder
+from common.testing.otlp_collector import Collector, ExportedSpan
+from common.testing.plugin import eventually
+from waybill_dev.testing import StackUnderTest, stack_folder
 
 pytestmark = pytest.mark.slow
 

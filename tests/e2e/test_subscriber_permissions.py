@@ -10,9 +10,9 @@ import aiormq
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-from common.testing import eventually
-from local.definitions import DELIVERY_LIMIT
-from local.testing import StackUnderTest
+from common.testing.plugin import eventually
+from waybill_dev.servers.rabbitmq_definitions import DELIVERY_LIMIT
+from waybill_dev.testing import StackUnderTest
 
 from .conftest import Team
 

@@ -17,8 +17,8 @@ import aio_pika
 import asyncpg
 import pytest
 
-from common.testing import eventually
-from local.testing import StackUnderTest
+from common.testing.plugin import eventually
+from waybill_dev.testing import StackUnderTest
 
 from .conftest import Team
 

@@ -15,12 +15,12 @@ import jwt
 import pytest
 
 from common.settings import resource
-from common.testing_tokens import TokenIssuer
-from local.probes import answers_http
-from local.process import Process
-from local.program import Program, base_environment
-from local.state import LOOPBACK, State, find_state
-from local.wheels import package_folder
+from common.testing.token_issuer import TokenIssuer
+from waybill_dev.base.probes import answers_http
+from waybill_dev.base.program import Program, base_environment
+from waybill_dev.base.state import LOOPBACK, State, find_state
+from waybill_dev.base.wheels import package_folder
+from waybill_dev.supervision.process import Process
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "oauth_clients"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common.testing import eventually
+from common.testing.plugin import eventually
 
 WAY = ["orders", "orders relay", "notifier consume", "notifier deliver", "mail"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from common.testing import eventually
-from local.testing import webhook_port
+from common.testing.plugin import eventually
+from waybill_dev.testing import webhook_port
 
 Received = list[tuple[dict[str, str], bytes]]
 PLACED = "orders.order.placed.v1"

@@ -7,11 +7,11 @@ import pytest
 from aio_pika.abc import AbstractChannel
 from pydantic import SecretStr
 
-from common.broker import declare_producer
-from common.database import Database
+from common.db.database import Database
+from common.messaging.broker import declare_producer
 from common.settings import ServiceSettings
-from common.testing import MakeDatabase
-from common.testing_spans import Collector
+from common.testing.otlp_collector import Collector
+from common.testing.plugin import MakeDatabase
 
 
 class ShopSettings(ServiceSettings):

@@ -1,5 +1,5 @@
 from auth.models import Base
-from common import inbox, outbox
-from common.migrations import run_migrations
+from common.db.migrations import run_migrations
+from common.messaging import inbox, outbox
 
 run_migrations([Base.metadata, outbox.metadata, inbox.metadata])

@@ -15,13 +15,13 @@ from starlette.types import Receive, Scope, Send
 
 from auth.app import create_app
 from auth.settings import Settings, StaticClient
-from common.database import Database, new_id
-from common.health import Health
-from common.jwks import JwksClient
+from common.db.database import Database, new_id
+from common.runtime.health import Health
+from common.security.jwks import JwksClient
+from common.security.tokens import Principal, TokenVerifier
 from common.settings import resource
-from common.testing import MakeDatabase, eventually
-from common.testing_http import running
-from common.tokens import Principal, TokenVerifier
+from common.testing.api_client import running
+from common.testing.plugin import MakeDatabase, eventually
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 INTERNAL_PORT = 9

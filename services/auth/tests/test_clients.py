@@ -7,8 +7,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from common.database import Database
-from common.revocation import Denylist, SubjectRevoked
+from common.db.database import Database
+from common.security.revocation import Denylist, SubjectRevoked
 
 from .conftest import Auth
 from .test_refresh import events

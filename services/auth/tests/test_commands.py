@@ -9,8 +9,8 @@ from typing import Any
 from click.testing import CliRunner, Result
 from pydantic import SecretStr
 
-from auth.commands import keys
-from auth.keys import KeyEncryption
+from auth.keys.commands import keys
+from auth.keys.keypairs import KeyEncryption
 from auth.settings import Settings
 
 from .conftest import Auth, Users, serving

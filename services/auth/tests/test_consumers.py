@@ -13,15 +13,15 @@ from pydantic import SecretStr
 
 from auth.consumers import handlers
 from auth.settings import Settings
-from common import broker
-from common.consumer import consume
-from common.database import new_id, utc_now
-from common.events import Envelope, encode
-from common.health import Health
-from common.http_client import ServiceClient
-from common.relay import relay
-from common.revocation import Denylist, RevocationFeed
-from common.testing import eventually
+from common.db.database import new_id, utc_now
+from common.messaging import broker
+from common.messaging.cloudevents import Envelope, encode
+from common.messaging.consumer import consume
+from common.messaging.relay import relay
+from common.runtime.health import Health
+from common.security.revocation import Denylist, RevocationFeed
+from common.security.service_client import ServiceClient
+from common.testing.plugin import eventually
 
 from .conftest import Auth, Person, Users, is_ready, serving
 from .test_sessions import bearer, sid

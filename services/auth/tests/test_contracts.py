@@ -8,10 +8,10 @@ import pytest
 
 from auth.consumers import handlers
 from auth.events import SessionRevoked, SubjectRevoked
-from common import revocation
-from common.contracts import example
-from common.database import new_id, utc_now
-from common.events import Envelope
+from common.db.database import new_id, utc_now
+from common.messaging.asyncapi import example
+from common.messaging.cloudevents import Envelope
+from common.security import revocation
 
 EVENTS = Path(__file__).parents[3] / "contracts" / "events"
 CONSUMED = handlers.types

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 
 from auth.settings import Settings
-from common.database import Database
+from common.db.database import Database
 from common.settings import resource
 
 from .conftest import Auth, Users, serving

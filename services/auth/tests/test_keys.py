@@ -10,18 +10,18 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from auth import queries
-from auth.access_tokens import Grant, claims
-from auth.handlers import keys as handlers
-from auth.handlers.keys import KeyPolicy
-from auth.keyring import Keyring, policy_of
-from auth.keys import KeyEncryption, WrongKeyEncryptionKey, generate
+from auth.keys import handlers
+from auth.keys.handlers import KeyPolicy
+from auth.keys.keypairs import KeyEncryption, WrongKeyEncryptionKey, generate
+from auth.keys.keyring import Keyring, policy_of
 from auth.models import KeyStatus, SigningKey
 from auth.settings import Settings
-from common.database import Database, new_id, utc_now
+from auth.tokens.access import Grant, claims
+from common.db.database import Database, new_id, utc_now
 from common.errors import Unavailable
-from common.keys import StaticKeys, parse_jwk
+from common.security.tokens import TokenVerifier
+from common.security.verification_keys import StaticKeys, parse_jwk
 from common.settings import resource
-from common.tokens import TokenVerifier
 
 from .conftest import Auth, Users, serving
 from .test_refresh import events

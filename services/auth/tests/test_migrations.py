@@ -8,7 +8,7 @@ from alembic import command
 from alembic.util.exc import CommandError
 
 from auth.settings import Settings
-from common.migrations import config
+from common.db.migrations import config
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 

@@ -11,9 +11,9 @@ from sqlalchemy import text, update
 
 from auth.models import Session
 from auth.settings import Settings
-from common.database import Database
+from common.db.database import Database
+from common.security.tokens import InvalidToken
 from common.settings import resource
-from common.tokens import InvalidToken
 
 from .conftest import Auth, Users, serving
 

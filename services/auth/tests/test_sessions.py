@@ -4,8 +4,8 @@ import jwt
 import pytest
 
 from auth.settings import Settings
-from common.database import Database, new_id
-from common.tokens import InvalidToken
+from common.db.database import Database, new_id
+from common.security.tokens import InvalidToken
 
 from .conftest import Auth, Users, serving
 from .test_refresh import events, refused

@@ -7,9 +7,9 @@ import jwt
 import pytest
 
 from auth.consumers import handlers
-from common.database import Database, new_id, utc_now
-from common.events import Envelope
-from common.revocation import Denylist, SubjectRevoked
+from common.db.database import Database, new_id, utc_now
+from common.messaging.cloudevents import Envelope
+from common.security.revocation import Denylist, SubjectRevoked
 
 from .conftest import PASSWORD, Auth, Person
 from .test_refresh import events, refused

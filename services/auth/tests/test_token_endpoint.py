@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from auth.settings import Settings
+from common.security.tokens import InvalidToken
 from common.settings import resource
-from common.tokens import InvalidToken
 
 from .conftest import PASSWORD, Auth, Users, serving
 

@@ -8,14 +8,14 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from common.database import Database
-from common.health import Health
-from common.testing import MakeDatabase
-from common.testing_http import api_client
-from common.testing_tokens import TokenIssuer
-from notifier import webhook_queue
+from common.db.database import Database
+from common.runtime.health import Health
+from common.testing.api_client import api_client
+from common.testing.plugin import MakeDatabase
+from common.testing.token_issuer import TokenIssuer
 from notifier.app import create_app
 from notifier.settings import NotifierSettings
+from notifier.webhooks import queue as webhook_queue
 
 from .mailbox import Mailbox
 from .receiver import Receiver, receiving

@@ -11,12 +11,12 @@ import pytest
 from aiormq import Channel
 from pydantic import SecretStr
 
-from common import broker
-from common.consumer import consume
-from common.database import new_id
-from common.events import Envelope, encode, exchange_of, producer_of
-from common.health import Health
-from common.testing import eventually
+from common.db.database import new_id
+from common.messaging import broker
+from common.messaging.cloudevents import Envelope, encode, exchange_of, producer_of
+from common.messaging.consumer import consume
+from common.runtime.health import Health
+from common.testing.plugin import eventually
 from notifier.consumers import handlers
 from notifier.settings import NotifierSettings
 

@@ -7,9 +7,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from common.database import new_id, utc_now
-from common.events import Envelope
-from common.testing import eventually
+from common.db.database import new_id, utc_now
+from common.messaging.cloudevents import Envelope
+from common.testing.plugin import eventually
 from notifier.consumers import handlers
 
 from .mailbox import Mailbox

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from common.database import Database, new_id
-from common.health import Health
-from common.testing import eventually
-from notifier import deliverer
-from notifier.delivery import deliver
+from common.db.database import Database, new_id
+from common.runtime.health import Health
+from common.testing.plugin import eventually
+from notifier.deliver import deliver
+from notifier.delivery import worker
 from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox
@@ -76,7 +76,7 @@ async def test_a_new_address_is_told_to_the_one_before(
 async def test_a_committed_event_is_mailed_though_nobody_polls(
     world: World, settings: NotifierSettings, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliverer, "_POLL", 3600)
+    monkeypatch.setattr(worker, "_POLL", 3600)
     user_id = await customer(world)
     async with delivering(settings):
         for _ in range(5):

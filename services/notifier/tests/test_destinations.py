@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from notifier.channels import Deferred
-from notifier.channels.destinations import BadDestination, Destinations, is_public
-from notifier.channels.webhook import WebhookChannel
+from notifier.delivery.errors import Deferred
+from notifier.webhooks.channel import WebhookChannel
+from notifier.webhooks.destinations import BadDestination, Destinations, is_public
 
 from .receiver import receiving
 

@@ -6,9 +6,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from common.database import Database, new_id
-from common.handlers import Received
-from common.testing import eventually
+from common.db.database import Database, new_id
+from common.messaging.event_handlers import Received
+from common.testing.plugin import eventually
 from notifier import queries
 from notifier.consumers import handlers
 

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr, ValidationError
 
-from common.testing import eventually
-from notifier.channels import ChannelAway, Deferred, Refused
-from notifier.channels.mail import MailChannel
-from notifier.channels.message import Mail
+from common.testing.plugin import eventually
+from notifier.delivery.errors import ChannelAway, Deferred, Refused
+from notifier.mail.message import Mail
+from notifier.mail.smtp import MailChannel
 from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox

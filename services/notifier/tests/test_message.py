@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.channels import Refused
-from notifier.channels.message import Mail, mail
-from notifier.texts import displayed
+from notifier.delivery.errors import Refused
+from notifier.mail.message import Mail, mail
+from notifier.mail.texts import displayed
 
 ID = UUID("01a2054c-a789-745f-8420-744221d467b8")
 

@@ -5,8 +5,8 @@ import asyncio
 import alembic.command
 import asyncpg
 
-from common.migrations import config, upgrade
-from common.testing import MakeDatabase
+from common.db.migrations import config, upgrade
+from common.testing.plugin import MakeDatabase
 
 from .conftest import MIGRATIONS
 

@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from common.database import new_id
-from notifier.channels.webhook import TIMEOUT
-from notifier.mail_queue import MailQueue
+from common.db.database import new_id
+from notifier.mail.queue import MailQueue
 from notifier.models import TITLES, Contact, Kind
-from notifier.webhook_queue import DELAYS
+from notifier.webhooks.channel import TIMEOUT
+from notifier.webhooks.queue import DELAYS
 
 from .world import World
 

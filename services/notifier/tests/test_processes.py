@@ -11,9 +11,9 @@ import pytest
 from aiormq import Channel
 from sqlalchemy import text
 
-from common import broker
-from common.database import Database, new_id
-from common.testing import eventually
+from common.db.database import Database, new_id
+from common.messaging import broker
+from common.testing.plugin import eventually
 from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from common.database import Database, new_id, utc_now
+from common.db.database import Database, new_id, utc_now
 from notifier import retention
 from notifier.retention import NOTIFICATIONS_KEPT, WEBHOOK_DELIVERIES_KEPT, first_id_of, forget_old
 

@@ -7,8 +7,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from common.database import new_id
-from common.testing_tokens import TokenIssuer
+from common.db.database import new_id
+from common.testing.token_issuer import TokenIssuer
 
 from .world import World
 

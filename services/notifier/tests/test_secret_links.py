@@ -14,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from common.database import Database, new_id
-from common.http_client import ServiceClient
-from common.testing import eventually
-from notifier.channels.mail import MailChannel
-from notifier.composing import Composer
-from notifier.deliverer import Deliverer
-from notifier.mail_queue import MailQueue
+from common.db.database import Database, new_id
+from common.security.service_client import ServiceClient
+from common.testing.plugin import eventually
+from notifier.delivery.worker import Deliverer
+from notifier.mail.composer import Composer
+from notifier.mail.queue import MailQueue
+from notifier.mail.smtp import MailChannel
 from notifier.settings import NotifierSettings
 
 from .mailbox import Mailbox

@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from notifier import texts
+from notifier.mail import texts
+from notifier.mail.money import as_decimal
 from notifier.models import TITLES, Kind
-from notifier.money import as_decimal
 
 ORDER_ID = uuid4()
 TOTAL: dict[str, Any] = {"total": {"amount": 123456, "currency": "EUR"}}

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from common.database import new_id
-from common.testing import eventually
+from common.db.database import new_id
+from common.testing.plugin import eventually
 from notifier.settings import NotifierSettings
 
 from .receiver import Receiver

@@ -6,11 +6,11 @@ from uuid import UUID
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from common.database import new_id
-from common.testing import eventually
-from notifier.channels import webhook as channel
+from common.db.database import new_id
+from common.testing.plugin import eventually
 from notifier.settings import NotifierSettings
-from notifier.webhook_secrets import as_text
+from notifier.webhooks import channel
+from notifier.webhooks.secrets import as_text
 
 from .receiver import OK, Receiver, answer, receiving
 from .test_delivery import delivering

@@ -7,9 +7,9 @@ from uuid import UUID
 import httpx
 import pytest
 
-from common.database import new_id
-from common.testing_tokens import TokenIssuer
-from notifier.webhooks import MOST_WEBHOOKS
+from common.db.database import new_id
+from common.testing.token_issuer import TokenIssuer
+from notifier.webhooks.handlers import MOST_WEBHOOKS
 
 from .world import World
 

@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 
-from common.database import new_id
-from common.testing import eventually
-from notifier import deliverer
+from common.db.database import new_id
+from common.testing.plugin import eventually
+from notifier.delivery import worker
 from notifier.settings import NotifierSettings
-from notifier.webhook_queue import PER_HOST
+from notifier.webhooks.queue import PER_HOST
 
 from .mailbox import Mailbox
 from .receiver import Receiver, receiving
@@ -21,7 +21,7 @@ from .world import World, holds
 async def test_it_is_posted_though_nobody_polls_and_whether_mails_are_wanted_or_not(
     world: World, webhook_settings: NotifierSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliverer, "_POLL", 3600)
+    monkeypatch.setattr(worker, "_POLL", 3600)
     user_id = new_id()
     await world.webhook(user_id, receiver.url)
     await world.registered(user_id)

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from common.database import new_id
-from common.testing import eventually
-from notifier import webhooks
+from common.db.database import new_id
+from common.testing.plugin import eventually
 from notifier.settings import NotifierSettings
-from notifier.webhook_secrets import SecretBox, as_text
+from notifier.webhooks import handlers as webhook_handlers
+from notifier.webhooks.secrets import SecretBox, as_text
 
 from .receiver import Receiver
 from .test_delivery import delivering
@@ -24,7 +24,7 @@ async def test_while_secrets_change_both_are_signed_with_and_then_the_new_one_al
     user_id = new_id()
     webhook_id, old = await world.webhook(user_id, receiver.url)
     async with world.database.transaction() as session:
-        _, secret = await webhooks.replace_secret(session, SecretBox(KEY), webhook_id, user_id=user_id)
+        _, secret = await webhook_handlers.replace_secret(session, SecretBox(KEY), webhook_id, user_id=user_id)
     new = as_text(secret)
     async with delivering(webhook_settings):
         await world.order("placed", user_id)

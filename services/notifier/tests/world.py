@@ -7,13 +7,13 @@ from uuid import UUID
 import httpx
 from sqlalchemy import text
 
-from common.database import Database, new_id, utc_now
-from common.events import Envelope
-from common.handlers import Received
-from notifier import webhooks
+from common.db.database import Database, new_id, utc_now
+from common.messaging.cloudevents import Envelope
+from common.messaging.event_handlers import Received
 from notifier.consumers import handlers
 from notifier.models import EventType
-from notifier.webhook_secrets import SecretBox, as_text
+from notifier.webhooks import handlers as webhook_handlers
+from notifier.webhooks.secrets import SecretBox, as_text
 
 KEY: Final = bytes(range(32))
 EVENT_TYPES: Final = get_args(EventType)
@@ -67,7 +67,7 @@ class World:
         """Makes one; answers its id and secret."""
         event_types: Any = fields.pop("event_types", EVENT_TYPES)
         async with self.database.transaction() as session:
-            made, secret = await webhooks.create(
+            made, secret = await webhook_handlers.create(
                 session, SecretBox(KEY), user_id, url=httpx.URL(url), event_types=event_types
             )
         return made.id, as_text(secret)

@@ -1,5 +1,5 @@
-from common import inbox, outbox
-from common.migrations import run_migrations
+from common.db.migrations import run_migrations
+from common.messaging import inbox, outbox
 from orders.models import Base
 
 run_migrations([Base.metadata, outbox.metadata, inbox.metadata])

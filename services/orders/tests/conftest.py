@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from common.database import Database, new_id
-from common.driver import DriverPool
-from common.health import Health
-from common.testing import MakeDatabase
-from common.testing_http import api_client
-from common.testing_tokens import TokenIssuer
+from common.db.database import Database, new_id
+from common.db.driver_pool import DriverPool
+from common.runtime.health import Health
+from common.testing.api_client import api_client
+from common.testing.plugin import MakeDatabase
+from common.testing.token_issuer import TokenIssuer
 from orders import handlers
 from orders.app import create_app
 from orders.models import Money

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from common.database import Database, new_id, utc_now
-from common.events import Envelope
-from common.idempotency import IdempotencyKey
+from common.db.database import Database, new_id, utc_now
+from common.messaging.cloudevents import Envelope
+from common.web.idempotency import IdempotencyKey
 from orders.consumers import handlers
 
 EVENTS = Path(__file__).parents[3] / "contracts" / "events"

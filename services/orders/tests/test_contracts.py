@@ -7,9 +7,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from common.contracts import event_types, example, schema
-from common.database import new_id, utc_now
-from common.events import Envelope
+from common.db.database import new_id, utc_now
+from common.messaging.asyncapi import event_types, example, schema
+from common.messaging.cloudevents import Envelope
 from orders import events
 from orders.consumers import handlers
 

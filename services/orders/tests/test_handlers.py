@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from common.database import new_id
+from common.db.database import new_id
 from common.errors import NotFound, PreconditionFailed
 from orders import handlers, queries
 from orders.errors import InvalidTransition

@@ -6,10 +6,10 @@ from pathlib import Path
 import alembic.command
 import asyncpg
 
-from common import inbox, outbox
-from common.database import Database
-from common.migrations import config, upgrade
-from common.testing import MakeDatabase
+from common.db.database import Database
+from common.db.migrations import config, upgrade
+from common.messaging import inbox, outbox
+from common.testing.plugin import MakeDatabase
 from orders.models import Base
 
 FOLDER = Path(__file__).parents[1] / "migrations"

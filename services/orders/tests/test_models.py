@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.database import new_id
+from common.db.database import new_id
 from orders.errors import InvalidTransition
 from orders.models import Money, Order, OrderStatus
 

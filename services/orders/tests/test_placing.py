@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from common.database import new_id
-from common.idempotency import IdempotencyKey, IdempotencyKeyReused, RequestInFlight
-from common.logs import traced
-from common.testing import eventually
+from common.db.database import new_id
+from common.observability.logs import traced
+from common.testing.plugin import eventually
+from common.web.idempotency import IdempotencyKey, IdempotencyKeyReused, RequestInFlight
 from orders import queries
 from orders.errors import InactiveProduct, MixedCurrencies, TotalTooLarge, UnknownSku
 from orders.models import MAX_PRICE, MAX_TOTAL, Money

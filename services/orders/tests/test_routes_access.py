@@ -6,8 +6,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from common.database import new_id
-from common.testing import eventually
+from common.db.database import new_id
+from common.testing.plugin import eventually
 from orders.settings import OrdersSettings
 
 NOBODY = UUID(int=1)

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from common.pagination import encode_cursor
+from common.web.pagination import encode_cursor
 
 NOBODY = UUID(int=1)
 

@@ -1,5 +1,5 @@
-from common import outbox
-from common.migrations import run_migrations
+from common.db.migrations import run_migrations
+from common.messaging import outbox
 from users.models import Base
 
 run_migrations([Base.metadata, outbox.metadata])

@@ -12,11 +12,11 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from starlette.types import Receive, Scope, Send
 
-from common.database import Database
-from common.health import Health
-from common.testing import MakeDatabase
-from common.testing_http import running
-from common.testing_tokens import TokenIssuer
+from common.db.database import Database
+from common.runtime.health import Health
+from common.testing.api_client import running
+from common.testing.plugin import MakeDatabase
+from common.testing.token_issuer import TokenIssuer
 from users.app import create_app
 from users.settings import UsersSettings
 

@@ -5,7 +5,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from common.contracts import event_types, schema
+from common.messaging.asyncapi import event_types, schema
 from users import events
 
 FIELDS = {

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any
 
-from common.database import Database
-from common.outbox import event_log, outbox
-from common.testing import eventually
+from common.db.database import Database
+from common.messaging.outbox import event_log, outbox
+from common.testing.plugin import eventually
 
 
 async def everything(world: Any) -> str:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from common.database import Database
+from common.db.database import Database
 from common.errors import NotFound
 from users import queries
 from users.errors import EmailTaken, LastAdmin

@@ -6,8 +6,8 @@ from pathlib import Path
 import alembic.command
 import asyncpg
 
-from common.migrations import config, upgrade
-from common.testing import MakeDatabase
+from common.db.migrations import config, upgrade
+from common.testing.plugin import MakeDatabase
 
 FOLDER = Path(__file__).parents[1] / "migrations"
 

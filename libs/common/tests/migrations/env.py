@@ -1,4 +1,4 @@
-from common import inbox, outbox
-from common.migrations import run_migrations
+from common.db.migrations import run_migrations
+from common.messaging import inbox, outbox
 
 run_migrations([outbox.metadata, inbox.metadata])

@@ -10,11 +10,11 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from common.health import Health
-from common.logs import configure_logging
-from common.request_log import request_log
+from common.observability.logs import configure_logging
+from common.observability.request_log import request_log
+from common.runtime.health import Health
 from common.settings import ServiceSettings
-from common.testing_http import api_client
+from common.testing.api_client import api_client
 from common.web import ApiRouter, create_api
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]

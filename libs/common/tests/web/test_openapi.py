@@ -3,9 +3,9 @@ from typing import Annotated, Any, ClassVar
 import pytest
 from fastapi import APIRouter, Depends, Header, Request
 
-from common.health import Health
-from common.pagination import Page, PageDep
+from common.runtime.health import Health
 from common.web import ApiRouter, Model, StrictModel, create_api, responses
+from common.web.pagination import Page, PageDep
 
 
 class Guard:

@@ -6,8 +6,8 @@ import pytest
 from fastapi import Request
 from starlette.types import ASGIApp
 
-from common.health import Health
-from common.testing_http import api_client
+from common.runtime.health import Health
+from common.testing.api_client import api_client
 from common.web import ApiRouter, by_port, create_api
 
 public, internal = ApiRouter(), ApiRouter(prefix="/internal")

@@ -11,8 +11,8 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from common.health import Health
-from common.testing import eventually
+from common.runtime.health import Health
+from common.testing.plugin import eventually
 from common.web import ApiRouter, StrictModel, create_api
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from common import ddl
+from common.db import shared_tables
 
 revision = "0001"
 down_revision = None
@@ -96,13 +96,13 @@ _TABLES = (
 
 
 def upgrade() -> None:
-    ddl.create_outbox(op)
-    ddl.create_inbox(op)
+    shared_tables.create_outbox(op)
+    shared_tables.create_inbox(op)
     for statement in _TABLES:
         op.execute(statement)
 
 
 def downgrade() -> None:
     op.execute("DROP TABLE revoked_tokens, sessions, subjects, clients, signing_keys")
-    ddl.drop_inbox(op)
-    ddl.drop_outbox(op)
+    shared_tables.drop_inbox(op)
+    shared_tables.drop_outbox(op)

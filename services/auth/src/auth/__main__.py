@@ -1,12 +1,12 @@
 """`python -m auth COMMAND`."""
 
-from common.commands import RELAY, command_line
+from common.cli.roles import RELAY, command_line
 
 main = command_line(
     "auth",
     settings="auth.settings:Settings",
     roles={"api": "auth.app:create_app", "relay": RELAY, "consume": "auth.consumers:handlers"},
-    commands={"keys": "auth.commands:keys"},
+    commands={"keys": "auth.keys.commands:keys"},
 )
 
 if __name__ == "__main__":

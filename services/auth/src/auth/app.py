@@ -8,18 +8,21 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Lifespan
 
+from auth.clients import routes as client_routes
 from auth.deps import State
 from auth.errors import OAuthError
-from auth.grants import TokenEndpoint
-from auth.inspection import TokenInspection
-from auth.keyring import Keyring
-from auth.own_tokens import OwnToken, OwnVerifier
-from auth.routes import clients, internal, oauth, sessions
+from auth.keys.keyring import Keyring
+from auth.oauth import routes as oauth_routes
+from auth.oauth.grants import TokenEndpoint
+from auth.oauth.inspection import TokenInspection
+from auth.retention import keep_house
+from auth.sessions import internal_routes
+from auth.sessions import routes as session_routes
 from auth.settings import Settings
-from auth.upkeep import keep_house
-from common.database import Database
-from common.health import Health
-from common.http_client import ServiceClient, http_client
+from auth.tokens.own import OwnToken, OwnVerifier
+from common.db.database import Database
+from common.runtime.health import Health
+from common.security.service_client import ServiceClient, http_client
 from common.web import Api, by_port, create_api
 
 
@@ -63,10 +66,10 @@ def public_api(settings: Settings, health: Health, *, lifespan: Lifespan[FastAPI
     return create_api(
         settings,
         title="Waybill auth",
-        routers=[oauth.router, sessions.router, clients.router],
+        routers=[oauth_routes.router, session_routes.router, client_routes.router],
         health=health,
         lifespan=lifespan,
-        exception_handlers={OAuthError: oauth.render_oauth_error},
+        exception_handlers={OAuthError: oauth_routes.render_oauth_error},
     )
 
 
@@ -75,7 +78,7 @@ def internal_api(settings: Settings, health: Health) -> Api:
     return create_api(
         settings,
         title="Waybill auth, internal",
-        routers=[internal.router, oauth.router],
+        routers=[internal_routes.router, oauth_routes.router],
         health=health,
-        exception_handlers={OAuthError: oauth.render_oauth_error},
+        exception_handlers={OAuthError: oauth_routes.render_oauth_error},
     )

@@ -6,9 +6,9 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from auth.handlers import subjects
-from common.database import utc_now
-from common.handlers import Handlers, Received
+from auth.sessions import subjects
+from common.db.database import utc_now
+from common.messaging.event_handlers import Handlers, Received
 
 handlers: Final = Handlers()
 

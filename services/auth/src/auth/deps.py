@@ -6,15 +6,15 @@ from typing import Annotated, TypedDict
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from auth.grants import TokenEndpoint
-from auth.inspection import TokenInspection
-from auth.keyring import Keyring
-from auth.own_tokens import OwnVerifier
+from auth.keys.keyring import Keyring
+from auth.oauth.grants import TokenEndpoint
+from auth.oauth.inspection import TokenInspection
 from auth.settings import Settings
-from common.database import Database
-from common.revocation import SCOPE
-from common.security import Guard, require_scopes
-from common.tokens import Principal
+from auth.tokens.own import OwnVerifier
+from common.db.database import Database
+from common.security.guards import Guard, require_scopes
+from common.security.revocation import SCOPE
+from common.security.tokens import Principal
 
 
 class State(TypedDict):

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 from uuid import UUID
 
 from auth.models import KeyStatus
-from common.events import Event
+from common.messaging.cloudevents import Event
 
 Reason = Literal[
     "logout",

@@ -10,9 +10,9 @@ from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, LargeBinary
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from auth import refresh_tokens
-from auth.refresh_tokens import PresentedToken
-from common.database import NAMING
+from auth.tokens import refresh
+from auth.tokens.refresh import PresentedToken
+from common.db.database import NAMING
 
 
 class Base(DeclarativeBase):
@@ -35,7 +35,7 @@ class KeyStatus(enum.StrEnum):
 
 
 class SigningKey(Base):
-    """A key pair of the issuer. The private part is encrypted (see `auth.keys`)."""
+    """A key pair of the issuer. The private part is encrypted (see `auth.keys.keypairs`)."""
 
     __tablename__ = "signing_keys"
 
@@ -208,8 +208,8 @@ class Session(Base):
         self.created_at = self.last_used_at = now
         self.ends_at = now + limits.absolute
         self.idle_until = min(now + limits.idle, self.ends_at)
-        self.nonce = refresh_tokens.new_nonce()
-        first = refresh_tokens.derive(secret, self.id, 1, self.nonce)
+        self.nonce = refresh.new_nonce()
+        first = refresh.derive(secret, self.id, 1, self.nonce)
         self.token_hash = first.digest
         return first
 
@@ -220,14 +220,14 @@ class Session(Base):
         within the window, `Reuse` for any other that was really issued, None for one that never was.
         """
         if token.digest == self.token_hash:
-            child = refresh_tokens.derive(secret, self.id, self.place + 1, self.nonce)
+            child = refresh.derive(secret, self.id, self.place + 1, self.nonce)
             self.parent_hash, self.token_hash = self.token_hash, child.digest
             self.place += 1
             self.rotated_at = self.last_used_at = now
             self.idle_until = min(now + limits.idle, self.ends_at)
             return child
         if token.digest == self.parent_hash and self.rotated_at and now < self.rotated_at + limits.window:
-            again = refresh_tokens.derive(secret, self.id, self.place, self.nonce)
+            again = refresh.derive(secret, self.id, self.place, self.nonce)
             # Unless the secret was changed in these seconds: then nobody can tell that child any more.
             return again if again.digest == self.token_hash else None
         return Reuse() if self.issued(token, secret) else None

@@ -2,7 +2,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-from common import ddl
+from common.db import shared_tables
 
 revision = "0001"
 down_revision = None
@@ -96,11 +96,11 @@ def upgrade() -> None:
     op.create_index("ix_deliveries_pending", "deliveries", ["due_at"], postgresql_where=sa.text("state = 'pending'"))
     op.create_index("ix_deliveries_waiting", "deliveries", ["due_at"], postgresql_where=sa.text("state = 'waiting'"))
 
-    ddl.create_inbox(op)
+    shared_tables.create_inbox(op)
 
 
 def downgrade() -> None:
-    ddl.drop_inbox(op)
+    shared_tables.drop_inbox(op)
     op.drop_table("deliveries")
     op.drop_table("notifications")
     op.drop_table("contacts")

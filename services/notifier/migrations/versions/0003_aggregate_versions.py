@@ -1,14 +1,14 @@
 from alembic import op
 
-from common import ddl
+from common.db import shared_tables
 
 revision = "0003"
 down_revision = "0002"
 
 
 def upgrade() -> None:
-    ddl.create_aggregate_versions(op)
+    shared_tables.create_aggregate_versions(op)
 
 
 def downgrade() -> None:
-    ddl.drop_aggregate_versions(op)
+    shared_tables.drop_aggregate_versions(op)

@@ -1,6 +1,6 @@
 """`python -m notifier COMMAND`."""
 
-from common.commands import command_line
+from common.cli.roles import command_line
 
 main = command_line(
     "notifier",
@@ -8,7 +8,7 @@ main = command_line(
     roles={
         "api": "notifier.app:create_app",
         "consume": "notifier.consumers:handlers",
-        "deliver": "notifier.delivery:deliver",
+        "deliver": "notifier.deliver:deliver",
     },
 )
 

@@ -6,16 +6,17 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp
 
-from common.access import token_verifier
-from common.database import Database
-from common.health import Health
-from common.tokens import TokenVerifier
+from common.db.database import Database
+from common.runtime.health import Health
+from common.security.tokens import TokenVerifier
+from common.security.verifier import token_verifier
 from common.web import create_api
-from notifier import routes, webhook_routes
-from notifier.channels.destinations import Destinations
+from notifier import routes
 from notifier.deps import State
 from notifier.settings import NotifierSettings
-from notifier.webhook_secrets import SecretBox
+from notifier.webhooks import routes as webhook_routes
+from notifier.webhooks.destinations import Destinations
+from notifier.webhooks.secrets import SecretBox
 
 _NAMES_AT_ONCE: Final = 8
 """Hosts of new webhooks that are looked up side by side."""

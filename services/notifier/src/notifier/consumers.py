@@ -7,11 +7,11 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.handlers import Handlers, Received
-from notifier import webhooks
+from common.messaging.event_handlers import Handlers, Received
 from notifier.handlers import Notice, forget_person, learn_contact, notify
 from notifier.models import Kind, OrderKind
-from notifier.webhook_queries import PlannedEvent
+from notifier.webhooks import handlers as webhook_handlers
+from notifier.webhooks.queries import PlannedEvent
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 """PostgreSQL's text can't hold NUL: an event with one doesn't fit, and is parked at once."""
@@ -132,7 +132,7 @@ async def orders_changed(session: AsyncSession, events: Sequence[Received[Order]
     """Each state is told of by itself, in whatever order the events come: no state is skipped for a newer one."""
     told = await notify(session, [_of_order(event) for event in events])
     new = [event for event in events if event.id in told]
-    await webhooks.plan(
+    await webhook_handlers.plan(
         session, [PlannedEvent(event.id, event.data.customer_id, event.type, event.traceparent) for event in new]
     )
 

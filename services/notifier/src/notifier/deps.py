@@ -6,11 +6,11 @@ from typing import Annotated, TypedDict
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.database import Database
-from common.security import require_scopes
-from common.tokens import Principal, TokenVerifier
-from notifier.channels.destinations import Destinations
-from notifier.webhook_secrets import SecretBox
+from common.db.database import Database
+from common.security.guards import require_scopes
+from common.security.tokens import Principal, TokenVerifier
+from notifier.webhooks.destinations import Destinations
+from notifier.webhooks.secrets import SecretBox
 
 
 class State(TypedDict):

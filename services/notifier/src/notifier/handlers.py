@@ -8,9 +8,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.database import ring_after_commit, utc_now
-from notifier import queries, webhook_queries
+from common.db.database import ring_after_commit, utc_now
+from notifier import queries
 from notifier.models import Contact, Delivery, Kind, Notification
+from notifier.webhooks import queries as webhook_queries
 
 DELIVERIES_CHANNEL: Final = "deliveries"
 """Rung when a delivery falls due."""

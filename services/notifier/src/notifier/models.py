@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, MetaData, T
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from common.database import NAMING, new_id
+from common.db.database import NAMING, new_id
 
 OrderKind = Literal["order_placed", "order_confirmed", "order_shipped", "order_delivered", "order_cancelled"]
 SecurityKind = Literal["password_changed", "verify_email", "reset_password", "email_changed"]
@@ -186,7 +186,7 @@ class Webhook(Base):
     """`host:port` of the URL."""
     event_types: Mapped[list[str]]
     secret: Mapped[bytes]
-    """Sealed, as the previous one: see `notifier.webhook_secrets`."""
+    """Sealed, as the previous one: see `notifier.webhooks.secrets`."""
     previous_secret: Mapped[bytes | None]
     previous_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.bulk import columns_of, insert_rows
+from common.db.bulk import columns_of, insert_rows
 from common.errors import NotFound
 from notifier.models import Contact, Delivery, Kind, Notification, State
 

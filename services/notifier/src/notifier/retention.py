@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.database import Database, utc_now
+from common.db.database import Database, utc_now
 from notifier.models import Notification, WebhookDelivery
 
 log = structlog.get_logger(__name__)

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from fastapi import Query
 
-from common.pagination import Page, PageDep, instant
 from common.web import ApiRouter, responses
+from common.web.pagination import Page, PageDep, instant
 from notifier import handlers, queries
 from notifier.deps import ReaderDep, SessionDep, WriterDep
 from notifier.schemas import NotificationOut, Preferences, PreferencesOut

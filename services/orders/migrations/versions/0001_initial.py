@@ -1,6 +1,6 @@
 from alembic import op
 
-from common import ddl
+from common.db import shared_tables
 
 revision = "0001"
 down_revision = None
@@ -69,9 +69,9 @@ TABLES = (
 def upgrade() -> None:
     for statement in TABLES:
         op.execute(statement)
-    ddl.create_outbox(op)
+    shared_tables.create_outbox(op)
 
 
 def downgrade() -> None:
-    ddl.drop_outbox(op)
+    shared_tables.drop_outbox(op)
     op.execute("DROP TABLE order_timeline, order_lines, orders, products")

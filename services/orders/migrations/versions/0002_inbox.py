@@ -1,14 +1,14 @@
 from alembic import op
 
-from common import ddl
+from common.db import shared_tables
 
 revision = "0002"
 down_revision = "0001"
 
 
 def upgrade() -> None:
-    ddl.create_inbox(op)
+    shared_tables.create_inbox(op)
 
 
 def downgrade() -> None:
-    ddl.drop_inbox(op)
+    shared_tables.drop_inbox(op)

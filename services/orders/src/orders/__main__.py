@@ -1,6 +1,6 @@
 """`python -m orders COMMAND`."""
 
-from common.commands import RELAY, command_line
+from common.cli.roles import RELAY, command_line
 
 main = command_line(
     "orders",

@@ -6,11 +6,11 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from common.access import token_verifier
-from common.database import Database
-from common.driver import DriverPool
-from common.health import Health
-from common.tokens import TokenVerifier
+from common.db.database import Database
+from common.db.driver_pool import DriverPool
+from common.runtime.health import Health
+from common.security.tokens import TokenVerifier
+from common.security.verifier import token_verifier
 from common.web import create_api
 from orders import routes
 from orders.deps import State

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.handlers import Handlers, Received
+from common.messaging.event_handlers import Handlers, Received
 from orders.handlers import forget_customer
 
 handlers: Final = Handlers()

@@ -7,11 +7,11 @@ from uuid import UUID
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.database import Database
-from common.driver import DriverPool
+from common.db.database import Database
+from common.db.driver_pool import DriverPool
 from common.errors import Forbidden
-from common.security import Guard, authenticate, require_scopes
-from common.tokens import NOT_ENOUGH, Principal, TokenVerifier
+from common.security.guards import Guard, authenticate, require_scopes
+from common.security.tokens import NOT_ENOUGH, Principal, TokenVerifier
 from orders.handlers import InsertOrder
 
 _STAFF: Final = ("staff", "admin")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.events import Event
+from common.messaging.cloudevents import Event
 from orders.models import Money
 
 Amount = Annotated[Money, Field(examples=[{"amount": 4900, "currency": "EUR"}])]

@@ -13,11 +13,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common import outbox
-from common.database import Database, new_id, utc_now
+from common.db.database import Database, new_id, utc_now
 from common.errors import AppError, PreconditionFailed
-from common.idempotency import IdempotencyKey, RequestInFlight
-from common.logs import current_traceparent
+from common.messaging import outbox
+from common.observability.logs import current_traceparent
+from common.web.idempotency import IdempotencyKey, RequestInFlight
 from orders import queries
 from orders.errors import InactiveProduct, MixedCurrencies, TotalTooLarge, UnknownSku
 from orders.events import OrderCancelled, OrderChanged, OrderConfirmed, OrderDelivered, OrderShipped

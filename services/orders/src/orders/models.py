@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column
 
-from common.database import NAMING
+from common.db.database import NAMING
 from orders.errors import InvalidTransition
 
 MAX_PRICE: Final = 10**12

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from common.driver import DriverPool
-from common.events import rfc3339
-from common.grouping import GroupCommit
+from common.db.driver_pool import DriverPool
+from common.db.group_commit import GroupCommit
+from common.messaging.cloudevents import rfc3339
 from orders.events import OrderPlaced
 from orders.models import MAX_TOTAL, OrderStatus
 

@@ -25,9 +25,9 @@ from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from common.driver import DriverPool, DriverStatement
+from common.db.driver_pool import DriverPool, DriverStatement
 from common.errors import NotFound
-from common.outbox import event_log, outbox
+from common.messaging.outbox import event_log, outbox
 from orders.models import Money, Order, OrderLine, OrderStatus, Product, TimelineEntry
 
 

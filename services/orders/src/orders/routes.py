@@ -6,11 +6,11 @@ from uuid import UUID
 from fastapi import Query, Request, Response
 
 from common.errors import Forbidden
-from common.idempotency import IdempotencyKey
-from common.pagination import Page, PageDep
-from common.tokens import NOT_ENOUGH
+from common.security.tokens import NOT_ENOUGH
 from common.web import ApiRouter, responses
 from common.web.headers import IdempotencyKeyHeader, is_known
+from common.web.idempotency import IdempotencyKey
+from common.web.pagination import Page, PageDep
 from orders import handlers, queries
 from orders.deps import (
     ReaderDep,

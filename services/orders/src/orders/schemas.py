@@ -8,8 +8,8 @@ from uuid import UUID
 from fastapi import Path
 from pydantic import Field
 
-from common.line import Line
 from common.web import Model, StrictModel
+from common.web.single_line import Line
 from orders.models import MAX_LINES, MAX_PRICE, MAX_QUANTITY, Money, OrderStatus
 
 _SKU: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

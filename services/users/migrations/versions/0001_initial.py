@@ -1,7 +1,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from common import ddl
+from common.db import shared_tables
 
 revision = "0001"
 down_revision = None
@@ -93,11 +93,11 @@ def upgrade() -> None:
     )
     op.create_index("ix_known_networks_last_login_at", "known_networks", ["last_login_at"])
 
-    ddl.create_outbox(op)
+    shared_tables.create_outbox(op)
 
 
 def downgrade() -> None:
-    ddl.drop_outbox(op)
+    shared_tables.drop_outbox(op)
     for table in (
         "known_networks",
         "login_buckets",

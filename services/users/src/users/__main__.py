@@ -1,6 +1,6 @@
 """`python -m users COMMAND`."""
 
-from common.commands import RELAY, command_line
+from common.cli.roles import RELAY, command_line
 
 main = command_line(
     "users",

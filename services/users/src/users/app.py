@@ -6,15 +6,15 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from common.access import token_verifier
-from common.database import Database
-from common.health import Health
-from common.tokens import TokenVerifier
+from common.db.database import Database
+from common.runtime.health import Health
+from common.security.tokens import TokenVerifier
+from common.security.verifier import token_verifier
 from common.web import by_port, create_api
-from users import routes, upkeep
+from users import retention, routes
+from users.credentials.concurrency_limiter import Gate
+from users.credentials.passwords import HashingPool
 from users.deps import State
-from users.gate import Gate
-from users.passwords import HashingPool
 from users.settings import UsersSettings
 
 
@@ -39,7 +39,7 @@ def create_app(
                 verifier = tokens
             else:
                 verifier = await stack.enter_async_context(token_verifier(settings, health))
-            await stack.enter_async_context(upkeep.running(database))
+            await stack.enter_async_context(retention.running(database))
             yield State(
                 database=database, tokens=verifier, hashing=hashing, gate=Gate(patience=settings.login_patience)
             )

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from common.commands import run
-from common.database import Database
+from common.cli.roles import run
+from common.db.database import Database
 from common.errors import AppError
 from users.handlers.administration import promote as promote_user
 from users.models import Role

@@ -6,11 +6,11 @@ from typing import Annotated, Final, TypedDict
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.database import Database
-from common.security import Guard, require_scopes
-from common.tokens import Principal, TokenVerifier
-from users.gate import Gate
-from users.passwords import HashingPool
+from common.db.database import Database
+from common.security.guards import Guard, require_scopes
+from common.security.tokens import Principal, TokenVerifier
+from users.credentials.concurrency_limiter import Gate
+from users.credentials.passwords import HashingPool
 
 
 class State(TypedDict):

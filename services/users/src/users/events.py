@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 from uuid import UUID
 
-from common.events import Event
+from common.messaging.cloudevents import Event
 from users.models import LinkPurpose, Role
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, DateTime, Double, ForeignKey, Index, LargeBinary, MetaData, SmallInteger, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from common.database import NAMING, new_id, utc_now
+from common.db.database import NAMING, new_id, utc_now
 
 Role = Literal["user", "staff", "admin"]
 Status = Literal["active", "deactivated"]

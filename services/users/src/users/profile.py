@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic_core import PydanticCustomError
 
-from common.line import is_line
+from common.web.single_line import is_line
 
 MAX_NAME: Final = 100
 MAX_EMAIL: Final = 254

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
 from common.errors import NotFound
-from common.outbox import event_log, outbox
+from common.messaging.outbox import event_log, outbox
 from users.models import KnownNetwork, LinkPurpose, Role, SecretLink, SecretLinkToken, Status, User
 
 

@@ -7,10 +7,10 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, SecretStr
 
 from common.web import Model, StrictModel
+from users.credentials.passwords import MAX_LENGTH, MIN_LENGTH
+from users.credentials.throttle import UNKNOWN_NETWORK, network_of
 from users.models import PROFILE_FIELDS, LinkPurpose, ProfileField, Role, Status
-from users.passwords import MAX_LENGTH, MIN_LENGTH
 from users.profile import MAX_EMAIL, MAX_NAME, email_address, person_name
-from users.throttle import UNKNOWN_NETWORK, network_of
 
 PersonName = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(person_name)]
 EmailAddress = Annotated[

@@ -1,6 +1,6 @@
 """HTTP as every service speaks it."""
 
-from common.probes import worker_app
+from common.runtime.health_endpoints import worker_app
 from common.web.app import Api, by_port, create_api
 from common.web.models import Model, StrictModel
 from common.web.openapi import responses

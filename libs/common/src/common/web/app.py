@@ -6,8 +6,8 @@ from typing import Any, Final
 from fastapi import FastAPI
 from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Scope, Send
 
-from common.health import Health
-from common.probes import health_routes
+from common.runtime.health import Health
+from common.runtime.health_endpoints import health_routes
 from common.settings import ServiceSettings
 from common.web.cors import Cors
 from common.web.docs import docs_routes

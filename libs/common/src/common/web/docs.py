@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
-from common.probes import UnlistedRoute
+from common.runtime.health_endpoints import UnlistedRoute
 from common.web.headers import is_known
 
 GATEWAY_HEADER: Final = "x-waybill-gateway"

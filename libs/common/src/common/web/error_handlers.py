@@ -12,8 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
+from common.db.outages import is_outage
 from common.errors import AppError
-from common.outages import is_outage
 from common.web.problems import TITLES, problem
 
 log = structlog.get_logger(__name__)

@@ -8,13 +8,13 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from common.health import Health
-from common.log_lines import scrubbed
-from common.request_log import request_log
-from common.spans import Span, are_recorded
-from common.spans import span as start_span
-from common.telemetry import observe_request
-from common.trace import Trace, enter_trace, leave_trace, new_trace, read_traceparent
+from common.observability.http_metrics import observe_request
+from common.observability.log_processors import scrubbed
+from common.observability.request_log import request_log
+from common.observability.spans import Span, are_recorded
+from common.observability.spans import span as start_span
+from common.observability.trace import Trace, enter_trace, leave_trace, new_trace, read_traceparent
+from common.runtime.health import Health
 
 log = structlog.get_logger(__name__)
 

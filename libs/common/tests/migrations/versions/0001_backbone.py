@@ -1,20 +1,20 @@
 from alembic import op
 
-from common import ddl
+from common.db import shared_tables
 
 revision = "0001"
 down_revision = None
 
 
 def upgrade() -> None:
-    ddl.create_outbox(op)
-    ddl.create_inbox(op)
-    ddl.create_aggregate_versions(op)
+    shared_tables.create_outbox(op)
+    shared_tables.create_inbox(op)
+    shared_tables.create_aggregate_versions(op)
     op.execute("CREATE TABLE effects (position bigint GENERATED ALWAYS AS IDENTITY, event_id uuid, note text)")
 
 
 def downgrade() -> None:
     op.execute("DROP TABLE effects")
-    ddl.drop_aggregate_versions(op)
-    ddl.drop_inbox(op)
-    ddl.drop_outbox(op)
+    shared_tables.drop_aggregate_versions(op)
+    shared_tables.drop_inbox(op)
+    shared_tables.drop_outbox(op)

@@ -8,12 +8,13 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.outbox import record
-from users import queries, throttle
+from common.messaging.outbox import record
+from users import queries
+from users.credentials import throttle
+from users.credentials.throttle import Bucket
 from users.errors import AddressChangedTooOften, EmailTaken, LastAdmin, WrongPassword
 from users.events import UserErased, UserPasswordChanged, UserRegistered, UserUpdated
 from users.models import ProfileField, User
-from users.throttle import Bucket
 
 # Who takes an address need not be its owner, who is mailed in both cases: by whatever number of accounts, not for ever.
 _WELCOMES: Final = Bucket("welcomes to", capacity=5, interval=720)

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.outbox import record
+from common.messaging.outbox import record
 from users import queries
 from users.errors import LastAdmin
 from users.events import UserDeactivated, UserReactivated, UserRoleChanged

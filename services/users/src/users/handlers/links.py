@@ -13,14 +13,15 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.database import new_id, utc_now
-from common.outbox import record
-from users import queries, throttle
+from common.db.database import new_id, utc_now
+from common.messaging.outbox import record
+from users import queries
+from users.credentials import throttle
+from users.credentials.throttle import Bucket
 from users.errors import InvalidLink
 from users.events import SecretLinkRequested, UserEmailVerified
 from users.handlers.accounts import replace_password
 from users.models import LinkPurpose, SecretLink, SecretLinkToken, User
-from users.throttle import Bucket
 
 LIFETIME: Final[dict[LinkPurpose, timedelta]] = {
     "verify_email": timedelta(hours=24),

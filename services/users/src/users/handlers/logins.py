@@ -7,8 +7,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.database import utc_now
-from users import queries, throttle
+from common.db.database import utc_now
+from users import queries
+from users.credentials import throttle
 from users.queries import LoginCandidate
 
 _NETWORK_NOTED_EVERY: Final = timedelta(days=1)

@@ -12,10 +12,10 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.database import OUTBOX_CHANNEL, new_id, ring_after_commit
-from common.logs import current_traceparent
+from common.db.database import OUTBOX_CHANNEL, new_id, ring_after_commit
+from common.observability.logs import current_traceparent
+from users.credentials.throttle import Bucket, fill
 from users.events import SecretLinkRequested
-from users.throttle import Bucket, fill
 
 PER_ADDRESS: Final = Bucket("address", capacity=5, interval=720)
 """Requests for one address, anybody's or nobody's, from all strange networks together or from one known to it."""

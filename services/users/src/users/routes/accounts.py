@@ -4,11 +4,11 @@ from fastapi import Response
 
 from common.web import ApiRouter, responses
 from users import queries
+from users.credentials.throttle import settle
 from users.deps import DatabaseDep, HashingDep, PrincipalDep, SessionDep
 from users.errors import WrongPassword
 from users.handlers import accounts, logins
 from users.schemas import PasswordChange, ProfileChange, SignUp, UserOut
-from users.throttle import settle
 
 router = ApiRouter(tags=["accounts"])
 

@@ -6,8 +6,8 @@ from uuid import UUID
 from fastapi import Query
 
 from common.errors import NotFound
-from common.pagination import Page, PageDep
 from common.web import ApiRouter, responses
+from common.web.pagination import Page, PageDep
 from users import queries
 from users.deps import PrincipalDep, SessionDep, admin_only
 from users.handlers import administration

@@ -3,11 +3,11 @@
 from uuid import UUID
 
 from common.web import ApiRouter, responses
+from users.credentials.throttle import pair_key
 from users.deps import DatabaseDep, GateDep, HashingDep, SessionDep, may_issue_links, may_verify_credentials
 from users.errors import InvalidCredentials
 from users.handlers import links, logins
 from users.schemas import Credentials, IssuedLinkOut, VerifiedAccount
-from users.throttle import pair_key
 
 router = ApiRouter(prefix="/internal", tags=["internal"])
 

@@ -6,10 +6,10 @@ from fastapi import Request, Response
 
 from common.web import ApiRouter, responses
 from common.web.headers import client_address
+from users.credentials.throttle import network_of
 from users.deps import DatabaseDep, HashingDep, PrincipalDep, SessionDep
 from users.handlers import links, resets
 from users.schemas import EmailConfirmation, PasswordReset, PasswordResetRequest
-from users.throttle import network_of
 
 router = ApiRouter(tags=["links"])
 

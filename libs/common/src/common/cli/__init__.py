@@ -1,0 +1,1 @@
+"""The command line of a service: its roles, and the operators' commands."""

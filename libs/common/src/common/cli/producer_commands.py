@@ -1,0 +1,128 @@
+"""Operators' commands of a service that publishes: what waits in its outbox, and its history of events."""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import asyncpg
+import click
+from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
+
+from common.cli.roles import run
+from common.cli.terminal import JSON, Moment, Pages, show, tell
+from common.db.database import driver_dsn
+from common.messaging.asyncapi import event_types
+from common.messaging.cloudevents import rfc3339
+from common.messaging.replay import published
+from common.messaging.replay import replay as replay_events
+from common.settings import ServiceSettings
+
+
+@click.group()
+def outbox() -> None:
+    """Events that wait for the broker."""
+
+
+@outbox.command()
+@JSON
+@click.pass_obj
+def status(load: Any, as_json: bool) -> None:
+    """How many events wait, and for how long the oldest has."""
+    row = run(_outbox_status(load("ops")))
+    if as_json:
+        click.echo(json.dumps(row))
+    else:
+        show([row], list(row), as_json=False)
+
+
+async def _outbox_status(settings: ServiceSettings) -> dict[str, Any]:
+    connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
+    try:
+        row = await connection.fetchrow(
+            "SELECT count(*) AS pending, coalesce(extract(epoch FROM now() - min(occurred_at)), 0)::float8 AS age"
+            " FROM outbox"
+        )
+    finally:
+        await connection.close()
+    return {"pending": row["pending"], "oldest_age_seconds": round(max(row["age"], 0.0), 3)}
+
+
+@click.group()
+def events() -> None:
+    """The history of published events."""
+
+
+@events.command()
+@click.option("--type", "types", multiple=True, help="Only this type; may be repeated.")
+@click.option("--since", type=Moment(), default="1h", show_default=True, help="RFC 3339 time, or a duration like 24h.")
+@JSON
+@click.pass_obj
+def tail(load: Any, types: tuple[str, ...], since: datetime, as_json: bool) -> None:
+    """What was published, oldest first."""
+    settings = load("ops")
+    _refuse_unknown(settings, types)
+    run(_tail(settings, since, types, Pages(["published_at", "type", "subject", "version", "id"], as_json=as_json)))
+
+
+async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str], printed: Pages) -> None:
+    connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
+    try:
+        async for page in published(connection, since, types):
+            printed.add(
+                [
+                    {
+                        "published_at": rfc3339(logged.published_at),
+                        "type": logged.event.type,
+                        "subject": logged.event.subject,
+                        "version": logged.event.version,
+                        "id": str(logged.event.id),
+                        "data": json.loads(logged.event.data),
+                    }
+                    for logged in page
+                ]
+            )
+    finally:
+        await connection.close()
+    printed.end()
+
+
+def _queue(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9_.:@#,/+ -]{1,255}", name):
+        raise click.BadParameter("no queue can be called that")
+    return name
+
+
+@events.command()
+@click.option("--since", type=Moment(), required=True, help="RFC 3339 time, or a duration like 24h.")
+@click.option("--to-queue", required=True, callback=_queue, help="The one queue that gets them.")
+@click.option("--type", "types", multiple=True, help="Only this type; may be repeated.")
+@JSON
+@click.pass_obj
+def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...], as_json: bool) -> None:
+    """Send published events to one queue again."""
+    settings = load("ops")
+    _refuse_unknown(settings, types)
+    try:
+        count = run(replay_events(settings, since=since, to_queue=to_queue, types=types))
+    except (ChannelNotFoundEntity, PublishError):
+        raise click.ClickException(f"there is no queue {to_queue!r}") from None
+    except DeliveryError:
+        raise click.ClickException(
+            f"{to_queue} takes no more: is it full? What it has got already does no harm."
+        ) from None
+    tell(f"{count} events sent to {to_queue}", as_json=as_json, sent=count, queue=to_queue)
+
+
+def _refuse_unknown(settings: ServiceSettings, types: Sequence[str]) -> None:
+    """A misspelt type would look like one of which nothing was published."""
+    package = type(settings).__module__.partition(".")[0]
+    if not types or find_spec(package) is None or find_spec(f"{package}.events") is None:
+        return
+    known = [event.type for event in event_types(import_module(f"{package}.events"))]
+    for unknown in set(types).difference(known):
+        lines = "\n".join(f"  {name}" for name in known)
+        raise click.BadParameter(f"{settings.service} publishes no {unknown!r}, but\n{lines}", param_hint="--type")

@@ -1,0 +1,97 @@
+"""How operators' commands read times and print rows: tables for people, `--json` for scripts."""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import click
+from aiormq.exceptions import ChannelAccessRefused
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.exc import DBAPIError
+
+from common.db.database import DRIVER_ERRORS
+from common.messaging.cloudevents import rfc3339
+
+REFUSALS: Final = (ChannelAccessRefused, DBAPIError, *DRIVER_ERRORS)
+"""What a server says that is there: not this password, not yet, no such table."""
+JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_WIDE: Final = 250
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Moment(click.ParamType[datetime]):
+    """An RFC 3339 time, or how long ago: 90s, 15m, 24h, 30d."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            if match := re.fullmatch(r"(\d{1,6})([smhd])", value):
+                return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+            moment = datetime.fromisoformat(value)
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is neither an RFC 3339 time nor a duration like 24h", param, ctx)
+
+
+def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Prints rows as JSON or as a table of `columns`."""
+    printed = Pages(columns, as_json=as_json)
+    printed.add(rows)
+    printed.end()
+
+
+def tell(sentence: str, *, as_json: bool, **facts: Any) -> None:
+    """What was done: a sentence for people, the facts for scripts."""
+    click.echo(json.dumps(facts, default=plain) if as_json else sentence)
+
+
+class Pages:
+    """Prints rows as they are read, some at once, for as many as don't fit into memory: one JSON list, or tables."""
+
+    def __init__(self, columns: Sequence[str], *, as_json: bool) -> None:
+        self._columns = columns
+        self._as_json = as_json
+        self._begun = False
+        # Into a file or a pipe, nothing needs to wrap.
+        self._console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        if self._as_json:
+            items = json.dumps(list(rows), default=plain)[1:-1]
+            click.echo(f"{',' if self._begun else '['}{items}", nl=False)
+        else:
+            self._console.print(self._table(rows))
+        self._begun = True
+
+    def end(self) -> None:
+        if self._as_json:
+            click.echo("]" if self._begun else "[]")
+        elif not self._begun:
+            self._console.print("none")
+
+    def _table(self, rows: Sequence[dict[str, Any]]) -> Table:
+        table = Table()
+        for column in self._columns:
+            table.add_column(column, overflow="fold")  # an id that is cut off is of no use in the next command
+        for row in rows:
+            table.add_row(*("-" if row[column] is None else _text(row[column]) for column in self._columns))
+        return table
+
+
+def _text(value: Any) -> Text:
+    """As it is, where somebody else wrote it: no mark-up, and nothing that steers a terminal."""
+    return Text("".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(value)))
+
+
+def plain(value: Any) -> str:
+    return rfc3339(value) if isinstance(value, datetime) else str(value)

@@ -1,0 +1,1 @@
+"""PostgreSQL: engine and transactions, the driver's pool, NOTIFY, migrations, and the tables every service shares."""

@@ -1,0 +1,88 @@
+"""Alembic, the same way for every service: online only, one transaction per migration, common tables included."""
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from alembic import command, context
+from alembic.config import Config
+from sqlalchemy import Connection, MetaData, pool
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from common.db.database import driver_dsn
+
+LOCK_POLL_SECONDS = 0.2
+
+
+def run_migrations(metadata: Sequence[MetaData]) -> None:
+    """The whole of a service's `migrations/env.py`. Drift is measured against `metadata`."""
+    url = make_url(context.config.attributes["url"]).set(drivername="postgresql+asyncpg")
+    asyncio.run(_run(url, metadata))
+
+
+async def _run(url: Any, metadata: Sequence[MetaData]) -> None:
+    engine = create_async_engine(url, poolclass=pool.NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_migrate, metadata)
+    finally:
+        await engine.dispose()
+
+
+def _migrate(connection: Connection, metadata: Sequence[MetaData]) -> None:
+    # Two replicas that start at once must not both migrate. Asked again and again: a statement that waits for the lock
+    # holds a snapshot, for whose end CREATE INDEX CONCURRENTLY would wait in its turn.
+    while not connection.exec_driver_sql("SELECT pg_try_advisory_lock(hashtext('migrations'))").scalar_one():
+        connection.commit()
+        time.sleep(LOCK_POLL_SECONDS)
+    # Behind a change that waits for a long transaction everybody else waits as well: rather fail, and be run again.
+    connection.exec_driver_sql("SET lock_timeout = '10s'")
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        transaction_per_migration=True,
+        include_name=lambda name, kind, _: not (kind == "table" and (name or "").startswith("event_log_")),
+        compare_server_default=False,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def config(folder: Path, url: str) -> Config:
+    """Alembic's configuration for the migrations in `folder`."""
+    alembic = Config()
+    alembic.set_main_option("script_location", str(folder))
+    alembic.attributes["url"] = url
+    return alembic
+
+
+def upgrade(folder: Path, url: str) -> bool:
+    """Brings the database to the newest migration; returns whether anything had to be done."""
+    if asyncio.run(current_revision(url)) == newest_revision(folder):
+        return False
+    command.upgrade(config(folder, url), "head")
+    return True
+
+
+def newest_revision(folder: Path) -> str:
+    """Migrations are numbered in their files' names, so that "at head?" needs no start of Alembic."""
+    names = [match for path in (folder / "versions").glob("*.py") if (match := re.match(r"\d{4}", path.name))]
+    return max((match.group() for match in names), default="")
+
+
+async def current_revision(url: str) -> str | None:
+    connection = await asyncpg.connect(driver_dsn(url), timeout=10)
+    try:
+        revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        return None
+    else:
+        return revision
+    finally:
+        await connection.close()

@@ -1,0 +1,92 @@
+"""The outbox: events recorded in the transaction that changes the state they tell of.
+
+Two tables: `outbox` is a queue (a row's presence means "not confirmed by the broker yet", so it stays small),
+`event_log` is history in published order, partitioned by day. The relay moves rows from one to the other.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+    insert,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.db.database import NAMING, OUTBOX_CHANNEL, new_id, ring_after_commit, utc_now
+from common.messaging.cloudevents import Event
+from common.observability.logs import current_traceparent
+
+metadata: Final = MetaData(naming_convention=NAMING)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("occurred_at", DateTime(timezone=True), nullable=False),
+    Column("data", JSONB, nullable=False),
+    Column("traceparent", Text),
+)
+
+event_log: Final = Table(
+    "event_log",
+    metadata,
+    Column("published_at", DateTime(timezone=True), primary_key=True, server_default=func.now()),
+    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("occurred_at", DateTime(timezone=True), nullable=False),
+    Column("data", JSONB, nullable=False),
+    Column("traceparent", Text),
+    Index(None, "subject"),
+    postgresql_partition_by="RANGE (published_at)",
+)
+
+
+_INSERT: Final = insert(outbox).inline()  # made once, and asks for no id back
+
+
+async def record(
+    session: AsyncSession,
+    event: Event,
+    *,
+    subject: uuid.UUID | str,
+    version: int,
+    occurred_at: datetime | None = None,
+) -> uuid.UUID:
+    """Records an event in the caller's transaction and returns its id. Never commits.
+
+    `subject` is the aggregate's id and `version` its version after the change (from 1, without a gap). The caller holds
+    the aggregate's row lock: only then do outbox ids follow versions.
+    """
+    event_id = new_id()
+    row = {
+        "event_id": event_id,
+        "type": event.type,
+        "subject": str(subject),
+        "version": version,
+        "occurred_at": occurred_at or utc_now(),
+        "data": event.model_dump(mode="json"),
+        "traceparent": current_traceparent(),
+    }
+    await session.execute(_INSERT, row)
+    ring_after_commit(session, OUTBOX_CHANNEL)
+    return event_id

@@ -1,0 +1,151 @@
+"""Parked messages: what a consumer could not take, kept whole in PostgreSQL with its cause, until an operator decides.
+
+The table is the truth; the `.parked` queue only feeds it with what the broker itself dead-lettered.
+"""
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from sqlalchemy import ColumnElement, RowMapping, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.db.database import new_id
+from common.messaging.broker import make_sendable
+from common.messaging.inbox import parked_messages
+
+LISTED: Final = ("id", "event_id", "type", "cause", "attempts", "parked_at")
+DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connection too often while it held this message"
+
+
+async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, cause: str, *, attempts: int) -> None:
+    """Keeps the message in the caller's transaction; the caller acknowledges it after the commit.
+
+    The same message, delivered again because that acknowledgement was lost, is kept once.
+    """
+    properties = message.header.properties
+    await session.execute(
+        insert(parked_messages)
+        .values(
+            id=new_id(),
+            consumer=consumer,
+            event_id=_text(properties.message_id),
+            type=_text(properties.message_type),
+            cause=_text(cause),
+            attempts=attempts,
+            body=message.body,
+            properties=_kept({name: getattr(properties, name) for name in properties.attributes()}),
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+async def waiting(session: AsyncSession, consumer: str, *, limit: int = 100) -> Sequence[RowMapping]:
+    """The messages that wait for a decision, oldest first, without what is in them."""
+    columns = [parked_messages.c[name] for name in LISTED]
+    query = select(*columns).where(_open(consumer)).order_by(parked_messages.c.parked_at).limit(limit)
+    return (await session.execute(query)).mappings().all()
+
+
+async def find(session: AsyncSession, consumer: str, message_id: UUID) -> RowMapping | None:
+    query = select(parked_messages).where(parked_messages.c.consumer == consumer, parked_messages.c.id == message_id)
+    return (await session.execute(query)).mappings().one_or_none()
+
+
+async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel: Channel) -> bool:
+    """Sends a waiting message to its consumer again, its attempts counted anew; returns whether it was waiting.
+
+    Confirmed before the caller commits: a crash in between sends it twice, and the inbox takes it once.
+    """
+    row = await _lock(session, consumer, message_id)
+    if row is None:
+        return False
+    properties = Basic.Properties(**_restored(row["properties"]))
+    properties.expiration = None
+    properties.headers = {
+        name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")
+    }
+    if not make_sendable(properties, {}):
+        properties.headers = {}  # then it will be parked again, but not stand in the way of others
+    await channel.basic_publish(row["body"], routing_key=consumer, properties=properties, mandatory=True, timeout=30)
+    await _resolve(session, message_id, "replayed", None)
+    return True
+
+
+async def discard(session: AsyncSession, consumer: str, message_id: UUID, reason: str) -> bool:
+    """Gives a waiting message up, for a reason that is kept; returns whether it was waiting."""
+    if await _lock(session, consumer, message_id) is None:
+        return False
+    await _resolve(session, message_id, "discarded", reason)
+    return True
+
+
+def _open(consumer: str) -> ColumnElement[bool]:
+    return (parked_messages.c.consumer == consumer) & parked_messages.c.resolved_at.is_(None)
+
+
+async def _lock(session: AsyncSession, consumer: str, message_id: UUID) -> RowMapping | None:
+    query = select(parked_messages).where(_open(consumer), parked_messages.c.id == message_id).with_for_update()
+    return (await session.execute(query)).mappings().one_or_none()
+
+
+async def _resolve(session: AsyncSession, message_id: UUID, resolution: str, reason: str | None) -> None:
+    await session.execute(
+        update(parked_messages)
+        .where(parked_messages.c.id == message_id)
+        .values(resolved_at=func.now(), resolution=resolution, reason=reason)
+    )
+
+
+def _text(value: str | None) -> str | None:
+    """PostgreSQL's text can hold neither NUL nor half of a surrogate pair."""
+    if value is None:
+        return None
+    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="backslashreplace").decode()
+
+
+def _kept(properties: dict[str, Any]) -> Any:
+    """As JSON. What is nested too deep for that is left out: the message has to be parked in any case."""
+    try:
+        return _plain(properties)
+    except RecursionError:
+        return _plain({**properties, "headers": None})
+
+
+def _plain(value: Any) -> Any:
+    """An AMQP field as JSON; bytes and times are marked, so that a replay restores them."""
+    match value:
+        case dict():
+            plain: Any = {_text(str(key)): _plain(item) for key, item in value.items() if item is not None}
+        case list() | tuple():
+            plain = [_plain(item) for item in value]
+        case bytes() | bytearray():
+            plain = {"$bytes": base64.b64encode(value).decode()}
+        case datetime():
+            plain = {"$time": value.isoformat()}
+        case bool() | int() | float() | None:
+            plain = value
+        case _:
+            plain = _text(str(value))
+    return plain
+
+
+def _restored(value: Any) -> Any:
+    """The AMQP field that `_plain` made JSON of."""
+    match value:
+        case {"$bytes": str(encoded)}:
+            return bytearray(base64.b64decode(encoded))
+        case {"$time": str(moment)}:
+            return datetime.fromisoformat(moment)
+        case dict():
+            return {key: _restored(item) for key, item in value.items()}
+        case list():
+            return [_restored(item) for item in value]
+        case _:
+            return value

@@ -1,0 +1,56 @@
+"""One log line per answered request.
+
+Written by hand where lines are JSON: the general way through structlog costs ten times as much, a fifth of what a small
+request costs altogether. The line is the same either way.
+"""
+
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, Final, TextIO
+
+import structlog
+
+from common.observability.log_processors import scrubbed, timestamp
+from common.observability.trace import Trace
+
+_NAME: Final = "common.request"
+_log = structlog.get_logger(_NAME)
+
+
+class RequestLog:
+    """Where the process's request lines go; `common.observability.logs.configure_logging` says so."""
+
+    def __init__(self) -> None:
+        self._stream: TextIO | None = None
+        self._origin = ""
+
+    def configure(self, service: str, role: str, stream: TextIO, *, direct: bool) -> None:
+        self._stream = stream if direct else None
+        self._origin = f'"logger":"{_NAME}","service":{quoted(service)},"role":{quoted(role)},'
+
+    def write(
+        self, trace: Trace, *, method: str, route: str, status: int, ms: float, principal: Any = None, path: str = ""
+    ) -> None:
+        """`route` is the template that matched, `path` what was asked for where none did, without its query.
+
+        `status` is 0 where nobody received an answer. A principal has a `subject` and a `client_id`.
+        """
+        if self._stream is None or status >= 500:
+            fields: dict[str, Any] = {"method": method, "route": route, "status": status, "ms": round(ms, 1)}
+            if principal:
+                fields |= {"subject": principal.subject, "client_id": principal.client_id}
+            if path:
+                fields["path"] = path
+            (_log.warning if status >= 500 else _log.info)("request", **fields)
+            return
+        who = f'"subject":{quoted(principal.subject)},"client_id":{quoted(principal.client_id)},' if principal else ""
+        where = f'"path":{quoted(scrubbed(path))},' if path else ""
+        # Methods and ids hold nothing to escape: the server and `new_trace` accept no other.
+        self._stream.write(
+            f'{{"event":"request","method":"{method}","route":{quoted(route)},"status":{status},"ms":{ms:.1f},'
+            f'{who}{where}"level":"info",{self._origin}"request_id":"{trace.request_id}",'
+            f'"trace_id":"{trace.trace_id}","timestamp":"{timestamp()}"}}\n'
+        )
+
+
+request_log: Final = RequestLog()
+"""The process's one, as its standard error is."""

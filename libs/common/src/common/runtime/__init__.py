@@ -1,0 +1,1 @@
+"""A process from start to drain: serving, health, background work."""

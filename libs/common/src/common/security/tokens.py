@@ -1,0 +1,269 @@
+"""Verifies access tokens (RFC 9068) locally: strict where JWT libraries are lenient (RFC 8725).
+
+Usable alone, without a web framework:
+
+    verifier = TokenVerifier(issuer="https://api.example", audience="https://example/orders", keys=keys)
+    principal = await verifier.verify(token)
+"""
+
+import hashlib
+import json
+import re
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from common.errors import Forbidden, Unauthorized
+from common.security.verification_keys import KeySource, VerificationKey, base64url
+
+MAX_TOKEN_LENGTH: Final = 4096
+TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
+ALGORITHMS: Final = frozenset({"ES256", "RS256"})
+
+# With these the token's sender would choose the key, or how the token is read (RFC 8725 §3.10, RFC 7797 §6).
+_REFUSED_HEADERS: Final = frozenset({"crit", "jku", "x5u", "x5c", "jwk", "b64"})
+_REQUIRED: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope")
+_IDENTIFIER: Final = re.compile(r"[\x21-\x7e]{1,256}")
+_SCOPES: Final = re.compile(r"(?:[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*)?")  # RFC 6749 §3.3, or none
+
+
+class InvalidToken(Unauthorized):
+    """The access token is malformed, expired, revoked, or not meant for this service (RFC 6750 §3.1)."""
+
+    code, title = "invalid_token", "Access token not accepted"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+
+NOT_ENOUGH: Final = 'Bearer error="insufficient_scope"'
+"""The challenge of a 403 that another token would turn into a 200 (RFC 6750 §3.1)."""
+
+
+class NotAPerson(Forbidden):
+    """The token is good, and a client's own, where a person's is needed."""
+
+    def __init__(self) -> None:
+        super().__init__("This needs a person's access token", headers={"WWW-Authenticate": NOT_ENOUGH})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who makes a request, and what the token lets them do. Times are seconds since the epoch."""
+
+    subject: str
+    client_id: str
+    audiences: frozenset[str]
+    scopes: frozenset[str]
+    roles: frozenset[str]
+    session_id: str | None
+    session_version: int | None
+    auth_time: int | None
+    token_id: str
+    issued_at: int
+    expires_at: int
+
+    @property
+    def is_client(self) -> bool:
+        """Whether a client acts for itself, not for a person: its `sub` is then its own id (RFC 9068 §2.2)."""
+        return self.subject == self.client_id
+
+    @property
+    def user_id(self) -> UUID:
+        """The person's id. Raises `NotAPerson` where a client acts for itself."""
+        if self.is_client:
+            raise NotAPerson
+        try:
+            return UUID(self.subject)
+        except ValueError:
+            raise NotAPerson from None
+
+
+class Denylist(Protocol):
+    """Says which principals lost their access before their token expired."""
+
+    def denies(self, principal: Principal) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    principal: Principal
+    key: VerificationKey
+
+
+class TokenVerifier:
+    """Checks signature, claims and revocation. A verified token is remembered by its hash, and asked about
+    again only for what can change: its key, its expiry, its revocation.
+
+    `audience` is this service's own resource URI; None, for any, is right only where the issuer looks at its own
+    tokens. `max_lifetime` and `leeway` are seconds; `remembered` bounds the cache in tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str | None,
+        keys: KeySource,
+        denylist: Denylist | None = None,
+        max_lifetime: int = 300,
+        leeway: int = 10,
+        remembered: int = 10_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._keys = keys
+        self._denylist = denylist
+        self._max_lifetime = max_lifetime
+        self._leeway = leeway
+        self._remembered = remembered
+        self._clock = clock
+        self._verified: dict[bytes, _Verified] = {}
+
+    async def verify(self, token: str) -> Principal:
+        """The principal of a valid token. Raises `InvalidToken`, or `Unavailable` while there are no keys."""
+        if len(token) > MAX_TOKEN_LENGTH or not token.isascii():
+            raise InvalidToken("Not an access token")
+        digest = hashlib.sha256(token.encode()).digest()
+        verified = self._verified.get(digest)
+        if verified is None or self._keys.held(verified.key.kid) is not verified.key:
+            verified = await self._verify(token)
+            self._remember(digest, verified)
+        principal = verified.principal
+        if self._clock() >= principal.expires_at + self._leeway:
+            del self._verified[digest]
+            raise InvalidToken("The access token has expired")
+        if self._denylist is not None and self._denylist.denies(principal):
+            del self._verified[digest]
+            raise InvalidToken("The access token was revoked")
+        return principal
+
+    def _remember(self, digest: bytes, verified: _Verified) -> None:
+        while len(self._verified) >= self._remembered:
+            del self._verified[next(iter(self._verified))]
+        self._verified[digest] = verified
+
+    async def _verify(self, token: str) -> _Verified:
+        segments = token.split(".")
+        if len(segments) != 3:
+            raise InvalidToken("Not an access token")
+        header, claims = _json_object(segments[0]), _json_object(segments[1])
+        kid, alg = _check_header(header)
+        # Before the key is looked for: only a token that is right but for its signature may cause a fetch.
+        principal = self._principal(claims)
+        key = await self._keys.find(kid)
+        if key is None:
+            raise InvalidToken("The access token's key is not known")
+        signed, _, signature = token.rpartition(".")
+        if key.alg != alg or not key.verifies(signed.encode(), _base64url_decoded(signature)):
+            raise InvalidToken("The access token's signature is wrong")
+        return _Verified(principal, key)
+
+    def _principal(self, claims: dict[str, Any]) -> Principal:
+        if any(name not in claims for name in _REQUIRED):
+            raise InvalidToken("A claim is missing")
+        if claims["iss"] != self._issuer:
+            raise InvalidToken("The access token is from another issuer")
+        audiences = _strings(claims["aud"], single=True)
+        if self._audience is not None and self._audience not in audiences:
+            raise InvalidToken("The access token is not for this service")
+        issued_at, expires_at = self._dates(claims)
+        scope = claims["scope"]
+        if not isinstance(scope, str) or not _SCOPES.fullmatch(scope):
+            raise InvalidToken("The scope claim is malformed")
+        return Principal(
+            subject=_identifier(claims["sub"]),
+            client_id=_identifier(claims["client_id"]),
+            audiences=frozenset(audiences),
+            scopes=frozenset(scope.split()),
+            roles=frozenset(_strings(claims.get("roles", []))),
+            session_id=_identifier(claims["sid"]) if "sid" in claims else None,
+            session_version=_integer(claims["sv"]) if "sv" in claims else None,
+            auth_time=_integer(claims["auth_time"]) if "auth_time" in claims else None,
+            token_id=_identifier(claims["jti"]),
+            issued_at=issued_at,
+            expires_at=expires_at,
+        )
+
+    def _dates(self, claims: dict[str, Any]) -> tuple[int, int]:
+        now, issued_at, expires_at = self._clock(), _integer(claims["iat"]), _integer(claims["exp"])
+        if now >= expires_at + self._leeway:
+            raise InvalidToken("The access token has expired")
+        if max(issued_at, _integer(claims.get("nbf", 0))) > now + self._leeway:
+            raise InvalidToken("The access token is not valid yet")
+        if not 0 < expires_at - issued_at <= self._max_lifetime:
+            raise InvalidToken("The access token lives too long")
+        return issued_at, expires_at
+
+
+def _check_header(header: dict[str, Any]) -> tuple[str, str]:
+    kid, alg, typ = header.get("kid"), header.get("alg"), header.get("typ")
+    if not isinstance(typ, str) or typ not in TYPES:
+        raise InvalidToken("Not an access token")
+    if not isinstance(alg, str) or alg not in ALGORITHMS:
+        raise InvalidToken("The access token's algorithm is not allowed")
+    if not _REFUSED_HEADERS.isdisjoint(header):
+        raise InvalidToken("The access token's header asks for what is not supported")
+    return _identifier(kid), alg
+
+
+def _base64url_decoded(segment: str) -> bytes:
+    """Decodes, refusing every other spelling of the same bytes (foreign characters, surplus bits)."""
+    try:
+        raw = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except ValueError:
+        raise InvalidToken("Not an access token") from None
+    if base64url(raw) != segment:
+        raise InvalidToken("Not an access token")
+    return raw
+
+
+def _json_object(segment: str) -> dict[str, Any]:
+    try:
+        # Decoded here: given bytes, json would accept UTF-16 and UTF-32 too.
+        text = _base64url_decoded(segment).decode()
+        value = _STRICT_JSON.decode(text)
+    except (ValueError, RecursionError):
+        raise InvalidToken("Not an access token") from None
+    if not isinstance(value, dict):
+        raise InvalidToken("Not an access token")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate member")
+    return members
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_STRICT_JSON: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _integer(value: object) -> int:
+    # JSON's true is an int to Python, and 1e300 a date to some libraries.
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise InvalidToken("A claim must be an integer")
+    return value
+
+
+def _identifier(value: object) -> str:
+    if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+        raise InvalidToken("An identifier is malformed")
+    return value
+
+
+def _strings(value: object, *, single: bool = False) -> list[str]:
+    if single and isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidToken("A claim must be a list of strings")
+    return value

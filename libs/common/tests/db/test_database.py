@@ -1,0 +1,38 @@
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from common.db.database import Database, ring_after_commit
+from common.testing.plugin import eventually
+
+
+async def test_an_error_of_the_database_does_not_tell_the_parameters(database: Database) -> None:
+    with pytest.raises(DBAPIError) as raised:
+        async with database.transaction() as session:
+            await session.execute(text("SELECT no_such_function(:secret)"), {"secret": "hunter2"})
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_listeners_are_woken_after_the_commit_and_by_nothing_else(database: Database) -> None:
+    heard: list[str] = []
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        for channel in ("letters", "parcels"):
+            await connection.add_listener(channel, lambda *call: heard.append(call[2]))
+        with pytest.raises(RuntimeError):
+            async with database.transaction() as session:
+                ring_after_commit(session, "parcels")
+                raise RuntimeError
+        async with database.transaction() as session:
+            ring_after_commit(session, "letters")
+            await connection.execute("SELECT 1")
+            assert heard == []
+        await eventually(lambda: _has_heard(heard))
+        assert heard == ["letters"]
+    finally:
+        await connection.close()
+
+
+async def _has_heard(heard: list[str]) -> bool:
+    return bool(heard)

@@ -1,0 +1,102 @@
+"""Group commit: what comes in during one write goes with the next."""
+
+import asyncio
+from collections.abc import Sequence
+
+import asyncpg
+import pytest
+
+from common.db.group_commit import GroupCommit
+
+
+class Writer:
+    """Doubles numbers; a write takes until it is let go. 13 is refused, 0 loses the connection, -1 takes too long."""
+
+    def __init__(self, *, size: int = 8) -> None:
+        self.groups: list[list[int]] = []
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+        self.group = GroupCommit(self.write, size=size)
+
+    async def write(self, items: Sequence[int]) -> Sequence[int]:
+        self.groups.append(list(items))
+        self.begun.set()
+        await self.go.wait()
+        if 13 in items:
+            raise asyncpg.CheckViolationError("13")
+        if 0 in items:
+            raise ConnectionResetError
+        if -1 in items:
+            raise TimeoutError
+        return [item * 2 for item in items]
+
+    async def all(self, *items: int) -> list[int | BaseException]:
+        tasks = [asyncio.create_task(self.group(item)) for item in items]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_lone_item_is_written_at_once() -> None:
+    writer = Writer()
+    writer.go.set()
+    assert [await writer.group(1), await writer.group(2)] == [2, 4]
+    assert writer.groups == [[1], [2]]
+
+
+async def test_items_of_one_moment_are_one_group_and_each_caller_gets_its_own_result() -> None:
+    writer = Writer()
+    assert await writer.all(*range(1, 9)) == [item * 2 for item in range(1, 9)]
+    assert writer.groups == [[1, 2, 3, 4, 5, 6, 7, 8]]
+
+
+async def test_what_comes_in_during_a_write_goes_with_the_next() -> None:
+    writer = Writer()
+    first = asyncio.create_task(writer.group(1))
+    await writer.begun.wait()
+    assert await writer.all(2, 3) == [4, 6]
+    assert await first == 2
+    assert writer.groups == [[1], [2, 3]]
+
+
+async def test_a_group_is_no_larger_than_it_may_be() -> None:
+    writer = Writer(size=2)
+    assert await writer.all(1, 2, 3, 4, 5) == [2, 4, 6, 8, 10]
+    assert writer.groups == [[1, 2], [3, 4], [5]]
+
+
+async def test_one_items_fault_is_its_own() -> None:
+    writer = Writer()
+    first, refused, last = await writer.all(1, 13, 2)
+    assert (first, last) == (2, 4)
+    assert isinstance(refused, asyncpg.CheckViolationError)
+    assert writer.groups == [[1, 13, 2], [1], [13], [2]]
+
+
+async def test_a_lost_connection_is_everybodys_and_nothing_is_tried_twice() -> None:
+    writer = Writer()
+    outcomes = await writer.all(1, 0, 2)
+    assert [type(outcome) for outcome in outcomes] == [ConnectionResetError] * 3
+    assert len(writer.groups) == 1
+    assert await writer.group(4) == 8
+
+
+async def test_who_waited_while_a_group_ran_out_of_time_fails_with_it() -> None:
+    writer = Writer()
+    first = asyncio.create_task(writer.group(-1))
+    await writer.begun.wait()
+    outcomes = [*await writer.all(1, 2), *await asyncio.gather(first, return_exceptions=True)]
+    assert [type(outcome) for outcome in outcomes] == [TimeoutError] * 3
+    assert writer.groups == [[-1]]
+    assert await writer.group(4) == 8
+
+
+async def test_a_caller_who_goes_away_takes_nobody_along() -> None:
+    writer = Writer()
+    gone = asyncio.create_task(writer.group(1))
+    await writer.begun.wait()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert await writer.all(2) == [4]

@@ -1,0 +1,89 @@
+"""What a migration may count on while a service runs, and while others of its kind start."""
+
+import asyncio
+import shutil
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from common.db.migrations import upgrade
+from common.testing.plugin import MakeDatabase
+
+FOLDER = Path(__file__).parents[1] / "migrations"
+HEAD = """
+import time
+
+from alembic import op
+
+revision, down_revision = "0002", "0001"
+
+
+def upgrade():
+"""
+# It waits for a lock, as it must not, or has been there for long and does not.
+ANOTHER_WAITS = """
+    asked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    waits = "(wait_event = 'advisory' OR backend_start < clock_timestamp() - interval '5 seconds')"
+    with op.get_context().autocommit_block():
+        while op.get_bind().exec_driver_sql(f"{asked} AND {waits}").first() is None:
+            time.sleep(0.05)
+        op.execute("CREATE INDEX CONCURRENTLY ix_effects_note ON effects (note)")
+"""
+UPGRADE = """
+import pathlib, sys
+from common.db.migrations import upgrade
+
+upgrade(pathlib.Path(sys.argv[1]), sys.argv[2])
+"""
+EXCLUSIVE = """
+    op.execute("ALTER TABLE effects ADD COLUMN number integer")
+"""
+
+
+def with_next(folder: Path, revision: str) -> Path:
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "0002_next.py").write_text(HEAD + revision)
+    return folder
+
+
+@pytest.mark.slow
+async def test_an_index_is_built_concurrently_while_another_process_waits_to_migrate(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    url, folder = await make_database(FOLDER), with_next(tmp_path / "migrations", ANOTHER_WAITS)
+    # Alembic's context is the process's: each migrates in one of its own.
+    words = (sys.executable, "-c", UPGRADE, str(folder), url)
+    processes = [await asyncio.create_subprocess_exec(*words) for _ in range(2)]
+    try:
+        async with asyncio.timeout(120):
+            assert [await process.wait() for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    connection = await asyncpg.connect(url)
+    try:
+        assert await connection.fetchval(
+            "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_effects_note'::regclass"
+        )
+    finally:
+        await connection.close()
+
+
+@pytest.mark.slow
+async def test_a_migration_does_not_hold_everybody_up_behind_a_long_transaction(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    url, folder = await make_database(FOLDER), with_next(tmp_path / "migrations", EXCLUSIVE)
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM effects")
+            with pytest.raises(Exception, match="lock timeout"):
+                await asyncio.to_thread(upgrade, folder, url)
+        assert await asyncio.to_thread(upgrade, folder, url)
+    finally:
+        await connection.close()

@@ -1,0 +1,92 @@
+"""Which errors are an outage, made by real servers where that can be done."""
+
+import asyncio
+import threading
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from common.db.outages import is_outage, ran_out_of_time
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        asyncpg.ObjectNotInPrerequisiteStateError,  # "database … is not currently accepting connections"
+        asyncpg.AdminShutdownError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.DeadlockDetectedError,
+        asyncpg.TooManyConnectionsError,
+    ],
+)
+def test_what_passes_by_itself_is_an_outage(state: type[Exception]) -> None:
+    assert is_outage(state("…"))
+
+
+@pytest.mark.parametrize("state", [asyncpg.UndefinedTableError, asyncpg.UniqueViolationError, asyncpg.DataError])
+def test_what_a_retry_cannot_mend_is_none(state: type[Exception]) -> None:
+    assert not is_outage(state("…"))
+
+
+def end_backend(server: str, pid: int) -> None:
+    """Ends it while this thread's loop stands still: its last word and its end wait in the socket, unread."""
+
+    async def end() -> None:
+        admin = await asyncpg.connect(server)
+        await admin.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+        await admin.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(end()))
+    thread.start()
+    thread.join()
+
+
+async def read_the_last_word() -> None:
+    """One turn of the loop finds the socket readable, the next has read the word and not yet the end behind it."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
+async def test_a_statement_between_the_servers_last_word_and_the_end_of_the_connection_met_an_outage(
+    postgres_server: str,
+) -> None:
+    connection = await asyncpg.connect(postgres_server)
+    end_backend(postgres_server, connection.get_server_pid())
+    await read_the_last_word()
+    with pytest.raises(asyncpg.InternalClientError) as raised:
+        await connection.fetch("SELECT 1")
+    assert is_outage(raised.value)
+
+
+async def test_so_did_one_of_sqlalchemys(postgres_server: str) -> None:
+    engine = create_async_engine(postgres_server.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.connect() as connection:
+        pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+        end_backend(postgres_server, pid)
+        await read_the_last_word()
+        with pytest.raises(Exception, match="another operation") as raised:
+            await connection.execute(text("SELECT 1"))
+        assert is_outage(raised.value)
+    await engine.dispose()
+
+
+async def test_a_statement_that_the_driver_or_the_server_ended_for_its_length_ran_out_of_time(
+    postgres_server: str,
+) -> None:
+    engine = create_async_engine(
+        postgres_server.replace("postgresql://", "postgresql+asyncpg://"), connect_args={"command_timeout": 0.1}
+    )
+    try:
+        for own_limit in ("0", "50ms"):
+            async with engine.connect() as connection:
+                await connection.execute(text(f"SET statement_timeout = '{own_limit}'"))
+                with pytest.raises((TimeoutError, DBAPIError)) as raised:
+                    await connection.execute(text("SELECT pg_sleep(60)"))
+            assert is_outage(raised.value)
+            assert ran_out_of_time(raised.value)
+        assert not ran_out_of_time(asyncpg.AdminShutdownError("…"))
+    finally:
+        await engine.dispose()

@@ -1,0 +1,201 @@
+"""A gap in an aggregate's versions: waited for where it may be filled, for a bounded time, and told of."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aio_pika
+import pytest
+from aiormq import Channel
+from prometheus_client import REGISTRY
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.db.database import Database, new_id, utc_now
+from common.messaging import broker
+from common.messaging.cloudevents import Envelope, encode
+from common.messaging.consumer import Consumer
+from common.messaging.event_handlers import Handlers, Received
+from common.runtime.health import Health
+from common.settings import ServiceSettings
+from common.testing.plugin import eventually
+
+
+class Sold(BaseModel):
+    number: int
+
+
+class Shop:
+    """A consumer that keeps the order of items. Its handler fails on `faults` of a version before it takes it."""
+
+    def __init__(self, settings: ServiceSettings, database: Database, channel: Channel) -> None:
+        self.faults: dict[int, int] = {}
+        self._settings = settings
+        self._database = database
+        self._channel = channel
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        handlers, stop, health = Handlers(in_order=["shop.item"]), asyncio.Event(), Health()
+
+        @handlers.on("shop.item.sold.v1", Sold)
+        async def sold(session: AsyncSession, event: Received[Sold]) -> None:
+            if self.faults.get(event.version, 0) > 0:
+                self.faults[event.version] -= 1
+                raise ValueError("not yet")
+            await session.execute(text("INSERT INTO effects (note) VALUES (:note)"), {"note": str(event.version)})
+
+        async def ready() -> bool:
+            return (await health.ready())[0]
+
+        task = asyncio.create_task(Consumer(self._settings, self._database, handlers, health).run(stop))
+        try:
+            await eventually(ready)
+            yield
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 20)
+
+    async def publish(
+        self,
+        version: int,
+        verb: str = "sold",
+        data: dict[str, Any] | None = None,
+        routing_key: str | None = None,
+        subject: str = "item",
+    ) -> None:
+        content = json.dumps(data or {"number": 1})
+        event = Envelope(new_id(), f"shop.item.{verb}.v1", subject, version, utc_now(), content)
+        body, properties = encode(event)
+        await self._channel.basic_publish(
+            body,
+            exchange="shop.events",
+            routing_key=routing_key or event.type,
+            properties=properties,
+            mandatory=True,
+        )
+
+    async def until(self, *versions: int) -> None:
+        async def there() -> bool:
+            assert await self.effects() == list(versions)
+            return True
+
+        await eventually(there, within=20)
+
+    async def effects(self) -> list[int]:
+        async with self._database.transaction() as session:
+            notes = await session.scalars(text("SELECT note FROM effects ORDER BY position"))
+            return [int(note) for note in notes]
+
+    async def parked(self) -> list[str]:
+        async with self._database.transaction() as session:
+            return list(await session.scalars(text("SELECT cause FROM parked_messages")))
+
+
+@pytest.fixture
+async def shop(settings: ServiceSettings, database: Database, amqp_url: str) -> AsyncIterator[Shop]:
+    async with await aio_pika.connect(amqp_url) as connection:
+        await broker.declare_producer(await connection.channel(), "shop")
+        yield Shop(settings, database, await broker.wire(connection, confirms=True))
+
+
+@pytest.fixture
+def deferred() -> Any:
+    """How many deferrals there were since."""
+    before = _deferrals()
+    return lambda: _deferrals() - before
+
+
+def _deferrals() -> float:
+    return REGISTRY.get_sample_value("waybill_consumer_messages_total", {"outcome": "deferred"}) or 0
+
+
+@pytest.mark.parametrize("faults", [1, 2, 3])
+async def test_what_comes_behind_a_failing_event_waits_for_it_through_its_retries(shop: Shop, faults: int) -> None:
+    shop.faults = {1: faults}
+    async with shop.open():
+        for version in (1, 2, 3):
+            await shop.publish(version)
+        await shop.until(1, 2, 3)
+
+
+async def test_a_gap_that_nothing_fills_is_left_behind_after_the_delays_and_counted(shop: Shop) -> None:
+    before = REGISTRY.get_sample_value("waybill_consumer_gaps_total") or 0
+    async with shop.open():
+        await shop.publish(1)
+        await shop.publish(3)
+        await shop.until(1, 3)
+        assert (REGISTRY.get_sample_value("waybill_consumer_gaps_total") or 0) == before + 1
+        await shop.publish(4)
+        await shop.until(1, 3, 4)
+        # Late is not never: what its handler makes of an old version is the handler's to say.
+        await shop.publish(2)
+        await shop.until(1, 3, 4, 2)
+
+
+async def test_a_consumer_that_began_late_has_gaps_by_right(shop: Shop, deferred: Any) -> None:
+    async with shop.open():
+        await shop.publish(5)
+        await shop.publish(6)
+        await shop.until(5, 6)
+    assert deferred() == 0
+
+
+async def test_an_event_that_nobody_handles_leaves_no_gap(shop: Shop, deferred: Any) -> None:
+    async with shop.open():
+        await shop.publish(1)
+        await shop.publish(2, "renamed")
+        await shop.publish(3)
+        await shop.until(1, 3)
+    assert deferred() == 0
+
+
+class Garbled(str):
+    """A routing key that is not UTF-8, as no driver would write it."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        return b"shop.item.\xff"
+
+
+async def test_a_routing_key_that_is_not_utf_8_ends_no_connection(shop: Shop) -> None:
+    async with shop.open():
+        await shop.publish(1, routing_key=Garbled("shop.item.?"))
+        await shop.publish(2)
+        await shop.until(1, 2)
+
+
+@pytest.mark.parametrize("subject", ["it\0em", "".join(map(str, range(5000)))], ids=["no text", "no key"])
+async def test_a_subject_by_which_no_order_can_be_kept_is_parked_at_once_and_ends_no_consumer(
+    shop: Shop, subject: str
+) -> None:
+    async with shop.open():
+        await shop.publish(1, subject=subject)
+        await shop.publish(2)
+        await shop.until(2)
+        await eventually(shop.parked)
+    assert await shop.parked() == ["attribute subject is not a text of at most 500 characters"]
+
+
+async def test_an_event_that_is_parked_at_once_keeps_nobody_waiting(shop: Shop, deferred: Any) -> None:
+    async with shop.open():
+        await shop.publish(1)
+        await shop.publish(2, data={"number": "none"})
+        await shop.publish(3)
+        await shop.until(1, 3)
+    assert await shop.parked() == ["data does not fit shop.item.sold.v1: number"]
+    assert deferred() == 0
+
+
+async def test_an_event_behind_one_that_is_parked_after_all_retries_is_taken(shop: Shop) -> None:
+    shop.faults = {1: 99}
+    async with shop.open():
+        await shop.publish(1)
+        await shop.publish(2)
+        await shop.until(2)
+        await eventually(shop.parked)
+    assert await shop.parked() == ["ValueError: not yet"]

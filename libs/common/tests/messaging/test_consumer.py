@@ -1,0 +1,203 @@
+"""The consumer: each event's effect once, whatever fails."""
+
+import json
+
+import aio_pika
+import asyncpg
+import pytest
+from aio_pika.abc import AbstractChannel
+from prometheus_client import REGISTRY
+
+from common.db.database import Database, new_id
+from common.messaging import consumer
+from common.messaging.broker import RETRY_TIERS
+from common.runtime.health import Health
+from common.settings import ServiceSettings
+from common.testing.plugin import eventually
+
+from .consuming import ENDLESS, POISON, consuming, effects, has_effect, is_ready, parked, publish
+
+
+async def test_an_event_delivered_many_times_has_its_effect_once(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    duplicates = counted("waybill_consumer_messages_total", outcome="duplicate")
+    async with consuming(settings, database):
+        same = await publish(channel, 1)
+        for _ in range(20):
+            await publish(channel, 1, same)
+        await publish(channel, 2)
+        await eventually(lambda: has_effect(database, "2"))
+    assert await effects(database) == ["1", "2"]
+    assert counted("waybill_consumer_messages_total", outcome="duplicate") == duplicates + 20
+
+
+async def test_events_that_are_repeated_behind_later_ones_have_their_effects_in_order_all_the_same(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    """As a relay repeats them that takes over from one that died: all before the first batch, so within one."""
+    async with consuming(settings, database):
+        pass  # its queue is there now
+    numbers = list(range(100, 140))
+    ids = {number: await publish(channel, number) for number in numbers}
+    for number in numbers[:20]:
+        await publish(channel, number, ids[number])
+    async with consuming(settings, database):
+        await eventually(lambda: _has_all(database, len(numbers)))
+    assert await effects(database) == [str(number) for number in numbers]
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
+async def test_a_failing_message_is_parked_with_its_cause_after_the_tiers_while_others_pass(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    parking = counted("waybill_consumer_messages_total", outcome="parked")
+    retries = {tier: counted("waybill_consumer_retries_total", tier=tier) for tier in RETRY_TIERS}
+    async with consuming(settings, database):
+        poison = await publish(channel, POISON)
+        for number in range(5):
+            await publish(channel, number)
+        await eventually(lambda: has_effect(database, "4"))
+        ((event_id, cause, attempts, body, _),) = await eventually(lambda: parked(database))
+    assert (event_id, cause, attempts) == (str(poison), "ValueError: thirteen", 4)
+    assert json.loads(body) == {"number": POISON}
+    assert counted("waybill_consumer_messages_total", outcome="parked") == parking + 1
+    assert {tier: counted("waybill_consumer_retries_total", tier=tier) - count for tier, count in retries.items()} == (
+        dict.fromkeys(RETRY_TIERS, 1)
+    )
+    assert sorted(await effects(database)) == ["0", "1", "2", "3", "4"]
+
+
+async def test_events_that_wait_are_taken_together_each_once(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        pass  # it has declared its queue
+    for number in range(20):
+        event_id = await publish(channel, number % 10, verb="returned")
+        await publish(channel, number % 10, event_id, verb="returned")
+    async with consuming(settings, database):
+        await eventually(lambda: _has_all(database, 20))
+    assert sum(note.endswith("of 1") for note in await effects(database)) < 20
+
+
+async def test_one_of_a_batch_that_fails_harms_only_itself(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        pass
+    for number in (POISON - 1, POISON, POISON + 1):
+        await publish(channel, number, verb="returned")
+    async with consuming(settings, database):
+        ((_, cause, attempts, _, _),) = await eventually(lambda: parked(database))
+    assert (cause, attempts) == ("ValueError: thirteen", 4)
+    assert await effects(database) == ["12 of 1", "14 of 1"]
+
+
+async def test_structured_mode_is_understood(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    event = {
+        "specversion": "1.0",
+        "id": str(new_id()),
+        "source": "/shop",
+        "type": "shop.item.sold.v1",
+        "subject": "item",
+        "time": "2026-01-01T00:00:00Z",
+        "aggregateversion": 1,
+        "data": {"number": 9, "unknown": "field"},
+    }
+    async with consuming(settings, database):
+        message = aio_pika.Message(
+            json.dumps(event).encode(), content_type="application/cloudevents+json; charset=utf-8"
+        )
+        await (await channel.get_exchange("shop.events")).publish(message, "shop.item.sold.v1")
+        await eventually(lambda: has_effect(database, "9"))
+
+
+async def test_an_outage_of_the_database_delays_messages_and_blames_none(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel, postgres_server: str
+) -> None:
+    name = database.engine.url.database
+    admin = await asyncpg.connect(postgres_server)
+    try:
+        async with consuming(settings, database) as health:
+            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            await eventually(lambda: _away(health))
+            await publish(channel, 1)
+            await publish(channel, POISON - 1)
+            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+            await eventually(lambda: has_effect(database, "12"), within=20)
+        assert await effects(database) == ["1", "12"]
+        assert await parked(database) == []
+    finally:
+        await admin.close()
+
+
+async def test_a_handler_that_never_ends_in_time_is_no_outage_and_is_parked_while_others_pass(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_OUTAGE_PAUSE", 0.01)
+    impatient = Database.open(settings.model_copy(update={"database_timeout": 0.5}))
+    try:
+        async with consuming(settings, impatient):
+            endless = await publish(channel, ENDLESS)
+            await publish(channel, 1)
+            await eventually(lambda: has_effect(database, "1"), within=20)
+            await eventually(lambda: parked(database), within=60)
+    finally:
+        await impatient.close()
+    [message] = await parked(database)
+    assert (message.event_id, message.attempts) == (str(endless), len(RETRY_TIERS) + 1)
+    assert "TimeoutError" in message.cause
+    assert await effects(database) == ["1"]
+
+
+async def _away(health: Health) -> bool:
+    return not (await health.ready())[0]
+
+
+async def test_what_was_not_begun_at_a_stop_goes_back_to_the_queue(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        await publish(channel, 0)
+        await eventually(lambda: has_effect(database, "0"))
+    numbers = range(1000, 1400)
+    for number in numbers:
+        await publish(channel, number)
+    async with consuming(settings, database):
+        await eventually(lambda: has_effect(database, "1000"))
+    async with consuming(settings, database):
+        await eventually(lambda: _has_all(database, 401), within=20)
+    assert [*map(int, await effects(database))] == [0, *numbers], "in order, too"
+
+
+async def _has_all(database: Database, count: int) -> bool:
+    return len(await effects(database)) == count
+
+
+async def test_a_message_that_a_retry_queue_would_not_take_is_not_lost(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    """Published as mandatory: a queue that somebody deleted is noticed, and declared anew."""
+    async with consuming(settings, database):
+        await channel.queue_delete("shop.inbound.retry.5s")
+        await publish(channel, POISON)
+        ((_, cause, attempts, _, _),) = await eventually(lambda: parked(database), within=20)
+    assert (cause, attempts) == ("ValueError: thirteen", 4)
+
+
+async def test_a_consumer_whose_queue_was_deleted_is_not_ready_until_it_is_attached_again(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database) as health:
+        await channel.queue_delete("shop.inbound")
+        await eventually(lambda: _away(health))
+        await eventually(lambda: is_ready(health))
+        await publish(channel, 1)
+        await eventually(lambda: has_effect(database, "1"))

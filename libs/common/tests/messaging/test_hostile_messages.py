@@ -1,0 +1,143 @@
+"""Messages as nobody should send them: parked at once, and in nobody's way."""
+
+from typing import Any
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+from pamqp.commands import Basic
+
+from common.db.database import Database, new_id, utc_now
+from common.messaging.broker import RETRY_TIERS, make_sendable
+from common.messaging.cloudevents import Envelope, encode
+from common.settings import ServiceSettings
+from common.testing.plugin import eventually
+
+from .consuming import POISON, consuming, has_effect, parked, publish
+
+
+def nested(depth: int) -> bytes:
+    """An AMQP table of tables."""
+    table = b"\x00\x00\x00\x00"
+    for _ in range(depth):
+        field = b"\x01aF" + table
+        table = len(field).to_bytes(4, "big") + field
+    return table
+
+
+class RawProperties(Basic.Properties):
+    """Flags and properties as bytes, as no driver would write them."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__()
+        self.__dict__["raw"] = raw
+
+    def marshal(self) -> bytes:
+        return bytes(self.__dict__["raw"])
+
+
+async def publish_raw(channel: AbstractChannel, properties: bytes, body: bytes) -> None:
+    wire = await channel.get_underlay_channel()
+    await wire.basic_publish(
+        body, exchange="shop.events", routing_key="shop.item.sold.v1", properties=RawProperties(properties)
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "cause"),
+    [
+        (b"\xff\xfe", "application/json", "body is not JSON"),
+        (b"[1]", "application/json", "not a JSON object"),
+        (b"{}", "application/json", "attribute"),
+        (b'{"specversion": "1.0", "id": 5}', "application/cloudevents+json", "attribute"),
+        (b"", "text/plain", "body is not JSON"),
+        (b'{"a":' * 100_000, "application/json", "body is not JSON"),
+    ],
+)
+async def test_a_message_that_cannot_be_decoded_is_parked_at_once(
+    settings: ServiceSettings,
+    database: Database,
+    channel: AbstractChannel,
+    body: bytes,
+    content_type: str,
+    cause: str,
+) -> None:
+    async with consuming(settings, database):
+        message = aio_pika.Message(body, content_type=content_type, headers={"odd": bytearray(b"\x00\xff")})
+        await (await channel.get_exchange("shop.events")).publish(message, "shop.item.sold.v1")
+        ((_, recorded, attempts, kept, _),) = await eventually(lambda: parked(database))
+    assert cause in recorded
+    assert attempts == 0
+    assert kept == body
+
+
+async def test_data_that_does_not_fit_the_reader_is_parked_at_once_without_its_values(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        body, properties = encode(Envelope(new_id(), "shop.item.sold.v1", "item", 1, utc_now(), '{"number": "secret"}'))
+        message = aio_pika.Message(body, headers=properties.headers, content_type="application/json")
+        await (await channel.get_exchange("shop.events")).publish(message, "shop.item.sold.v1")
+        ((_, cause, _, _, _),) = await eventually(lambda: parked(database))
+    assert cause == "data does not fit shop.item.sold.v1: number"
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        b"\x00\x00",  # none at all
+        b"\x00\x80" + b"\x02\xff\xfe",  # a message id that is not UTF-8
+        b"\x20\x00" + b"\x00\x00\x00\x04" + b"\x02\xff\xfeV",  # a header whose name is not UTF-8
+        b"\x20\x00" + b"\x00\x00\x00\x0b" + b"\x01aT" + b"\x7f" * 8,  # a time past the year 9999
+        b"\x20\x00" + b"\x00\x00\x00\x1b" + b"\x11x-waybill-attemptl" + b"\x7f" + b"\xff" * 7,  # more than ours
+        b"\x20\x00" + nested(3000),
+        b"\x20\x00" + b"\x00\x01\xd4\xc7" + b"\x01aS\x00\x01\xd4\xc0" + b"a" * 120_000,  # nearly a frame
+    ],
+    ids=["none", "message-id", "header-name", "time", "attempts", "nested", "huge"],
+)
+async def test_a_message_with_hostile_properties_is_parked_while_others_pass(
+    settings: ServiceSettings,
+    database: Database,
+    channel: AbstractChannel,
+    properties: bytes,
+) -> None:
+    async with consuming(settings, database):
+        await publish_raw(channel, properties, b'{"number": 1}')
+        await publish(channel, 2)
+        await eventually(lambda: has_effect(database, "2"))
+        ((_, cause, attempts, body, _),) = await eventually(lambda: parked(database))
+    assert cause
+    tried = len(RETRY_TIERS) if b"x-waybill-attempt" in properties else 0  # no more than could have been
+    assert (attempts, body) == (tried, b'{"number": 1}')
+
+
+async def test_a_failing_message_too_large_for_another_header_is_parked_and_keeps_nobody_waiting(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        await publish(channel, POISON, headers={"large": "a" * 125_000})
+        await publish(channel, 1)
+        await eventually(lambda: has_effect(database, "1"))
+        (found,) = await eventually(lambda: parked(database))
+    assert (found.cause, found.attempts) == ("ValueError: thirteen", 1)
+    assert not {"x-waybill-attempt", "x-waybill-cause"} & found.properties["headers"].keys(), "kept as it came"
+
+
+def test_properties_of_any_kind_can_be_sent_on_to_a_retry_queue() -> None:
+    headers: Any = {"text": b"\xff", "deep": {"list": [b"\x00", 1, None]}, "CC": ["elsewhere"]}
+    properties = Basic.Properties(headers=headers, user_id="somebody else")
+    properties.delivery_mode = 7
+    assert make_sendable(properties, {"more": 1})
+    assert properties.headers == {
+        "text": bytearray(b"\xff"),
+        "deep": {"list": [bytearray(b"\x00"), 1, None]},
+        "more": 1,
+    }
+    assert (properties.delivery_mode, properties.user_id) == (2, None)
+    properties.validate()
+
+
+def test_properties_that_cannot_be_sent_are_told_from_those_that_can() -> None:
+    assert not make_sendable(Basic.Properties(headers={"large": "a" * 125_000}), {})
+    odd: Any = {"odd": object()}
+    assert not make_sendable(Basic.Properties(headers=odd), {})

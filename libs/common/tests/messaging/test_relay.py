@@ -1,0 +1,279 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, ClassVar
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+import aio_pika
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+import common.messaging.relay
+from common.db.database import Database, new_id
+from common.messaging import event_log
+from common.messaging.broker import declare_producer
+from common.messaging.cloudevents import Event
+from common.messaging.outbox import record
+from common.messaging.relay import _LEADER, _MOVE, relay
+from common.runtime.health import Health
+from common.settings import ServiceSettings
+from common.testing.plugin import eventually, management
+
+
+class Sold(Event):
+    type: ClassVar[str] = "shop.item.sold.v1"
+
+    number: int
+
+
+@asynccontextmanager
+async def running(work: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(work(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 20)
+
+
+def relaying(settings: ServiceSettings, health: Health | None = None) -> Any:
+    return running(lambda stop: relay(settings, health or Health(), stop))
+
+
+@pytest.fixture
+async def subscriber(amqp_url: str) -> AsyncIterator[list[aio_pika.abc.AbstractIncomingMessage]]:
+    """What a subscriber to everything has received, in the order of arrival."""
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        await declare_producer(channel, "shop")
+        queue = await channel.declare_queue("subscriber", exclusive=True)
+        await queue.bind("shop.events", "#")
+        received: list[aio_pika.abc.AbstractIncomingMessage] = []
+
+        async def receive(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            received.append(message)
+
+        await queue.consume(receive, no_ack=True)
+        yield received
+
+
+async def sell(database: Database, number: int, *, subject: UUID | str, version: int = 1) -> UUID:
+    async with database.transaction() as session:
+        return await record(session, Sold(number=number), subject=subject, version=version)
+
+
+async def counts(database: Database) -> tuple[int, int]:
+    async with database.transaction() as session:
+        row = await session.execute(text("SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM event_log)"))
+        pending, logged = row.one()
+        return pending, logged
+
+
+async def test_a_committed_event_reaches_the_broker_as_a_cloudevent(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    async with relaying(settings):
+        event_id = await sell(database, 7, subject="item-1", version=3)
+        await eventually(lambda: _length(subscriber, 1))
+    (message,) = subscriber
+    assert message.routing_key == message.type == "shop.item.sold.v1"
+    assert message.message_id == str(event_id)
+    assert (message.app_id, message.content_type, message.delivery_mode) == ("shop", "application/json", 2)
+    assert message.body == b'{"number": 7}'
+    headers = message.headers
+    assert headers["cloudEvents_specversion"] == "1.0"
+    assert headers["cloudEvents_id"] == str(event_id)
+    assert headers["cloudEvents_source"] == "/shop"
+    assert headers["cloudEvents_subject"] == headers["cloudEvents_partitionkey"] == "item-1"
+    assert headers["cloudEvents_aggregateversion"] == 3
+    assert headers["cloudEvents_time"].endswith("Z")
+    assert headers["cloudEvents_dataschema"].endswith("/shop.item.sold.v1.schema.json")
+
+
+async def test_confirmed_events_leave_the_queue_for_the_log_in_published_order(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    sent = [await sell(database, n, subject=f"item-{n % 7}", version=n // 7 + 1) for n in range(70)]
+    async with relaying(settings):
+        await eventually(lambda: _is(counts(database), (0, 70)))
+    assert {message.message_id for message in subscriber} == {str(event_id) for event_id in sent}
+    async with database.transaction() as session:
+        logged = await session.execute(text("SELECT event_id FROM event_log ORDER BY position"))
+        assert list(logged.scalars()) == sent
+
+
+async def test_each_aggregates_events_arrive_in_order_without_a_gap(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    async with relaying(settings):
+        for version in range(1, 21):
+            await asyncio.gather(*(sell(database, version, subject=f"i{n}", version=version) for n in range(5)))
+        await eventually(lambda: _length(subscriber, 100))
+    for n in range(5):
+        versions = [
+            message.headers["cloudEvents_aggregateversion"]
+            for message in subscriber
+            if message.headers["cloudEvents_subject"] == f"i{n}"
+        ]
+        assert versions == list(range(1, 21))
+
+
+async def test_a_rolled_back_change_tells_nobody(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction() as session:
+            await record(session, Sold(number=1), subject="item", version=1)
+            raise ZeroDivisionError
+    async with relaying(settings):
+        kept = await sell(database, 2, subject="item", version=1)
+        await eventually(lambda: _length(subscriber, 1))
+    assert [message.message_id for message in subscriber] == [str(kept)]
+
+
+async def test_two_relays_publish_each_event_once(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    async with relaying(settings), relaying(settings):
+        for _ in range(40):
+            await asyncio.gather(*(sell(database, n, subject=new_id()) for n in range(5)))
+        await eventually(lambda: _is(counts(database), (0, 200)))
+    assert len(subscriber) == 200
+
+
+async def test_the_log_keeps_the_published_order_when_the_lead_changes(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    standby = await asyncpg.connect(database.dsn)
+    try:
+        async with standby.transaction():
+            await standby.execute("SELECT now()")  # it asks for the lead, and is a little slow
+            async with relaying(settings):
+                first = await sell(database, 1, subject="item")
+                await eventually(lambda: _is(counts(database), (0, 1)))
+            second = await sell(database, 2, subject="item", version=2)
+            led_at = await standby.fetchval(_LEADER)
+            await standby.execute(_MOVE, [row["id"] for row in await standby.fetch("SELECT id FROM outbox")], led_at)
+        logged = await standby.fetch("SELECT event_id FROM event_log ORDER BY published_at, position")
+        assert [row["event_id"] for row in logged] == [first, second]
+    finally:
+        await standby.close()
+
+
+async def test_events_recorded_while_the_broker_is_away_are_published_when_it_is_back(
+    settings: ServiceSettings, database: Database
+) -> None:
+    vhost = f"t-{new_id().hex}"
+    url = urlunsplit(urlsplit(settings.amqp_url.get_secret_value())._replace(path=f"/{vhost}"))
+    absent = settings.model_copy(update={"amqp_url": type(settings.amqp_url)(url)})
+    health = Health()
+    async with relaying(absent, health), management() as api:
+        await sell(database, 1, subject="item")
+        assert not (await health.ready())[0]
+        user = urlsplit(url).username
+        try:
+            await api.put(f"/api/vhosts/{vhost}")
+            grant = {"configure": ".*", "write": ".*", "read": ".*"}
+            await api.put(f"/api/permissions/{vhost}/{user}", json=grant)
+            await eventually(lambda: _is(counts(database), (0, 1)), within=20)
+            assert (await health.ready())[0]
+            # Nobody is bound: the alternate exchange kept it in sight.
+            async with await aio_pika.connect(url) as connection:
+                queue = await (await connection.channel()).get_queue("shop.unrouted")
+                assert (await queue.get(no_ack=True)).body == b'{"number": 1}'
+        finally:
+            await api.delete(f"/api/vhosts/{vhost}")
+
+
+async def test_a_relay_is_ready_while_both_sides_answer(
+    settings: ServiceSettings, database: Database, postgres_server: str
+) -> None:
+    health = Health()
+    await database.ping()
+    async with relaying(settings, health):
+        await eventually(lambda: _is(health.ready(), (True, {"broker": "ok", "postgres": "ok"})), within=20)
+        admin = await asyncpg.connect(postgres_server)
+        try:
+            # What is connected stays so, as with a server that hangs.
+            await admin.execute(f'ALTER DATABASE "{database.engine.url.database}" ALLOW_CONNECTIONS false')
+            is_ready, checks = await health.ready()
+            assert (is_ready, checks["broker"]) == (False, "ok")
+            assert checks["postgres"] != "ok"
+        finally:
+            await admin.execute(f'ALTER DATABASE "{database.engine.url.database}" ALLOW_CONNECTIONS true')
+            await admin.close()
+
+
+async def test_an_event_is_published_when_its_wake_up_was_lost(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    async with relaying(settings):
+        async with database.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "INSERT INTO outbox (event_id, type, subject, version, occurred_at, data)"
+                    " VALUES (gen_random_uuid(), 'shop.item.sold.v1', 'item', 1, now(), '{}')"
+                )
+            )
+        await eventually(lambda: _length(subscriber, 1))
+
+
+async def test_an_event_is_published_by_its_wake_up_with_no_poll_in_between(
+    settings: ServiceSettings, database: Database, subscriber: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.messaging.relay._POLL", 3600)
+    async with relaying(settings):
+        for number in range(1, 4):  # the first may be found as the relay begins
+            await sell(database, number, subject="item", version=number)
+            await eventually(partial(_length, subscriber, number))
+
+
+async def _length(items: list[Any], expected: int) -> bool:
+    return len(items) >= expected
+
+
+async def _is(answer: Awaitable[Any], expected: Any) -> bool:
+    return bool(await answer == expected)
+
+
+async def test_a_stream_keeps_what_matches_its_pattern_for_readers_who_come_later(
+    settings: ServiceSettings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(settings), "streamed", "shop.item.#")
+    async with relaying(settings):
+        await sell(database, 1, subject="item")
+        await sell(database, 2, subject="item", version=2)
+        await eventually(lambda: _is(counts(database), (0, 2)))
+    async with await aio_pika.connect(settings.amqp_url.get_secret_value()) as connection:
+        channel = await connection.channel()
+        await channel.set_qos(10)
+        stream = await channel.get_queue("shop.events.log", ensure=False)
+        for _ in range(2):  # reading takes nothing away
+            received: asyncio.Queue[Any] = asyncio.Queue()
+            tag = await stream.consume(received.put, arguments={"x-stream-offset": "first"})
+            bodies = [(await asyncio.wait_for(received.get(), 10)).body for _ in range(2)]
+            assert bodies == [b'{"number": 1}', b'{"number": 2}']
+            await stream.cancel(tag)
+
+
+async def test_a_relay_that_never_rests_sees_to_the_log_of_events_all_the_same(
+    settings: ServiceSettings, database: Database, subscriber: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common.messaging.relay, "BATCH", 1)  # each is full as long as there are rows
+    monkeypatch.setattr(common.messaging.relay, "_UPKEEP", -1)
+    maintain, waiting = event_log.maintain, set()
+
+    async def seen(connection: Any, days: int) -> None:
+        waiting.add(await connection.fetchval("SELECT count(*) FROM outbox"))
+        await maintain(connection, days)
+
+    monkeypatch.setattr(event_log, "maintain", seen)
+    for number in range(5):
+        await sell(database, number, subject=new_id())
+    async with relaying(settings):
+        await eventually(lambda: _is(counts(database), (0, 5)))
+    assert {5, 4, 3, 2, 1} <= waiting

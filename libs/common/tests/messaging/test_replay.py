@@ -1,0 +1,60 @@
+"""Reading the log of events while it grows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aio_pika
+import asyncpg
+import pytest
+
+from common.db.database import Database
+from common.messaging.replay import published, replay
+from common.settings import ServiceSettings
+from common.testing.plugin import eventually
+
+SINCE = datetime.now(UTC) - timedelta(hours=1)
+LOGGED = """
+    INSERT INTO event_log (event_id, type, subject, version, occurred_at, data)
+    VALUES (gen_random_uuid(), 'shop.item.sold.v1', 'item', 1, now(), '{}')"""
+
+
+@pytest.fixture
+async def connections(database: Database) -> AsyncIterator[tuple[Any, Any]]:
+    one, other = await asyncpg.connect(database.dsn), await asyncpg.connect(database.dsn)
+    yield one, other
+    await one.close()
+    await other.close()
+
+
+async def test_what_the_relay_has_in_hand_when_a_replay_begins_is_in_it(
+    settings: ServiceSettings, connections: tuple[Any, Any]
+) -> None:
+    """It may have been published just before the queue was bound: then it comes by no other way."""
+    relay, watcher = connections
+    async with await aio_pika.connect(settings.amqp_url.get_secret_value()) as amqp:
+        await (await amqp.channel()).declare_queue("late", exclusive=True)
+        async with relay.transaction():
+            assert await relay.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('outbox-relay'))")
+            await relay.execute(LOGGED)
+            replaying = asyncio.create_task(replay(settings, since=SINCE, to_queue="late"))
+
+            async def waits() -> bool:
+                return replaying.done() or await watcher.fetchval(
+                    "SELECT EXISTS (SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+                    " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted)"
+                )
+
+            await eventually(waits)
+        assert await replaying == 1
+
+
+async def test_a_replay_ends_however_much_is_published_meanwhile(connections: tuple[Any, Any]) -> None:
+    reader, relay = connections
+    await relay.execute(LOGGED)
+    count = 0
+    async for page in published(reader, SINCE):
+        await relay.execute(LOGGED)
+        count += len(page)
+        assert count == 1

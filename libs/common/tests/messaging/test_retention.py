@@ -1,0 +1,133 @@
+"""What is old is dropped or forgotten, and nothing else is."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from common.db.database import Database
+from common.messaging import event_log, retention
+from common.messaging.inbox import inbox, parked_messages
+from common.testing.plugin import eventually
+
+HISTORY = timedelta(days=30)
+
+
+async def test_history_past_retention_is_dropped_by_whole_days_and_the_rest_stays(database: Database) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        for days in (31, 30):
+            day = today - timedelta(days=days)
+            name, end = f"event_log_p{day:%Y%m%d}", day + timedelta(days=1)
+            await connection.execute(
+                f"CREATE TABLE {name} PARTITION OF event_log FOR VALUES FROM ('{day}') TO ('{end}')"
+            )
+            await connection.execute(
+                "INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data)"
+                " VALUES ($1, gen_random_uuid(), 'a.b.c.v1', 's', 1, $1, '{}')",
+                day + timedelta(hours=12),
+            )
+        await event_log.maintain(connection, HISTORY.days)
+        kept = await connection.fetch("SELECT tableoid::regclass::text AS partition, published_at FROM event_log")
+        last_kept = today - timedelta(days=30)
+        assert [tuple(row) for row in kept] == [(f"event_log_p{last_kept:%Y%m%d}", last_kept + timedelta(hours=12))]
+        assert (
+            await connection.fetchval("SELECT to_regclass($1)", f"event_log_p{today - timedelta(days=31):%Y%m%d}")
+            is None
+        )
+    finally:
+        await connection.close()
+
+
+async def test_history_that_no_days_partition_was_there_for_is_dropped_past_retention_too(database: Database) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        for days in (31, 30):
+            await connection.execute(
+                "INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data)"
+                " VALUES ($1, gen_random_uuid(), 'a.b.c.v1', 's', 1, $1, '{}')",
+                today - timedelta(days=days) + timedelta(hours=12),
+            )
+        await event_log.maintain(connection, HISTORY.days)
+        kept = await connection.fetch("SELECT published_at FROM event_log")
+        assert [row["published_at"] for row in kept] == [today - timedelta(days=30) + timedelta(hours=12)]
+    finally:
+        await connection.close()
+
+
+async def test_an_inbox_row_that_a_replay_could_still_bring_again_is_kept_and_an_older_one_forgotten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "CHUNK", 100)
+    async with database.transaction() as session:
+        for age, rows in (("1 minute", 10), ("30 days 1 hour", 10), ("37 days 1 hour", 250)):
+            await session.execute(
+                text(
+                    "INSERT INTO inbox (consumer, event_id, received_at)"
+                    " SELECT 'c', gen_random_uuid(), now() - CAST(:age AS text)::interval"
+                    " FROM generate_series(1, :rows)"
+                ),
+                {"age": age, "rows": rows},
+            )
+
+    async def remaining() -> bool:
+        async with database.transaction() as session:
+            return bool((await session.execute(text("SELECT count(*) FROM inbox"))).scalar_one() == 20)
+
+    assert await retention.forget(database, inbox.c.received_at, HISTORY + retention.MARGIN) == 100
+    async with retention.forgetting(database, [inbox.c.received_at], HISTORY):
+        await eventually(remaining)
+    assert await retention.forget(database, inbox.c.received_at, HISTORY + retention.MARGIN) == 0
+    assert await remaining()
+
+
+async def test_what_was_parked_is_forgotten_long_after_it_was_resolved_and_never_before(database: Database) -> None:
+    async with database.transaction() as session:
+        for resolved in (None, "1 day", "38 days"):
+            await session.execute(
+                text(
+                    "INSERT INTO parked_messages (id, consumer, cause, attempts, body, properties, parked_at,"
+                    " resolved_at, resolution) VALUES (gen_random_uuid(), 'c', '', 1, CAST(:body AS bytea), '{}',"
+                    " now() - interval '99 days', now() - CAST(:ago AS text)::interval, :resolution)"
+                ),
+                {"body": str(resolved).encode(), "ago": resolved, "resolution": resolved and "replayed"},
+            )
+    assert await retention.forget(database, parked_messages.c.resolved_at, HISTORY + retention.MARGIN) == 1
+    async with database.transaction() as session:
+        left = await session.scalars(text("SELECT convert_from(body, 'UTF8') FROM parked_messages ORDER BY body"))
+        assert list(left) == ["1 day", "None"]
+
+
+async def test_a_backup_under_way_postpones_retention_and_delays_nobody(database: Database) -> None:
+    """`pg_dump` holds every table until it is done, for hours: the relay can't wait for that."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    old = today - timedelta(days=31)
+    connection, backup = await asyncpg.connect(database.dsn), await asyncpg.connect(database.dsn)
+    try:
+        await connection.execute(
+            f"CREATE TABLE event_log_p{old:%Y%m%d} PARTITION OF event_log"
+            f" FOR VALUES FROM ('{old}') TO ('{old + timedelta(days=1)}')"
+        )
+        async with backup.transaction():
+            await backup.execute("LOCK TABLE event_log IN ACCESS SHARE MODE")
+            async with asyncio.timeout(20):
+                await event_log.maintain(connection, HISTORY.days)
+            assert await _partitions(backup) == ["event_log_default", f"event_log_p{old:%Y%m%d}"]
+        await event_log.maintain(connection, HISTORY.days)
+        days = [f"event_log_p{today + timedelta(days=ahead):%Y%m%d}" for ahead in range(3)]
+        assert await _partitions(connection) == ["event_log_default", *days]
+    finally:
+        await backup.close()
+        await connection.close()
+
+
+async def _partitions(connection: Any) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'event_log'::regclass"
+    )
+    return sorted(row["name"] for row in rows)

@@ -1,0 +1,16 @@
+"""Readiness as a sum of checks."""
+
+from common.runtime.health import Health
+
+
+async def test_a_check_that_is_named_while_others_run_counts_from_the_next_time_on() -> None:
+    health = Health()
+
+    async def fine() -> None: ...
+
+    async def names_another() -> None:
+        health.add("late", fine)
+
+    health.add("early", names_another)
+    assert await health.ready() == (True, {"early": "ok"})
+    assert await health.ready() == (True, {"early": "ok", "late": "ok"})

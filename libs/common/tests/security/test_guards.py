@@ -1,0 +1,99 @@
+"""What a guarded route answers to requests with and without a right to it."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from common.errors import AppError
+from common.security.guards import authenticate, require_roles, require_scopes
+from common.security.tokens import Principal
+from common.testing.token_issuer import TokenIssuer
+
+ISSUER = TokenIssuer()
+PrincipalDep = Annotated[Principal, Depends(authenticate)]
+
+
+def create_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.exception_handler(AppError)
+    async def refused(request: Request, error: AppError) -> Response:
+        return JSONResponse({"code": error.code}, status_code=error.status, headers=error.headers)
+
+    @app.get("/me")
+    async def me(principal: PrincipalDep, request: Request) -> dict[str, str]:
+        return {"subject": principal.subject, "logged": request.state.principal.client_id}
+
+    @app.get("/staff", dependencies=[Depends(require_roles("staff", "admin"))])
+    async def staff() -> None: ...
+
+    @app.get("/orders", dependencies=[Depends(require_scopes("orders:read"))])
+    async def orders() -> None: ...
+
+    return app
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    app, verifier = create_app(), ISSUER.verifier("orders")
+
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"tokens": verifier}}, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(with_state), base_url="http://orders.test") as http:
+        yield http
+
+
+async def test_a_valid_token_names_subject_and_client(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/me", headers=ISSUER.bearer("018f3b1e-0000-7000-8000-000000000001"))
+    assert answer.json() == {"subject": "018f3b1e-0000-7000-8000-000000000001", "logged": "web"}
+
+
+@pytest.mark.parametrize("sent", ["", "Basic d2ViOg==", "Token x", "x"])
+async def test_no_bearer_token_is_challenged_without_an_error(client: httpx.AsyncClient, sent: str) -> None:
+    answer = await client.get("/me", headers={"Authorization": sent} if sent else {})
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("sent", ["Bearer", "Bearer ", "Bearer x", "bearer a.b.c", f"Bearer {ISSUER.mint()}, Bearer x"])
+async def test_a_wrong_token_is_named_as_such(client: httpx.AsyncClient, sent: str) -> None:
+    answer = await client.get("/me", headers={"Authorization": sent})
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+
+
+async def test_the_scheme_is_read_in_any_case(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/me", headers={"Authorization": f"bEARER {ISSUER.mint()}"})).status_code == 200
+
+
+async def test_two_authorization_headers_are_refused(client: httpx.AsyncClient) -> None:
+    token = f"Bearer {ISSUER.mint()}"
+    answer = await client.get("/me", headers=[("Authorization", token), ("Authorization", token)])
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_request"'
+
+
+async def test_a_token_in_the_query_counts_for_nothing(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/me", params={"access_token": ISSUER.mint()})).status_code == 401
+
+
+async def test_a_missing_scope_is_named(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/orders", headers=ISSUER.bearer(scope="orders:write"))
+    assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="orders:read"'
+    assert (await client.get("/orders", headers=ISSUER.bearer(scope="orders:read"))).status_code == 200
+
+
+@pytest.mark.parametrize(("roles", "status"), [(("user",), 403), ((), 403), (("staff",), 200), (("admin",), 200)])
+async def test_one_of_the_roles_is_enough(client: httpx.AsyncClient, roles: tuple[str, ...], status: int) -> None:
+    answer = await client.get("/staff", headers=ISSUER.bearer(roles=roles))
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["code"] == "forbidden"
+        assert answer.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope"'

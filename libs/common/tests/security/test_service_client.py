@@ -1,0 +1,157 @@
+"""Calls between services: one token for many calls, renewed in time, and one kind of failure."""
+
+import asyncio
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from common.errors import Unavailable
+from common.observability.logs import traced
+from common.security.service_client import ClientCredentials, ServiceClient, http_client
+
+
+@dataclass(frozen=True)
+class Client:
+    service: str = "notifier"
+    auth_url: str = "http://auth.test"
+    client_secret: SecretStr = field(default_factory=lambda: SecretStr("s:e c+r/e%t"))
+
+
+class Peers:
+    """Auth's token endpoint and another service, both in this process."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.issued = 0
+        self.requests: list[httpx.Request] = []
+        self.token_answer: Callable[[], httpx.Response] = self.issue
+        self.answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200, json={})
+        http = http_client(httpx.MockTransport(self._handle))
+        self.tokens = ClientCredentials(
+            http,
+            Client(),
+            scope="links:issue",
+            resource="https://waybill.invalid/users",
+            clock=lambda: self.now,
+        )
+        self.users = ServiceClient(http, "http://users.test", self.tokens)
+
+    def issue(self) -> httpx.Response:
+        self.issued += 1
+        return httpx.Response(200, json={"access_token": f"token-{self.issued}", "expires_in": 300})
+
+    async def _handle(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        return self.token_answer() if request.url.path == "/token" else self.answer(request)
+
+
+def away(*_: object) -> httpx.Response:
+    raise httpx.ConnectError("away")
+
+
+async def test_the_token_is_asked_for_as_rfc_6749_says() -> None:
+    peers = Peers()
+    await peers.users.get("/internal/x")
+    asked, called = peers.requests
+    assert asked.content == (
+        b"grant_type=client_credentials&scope=links%3Aissue&resource=https%3A%2F%2Fwaybill.invalid%2Fusers"
+    )
+    assert b64decode(asked.headers["Authorization"].removeprefix("Basic ")) == b"notifier:s%3Ae+c%2Br%2Fe%25t"
+    assert called.headers["Authorization"] == "Bearer token-1"
+
+
+async def test_many_calls_share_one_token() -> None:
+    peers = Peers()
+    await asyncio.gather(*(peers.users.post("/internal/x", json={"a": 1}) for _ in range(20)))
+    assert peers.issued == 1
+
+
+async def test_the_token_is_renewed_at_80_percent_of_its_life_without_a_call_waiting() -> None:
+    peers = Peers()
+    assert await peers.tokens.token() == "token-1"
+    peers.now = 239
+    assert await peers.tokens.token() == "token-1"
+    peers.now = 240
+    assert await peers.tokens.token() == "token-1"
+    await peers.tokens._renewal()
+    assert await peers.tokens.token() == "token-2"
+    assert peers.issued == 2
+
+
+async def test_a_failed_renewal_disturbs_nobody_while_the_token_lives() -> None:
+    peers = Peers()
+    await peers.tokens.token()
+    peers.token_answer = away
+    peers.now = 280
+    assert await peers.tokens.token() == "token-1"
+    peers.now = 291
+    with pytest.raises(Unavailable):
+        await peers.tokens.token()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(away, id="away"),
+        pytest.param(lambda: httpx.Response(401, json={"error": "invalid_client"}), id="refusing"),
+        pytest.param(lambda: httpx.Response(200, text="<html>"), id="not JSON"),
+        pytest.param(lambda: httpx.Response(200, json={"access_token": "x"}), id="incomplete"),
+    ],
+)
+async def test_without_a_token_the_other_service_is_unavailable(answer: Callable[[], httpx.Response]) -> None:
+    peers = Peers()
+    peers.token_answer = answer
+    with pytest.raises(Unavailable):
+        await peers.users.get("/internal/x")
+
+
+async def test_a_refused_token_is_replaced_once() -> None:
+    peers = Peers()
+    peers.answer = lambda request: httpx.Response(
+        401 if request.headers["Authorization"] == "Bearer token-1" else 200,
+        headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
+    )
+    assert (await peers.users.get("/internal/x")).status_code == 200
+    assert peers.issued == 2
+
+
+async def test_a_service_that_takes_no_token_of_ours_is_unavailable() -> None:
+    peers = Peers()
+    peers.answer = lambda _: httpx.Response(401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+    with pytest.raises(Unavailable):
+        await peers.users.get("/internal/x")
+    assert peers.issued == 2
+
+
+async def test_a_failing_service_is_unavailable_with_its_retry_after() -> None:
+    peers = Peers()
+    peers.answer = lambda _: httpx.Response(503, headers={"Retry-After": "3"})
+    with pytest.raises(Unavailable) as refusal:
+        await peers.users.get("/internal/x")
+    assert refusal.value.headers == {"Retry-After": "3"}
+
+
+async def test_a_service_that_is_away_is_unavailable() -> None:
+    peers = Peers()
+    peers.answer = away
+    with pytest.raises(Unavailable):
+        await peers.users.get("/internal/x")
+
+
+async def test_other_refusals_are_the_callers_to_read() -> None:
+    peers = Peers()
+    peers.answer = lambda _: httpx.Response(404)
+    assert (await peers.users.get("/internal/x")).status_code == 404
+
+
+async def test_the_request_and_its_trace_go_along() -> None:
+    peers = Peers()
+    with traced(request_id="r-1", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01"):
+        await peers.users.get("/internal/x")
+    assert peers.requests[-1].headers["X-Request-ID"] == "r-1"
+    assert peers.requests[-1].headers["traceparent"] == "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

@@ -1,0 +1,30 @@
+"""Requests that may be sent again."""
+
+import pytest
+
+from common.web import StrictModel
+from common.web.idempotency import IdempotencyKey, IdempotencyKeyReused
+
+
+class Ask(StrictModel):
+    what: str
+    note: str | None = None
+
+
+def test_a_request_without_a_key_is_not_kept() -> None:
+    assert IdempotencyKey.of(None, Ask(what="x")) is None
+
+
+def test_the_same_meaning_is_the_same_request_however_it_is_spelled() -> None:
+    spellings = ('{"what":"x"}', '{ "note": null, "what": "\\u0078" }')
+    keys = {IdempotencyKey.of("k", Ask.model_validate_json(spelling)) for spelling in spellings}
+    assert len(keys) == 1
+
+
+def test_another_request_with_the_same_key_is_refused() -> None:
+    first, second = (IdempotencyKey.of("k", Ask(what=what)) for what in ("x", "y"))
+    assert first is not None
+    assert second is not None
+    first.check(first.request_hash)
+    with pytest.raises(IdempotencyKeyReused):
+        first.check(second.request_hash)

@@ -1,0 +1,1 @@
+"""OAuth clients that administrators manage."""

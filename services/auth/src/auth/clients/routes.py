@@ -1,0 +1,72 @@
+"""OAuth clients, for administrators."""
+
+from typing import Final
+
+from fastapi import Response
+
+from auth import queries
+from auth.clients import handlers
+from auth.deps import AdminGuard, SessionDep
+from auth.errors import ClientNotFound
+from auth.models import Client
+from auth.schemas import ClientOut, ClientWithSecret, RegisterClient
+from common.db.database import utc_now
+from common.web import ApiRouter, responses
+from common.web.pagination import Page, PageDep, instant
+
+router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[AdminGuard])
+
+
+@router.post("", status_code=201)
+async def register_client(body: RegisterClient, session: SessionDep, response: Response) -> ClientWithSecret:
+    """Makes a client. Its secret is in this answer and nowhere else."""
+    client, secret = await handlers.register(
+        session, name=body.name, grant_types=body.grant_types, scopes=body.scopes, now=utc_now()
+    )
+    response.headers["Location"] = f"/clients/{client.id}"
+    response.headers["Cache-Control"] = "no-store"
+    return _with_secret(client, secret)
+
+
+@router.get("")
+async def list_clients(session: SessionDep, page: PageDep) -> Page[ClientOut]:
+    """All managed clients, newest first."""
+    rows = await queries.clients(session, after=page.after(instant, str), limit=page.limit + 1)
+    return page.page(rows, key=lambda client: (client.created_at, client.id), item=_out)
+
+
+@router.get("/{client_id}", responses=responses(404))
+async def get_client(client_id: str, session: SessionDep) -> ClientOut:
+    """What its `Location` promised: the client without its secret."""
+    client = await queries.client(session, client_id)
+    if client is None:
+        raise ClientNotFound
+    return _out(client)
+
+
+@router.delete("/{client_id}", status_code=204, responses=responses(404))
+async def delete_client(client_id: str, session: SessionDep) -> None:
+    """Removes a client; its tokens end everywhere within a second."""
+    await handlers.delete(session, client_id, now=utc_now())
+
+
+@router.post("/{client_id}/secret", status_code=201, responses=responses(404))
+async def change_client_secret(client_id: str, session: SessionDep, response: Response) -> ClientWithSecret:
+    """Replaces a client's secret; the old one and all tokens got with it end."""
+    client, secret = await handlers.change_secret(session, client_id, now=utc_now())
+    response.headers["Cache-Control"] = "no-store"
+    return _with_secret(client, secret)
+
+
+def _out(client: Client) -> ClientOut:
+    return ClientOut(
+        client_id=client.id,
+        name=client.name,
+        grant_types=client.grant_types,
+        scopes=client.scopes,
+        created_at=client.created_at,
+    )
+
+
+def _with_secret(client: Client, secret: str) -> ClientWithSecret:
+    return ClientWithSecret(**_out(client).model_dump(), client_secret=secret)

@@ -1,0 +1,66 @@
+"""Answers of the OAuth endpoints. Plain pydantic models: grants and introspection make them without the web."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class TokenAnswer(Answer):
+    """RFC 6749 §5.1."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the scheme's name
+    expires_in: Annotated[int, Field(description="Seconds until the access token expires.")]
+    refresh_token: str | None = None
+    scope: Annotated[str, Field(description="Space-separated; what was granted.")]
+
+
+class OAuthErrorAnswer(Answer):
+    """RFC 6749 §5.2."""
+
+    error: str
+    error_description: str
+
+
+class Introspection(Answer):
+    """RFC 7662 §2.2. Nothing but `active` is said of a token that is not."""
+
+    active: bool
+    scope: str | None = None
+    client_id: str | None = None
+    token_type: str | None = None
+    sub: str | None = None
+    sid: str | None = None
+    iss: str | None = None
+    aud: list[str] | None = None
+    exp: int | None = None
+    iat: int | None = None
+    jti: str | None = None
+    roles: list[str] | None = None
+
+
+class Metadata(Answer):
+    """RFC 8414 §2."""
+
+    issuer: str
+    token_endpoint: str
+    jwks_uri: str
+    revocation_endpoint: str
+    introspection_endpoint: str
+    scopes_supported: list[str]
+    response_types_supported: list[str]
+    grant_types_supported: list[str]
+    token_endpoint_auth_methods_supported: list[str]
+    revocation_endpoint_auth_methods_supported: list[str]
+    introspection_endpoint_auth_methods_supported: list[str]
+    service_documentation: str
+
+
+class PublishedKeys(Answer):
+    """RFC 7517 §5."""
+
+    keys: list[dict[str, Any]]

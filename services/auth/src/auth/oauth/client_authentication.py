@@ -1,0 +1,67 @@
+"""Who a client is: first-party apps, services of ours, and those that administrators manage."""
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from auth import queries
+from auth.clients import secrets as client_secrets
+from auth.errors import InvalidClient
+from auth.oauth.form import ClientCredentials
+from auth.oauth.scopes import PERSON_SCOPES
+from auth.settings import Settings
+from common.db.database import Database
+
+DEFAULT_CLIENT: Final = "web"
+FIRST_PARTY: Final = frozenset({DEFAULT_CLIENT})
+"""Public clients of our own: they alone may see a password (RFC 9700 §2.4 forbids it to all others)."""
+
+
+class ClientKind(enum.Enum):
+    FIRST_PARTY = "first-party"
+    SERVICE = "service"
+    MANAGED = "managed"
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthClient:
+    client_id: str
+    kind: ClientKind
+    grant_types: frozenset[str]
+    scopes: tuple[str, ...]
+    session_version: int = 1
+
+
+async def authenticate_client(
+    credentials: ClientCredentials | None, settings: Settings, database: Database
+) -> OAuthClient:
+    """The client that these credentials prove. Raises `InvalidClient`, for whatever cause alike."""
+    if credentials is None:
+        raise InvalidClient
+    if credentials.client_id in FIRST_PARTY:
+        if credentials.secret is not None:
+            raise InvalidClient
+        grant_types = frozenset({"password", "refresh_token"})
+        return OAuthClient(credentials.client_id, ClientKind.FIRST_PARTY, grant_types, PERSON_SCOPES)
+    for static in settings.service_clients:
+        if static.client_id == credentials.client_id:
+            _check_secret(credentials.secret, bytes.fromhex(static.secret_sha256))
+            grant_types = frozenset({"client_credentials"})
+            return OAuthClient(static.client_id, ClientKind.SERVICE, grant_types, static.scopes)
+    async with database.transaction() as session:
+        managed = await queries.client(session, credentials.client_id)
+    if managed is None:
+        raise InvalidClient
+    _check_secret(credentials.secret, managed.secret_hash)
+    return OAuthClient(
+        managed.id,
+        ClientKind.MANAGED,
+        frozenset(managed.grant_types),
+        tuple(managed.scopes),
+        managed.session_version,
+    )
+
+
+def _check_secret(secret: str | None, expected_hash: bytes) -> None:
+    if not client_secrets.is_right(secret, expected_hash):
+        raise InvalidClient

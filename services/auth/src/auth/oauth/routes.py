@@ -1,0 +1,174 @@
+"""The OAuth endpoints (RFC 6749, 8414, 7517). Their errors are OAuth's, not problems."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from fastapi import Request, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from auth.errors import ContentTooLarge, OAuthError, TemporarilyUnavailable
+from auth.oauth.answers import Introspection, Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
+from auth.oauth.form import ClientCredentials, Form, client_credentials
+from auth.oauth.grants import TokenRequest
+from auth.oauth.scopes import MANAGED_SCOPES, PERSON_SCOPES
+from common.db.outages import is_outage
+from common.errors import Unavailable
+from common.web import ApiRoute, ApiRouter, responses
+from common.web.headers import client_address, is_known
+
+
+class OAuthRoute(ApiRoute):
+    """Tells outages and what is refused unread in OAuth's terms as well; the published documents are no endpoints."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def in_oauths_terms(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except OAuthError:
+                raise
+            except Exception as error:
+                if isinstance(error, HTTPException) and error.status_code == 413:
+                    raise ContentTooLarge from error
+                if isinstance(error, Unavailable) or is_outage(error):
+                    raise TemporarilyUnavailable(headers={"Retry-After": "2"}) from error
+                raise
+
+        return in_oauths_terms if "POST" in (self.methods or ()) else handle
+
+
+router: Final = ApiRouter(tags=["oauth"], route_class=OAuthRoute)
+
+JWKS_MAX_AGE: Final = 300
+"""Seconds; well below the time that a new key is published before it signs."""
+_NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_CLIENT_AUTHENTICATION: Final = ["client_secret_basic", "client_secret_post"]
+
+
+def _oauth_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    declared = responses(413)  # a problem where the gateway was the one to refuse it
+    declared[413]["model"] = OAuthErrorAnswer
+    for status in statuses:
+        declared[status] = {"model": OAuthErrorAnswer, "description": "OAuth error (RFC 6749 §5.2)"}
+    return declared
+
+
+def _form_of(required: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    properties = {name: {"type": "string", "description": text} for name, text in fields.items()}
+    schema = {"type": "object", "required": [required], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": schema}}}}
+
+
+_CLIENT_FIELDS: Final = {
+    "client_id": "The client, where it is not named by Basic credentials. `web` by default.",
+    "client_secret": "Its secret, where it has one and sends no Basic credentials.",
+}
+
+_TOKEN_FIELDS: Final = {
+    "token": "A refresh token or an access token.",
+    "token_type_hint": "Accepted and not needed: the two are told apart by themselves.",
+    **_CLIENT_FIELDS,
+}
+
+
+@router.post(
+    "/token",
+    response_model_exclude_none=True,
+    responses=_oauth_errors(400, 401, 429, 503),
+    openapi_extra=_form_of(
+        "grant_type",
+        {
+            "grant_type": "`password`, `refresh_token` or `client_credentials`.",
+            "username": "The person's e-mail address (`password`).",
+            "password": "The person's password (`password`).",
+            "refresh_token": "The newest refresh token of a session (`refresh_token`).",
+            "scope": "Space-separated; less than could be had.",
+            "resource": "The only audience of the access token (RFC 8707); may be repeated.",
+            **_CLIENT_FIELDS,
+        },
+    ),
+)
+async def issue_token(request: Request, response: Response) -> TokenAnswer:
+    """Exchanges a grant for tokens."""
+    form, credentials = await _read(request)
+    token_request = TokenRequest(
+        form=form,
+        credentials=credentials,
+        network=client_address(request),
+        device=request.headers.get("user-agent", ""),
+    )
+    answer: TokenAnswer = await request.state.token_endpoint.answer(token_request)
+    response.headers.update(_NO_STORE)
+    return answer
+
+
+@router.post(
+    "/revoke",
+    response_class=Response,
+    responses=_oauth_errors(400, 401, 503),
+    openapi_extra=_form_of("token", _TOKEN_FIELDS),
+)
+async def revoke_token(request: Request) -> Response:
+    """Ends a token and the session it belongs to (RFC 7009). Unknown and ended ones are answered alike."""
+    form, credentials = await _read(request)
+    await request.state.token_inspection.revoke(form, credentials)
+    return Response(status_code=200, headers=_NO_STORE)
+
+
+@router.post(
+    "/introspect",
+    response_model_exclude_none=True,
+    responses=_oauth_errors(400, 401, 503),
+    openapi_extra=_form_of("token", _TOKEN_FIELDS),
+)
+async def introspect_token(request: Request, response: Response) -> Introspection:
+    """Says whether a token is good, and what it says (RFC 7662). For clients with a secret."""
+    form, credentials = await _read(request)
+    answer: Introspection = await request.state.token_inspection.introspect(form, credentials)
+    response.headers.update(_NO_STORE)
+    return answer
+
+
+@router.get("/.well-known/oauth-authorization-server")
+async def read_metadata(request: Request, response: Response) -> Metadata:
+    """Where everything is, for clients that configure themselves (RFC 8414)."""
+    issuer = request.state.settings.public_url
+    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
+    return Metadata(
+        issuer=issuer,
+        token_endpoint=f"{issuer}/token",
+        jwks_uri=f"{issuer}/.well-known/jwks.json",
+        revocation_endpoint=f"{issuer}/revoke",
+        introspection_endpoint=f"{issuer}/introspect",
+        scopes_supported=list(dict.fromkeys((*PERSON_SCOPES, *MANAGED_SCOPES))),
+        response_types_supported=[],
+        grant_types_supported=["password", "refresh_token", "client_credentials"],
+        token_endpoint_auth_methods_supported=[*_CLIENT_AUTHENTICATION, "none"],
+        revocation_endpoint_auth_methods_supported=[*_CLIENT_AUTHENTICATION, "none"],
+        introspection_endpoint_auth_methods_supported=_CLIENT_AUTHENTICATION,
+        service_documentation=f"{issuer}/docs/auth",
+    )
+
+
+@router.get("/.well-known/jwks.json", response_model=PublishedKeys, responses={304: {"description": "Not modified"}})
+async def read_keys(request: Request) -> Response:
+    """The keys that access tokens are verified with (RFC 7517)."""
+    key_set = request.state.keyring.key_set
+    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}", "ETag": key_set.etag}
+    if is_known(request, key_set.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(key_set.body, media_type="application/json", headers=headers)
+
+
+async def _read(request: Request) -> tuple[Form, ClientCredentials | None]:
+    form = Form(request.headers.get("content-type", ""), await request.body())
+    return form, client_credentials(form, request.headers.getlist("authorization"))
+
+
+async def render_oauth_error(_request: Request, error: Exception) -> Response:
+    """RFC 6749 §5.2."""
+    assert isinstance(error, OAuthError)  # noqa: S101 - Starlette dispatches by type; this tells the type checker
+    body = {"error": error.code, "error_description": error.detail}
+    return JSONResponse(body, status_code=error.status, headers=_NO_STORE | error.headers)

@@ -1,0 +1,45 @@
+"""Asks users whether a password is right. Auth never sees a hash, and users never a session."""
+
+from typing import Final
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+
+from auth.errors import InvalidGrant, TemporarilyUnavailable, Throttled
+from auth.sessions.handlers import VerifiedPerson
+from common.errors import Unavailable
+from common.security.service_client import ServiceClient
+
+_PATH: Final = "/internal/credentials/verify"
+_LONGEST_NAME: Final = 320
+_LONGEST_PASSWORD: Final = 1024
+
+
+class _Answer(BaseModel):
+    user_id: UUID
+    role: str
+    version: int
+
+
+async def verify_password(users: ServiceClient, username: str, password: str, network: str) -> VerifiedPerson:
+    """The person whose e-mail address and password these are.
+
+    Raises `InvalidGrant` for unknown, wrong and disabled alike, `Throttled`, `TemporarilyUnavailable`.
+    """
+    if len(username) > _LONGEST_NAME or len(password) > _LONGEST_PASSWORD:
+        raise InvalidGrant("The e-mail address or the password is wrong")
+    try:
+        answer = await users.post(_PATH, json={"email": username, "password": password, "network": network})
+    except Unavailable as error:
+        raise TemporarilyUnavailable(headers=error.headers or {"Retry-After": "2"}) from error
+    if answer.status_code == 429:
+        raise Throttled(headers={"Retry-After": answer.headers.get("Retry-After", "5")})
+    if answer.status_code in (401, 422):
+        raise InvalidGrant("The e-mail address or the password is wrong")
+    try:
+        person = _Answer.model_validate_json(answer.content) if answer.status_code == 200 else None
+    except ValidationError:
+        person = None
+    if person is None:
+        raise TemporarilyUnavailable(headers={"Retry-After": "5"})
+    return VerifiedPerson(person.user_id, person.role, person.version)

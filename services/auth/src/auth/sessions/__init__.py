@@ -1,0 +1,1 @@
+"""Sessions and subjects: sign-in, refresh, sign-out, revocation."""

@@ -1,0 +1,51 @@
+"""A person's own sessions."""
+
+import uuid
+from typing import Final
+
+from auth import queries
+from auth.deps import PrincipalDep, SessionDep
+from auth.models import Session
+from auth.schemas import SessionOut
+from auth.sessions import handlers
+from common.db.database import utc_now
+from common.web import ApiRouter, responses
+from common.web.pagination import Page, PageDep, instant
+
+router: Final = ApiRouter(prefix="/sessions", tags=["sessions"])
+
+
+@router.get("")
+async def list_sessions(principal: PrincipalDep, session: SessionDep, page: PageDep) -> Page[SessionOut]:
+    """Where you are signed in, newest first."""
+
+    def item(family: Session) -> SessionOut:
+        return SessionOut(
+            id=family.id,
+            client_id=family.client_id,
+            device=family.device,
+            created_at=family.created_at,
+            last_used_at=family.last_used_at,
+            current=str(family.id) == principal.session_id,
+        )
+
+    rows = await queries.own_sessions(
+        session,
+        principal.user_id,
+        now=utc_now(),
+        after=page.after(instant, uuid.UUID),
+        limit=page.limit + 1,
+    )
+    return page.page(rows, key=lambda family: (family.created_at, family.id), item=item)
+
+
+@router.delete("/{session_id}", status_code=204, responses=responses(404))
+async def end_session(session_id: uuid.UUID, principal: PrincipalDep, session: SessionDep) -> None:
+    """Signs one session out: its tokens end everywhere within a second."""
+    await handlers.end_own(session, session_id, user_id=principal.user_id, now=utc_now())
+
+
+@router.delete("", status_code=204)
+async def end_all_sessions(principal: PrincipalDep, session: SessionDep) -> None:
+    """Signs you out everywhere, here included."""
+    await handlers.end_all(session, principal.user_id, now=utc_now())

@@ -1,0 +1,1 @@
+"""The content of access tokens and refresh tokens."""

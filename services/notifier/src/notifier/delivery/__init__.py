@@ -1,0 +1,1 @@
+"""Delivery on any channel: claim what is due, send it, record the outcome."""

@@ -1,0 +1,1 @@
+"""Mails: composed when they are due, sent over SMTP."""

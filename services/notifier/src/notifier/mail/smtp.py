@@ -1,0 +1,136 @@
+"""Mail over SMTP (RFC 5321), on a few connections that are kept between mails."""
+
+import contextlib
+import time
+from typing import Final
+
+import aiosmtplib
+
+from notifier.delivery.errors import ChannelAway, Deferred, Refused
+from notifier.mail.message import Mail
+from notifier.mail.texts import one_line
+from notifier.settings import NotifierSettings
+
+_TIMEOUT: Final = 10.0
+_ACCEPTANCE_TIMEOUT: Final = 60.0
+"""Seconds to wait for the answer to the mail itself. Long: giving up too early sends it twice (RFC 5321 §4.5.3.2.6)."""
+_REST: Final = 10.0
+"""Seconds after which an unused connection is closed."""
+_SERVICE_CLOSING: Final = 421
+_LONGEST_CAUSE: Final = 300
+
+
+class MailChannel:
+    """Sends one mail per call; as many connections are open as calls were ever under way at once."""
+
+    def __init__(self, settings: NotifierSettings) -> None:
+        self._settings = settings
+        self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
+
+    async def send(self, mail: Mail) -> None:
+        """Returns once the server has taken responsibility for the mail. Raises a `ChannelError`."""
+        connection, is_reused = await self._connection()
+        try:
+            try:
+                await self._begin(connection, mail)
+            except ChannelAway:
+                if not is_reused:
+                    raise
+                # The server may close a kept connection at any time; that says nothing of a new one.
+                connection.close()
+                connection = await self._connect()
+                await self._begin(connection, mail)
+            await self._transfer(connection, mail)
+        except (Deferred, Refused):
+            await self._reset(connection)
+            raise
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append((connection, time.monotonic()))
+
+    async def rest(self) -> None:
+        """Closes connections that nobody needed for a while."""
+        while self._idle and time.monotonic() - self._idle[0][1] > _REST:
+            await _quit(self._idle.pop(0)[0])
+
+    async def close(self) -> None:
+        while self._idle:
+            await _quit(self._idle.pop()[0])
+
+    async def _connection(self) -> tuple[aiosmtplib.SMTP, bool]:
+        while self._idle:
+            connection, _ = self._idle.pop()
+            if connection.is_connected:
+                return connection, True
+        return await self._connect(), False
+
+    async def _connect(self) -> aiosmtplib.SMTP:
+        settings = self._settings
+        connection = aiosmtplib.SMTP(
+            hostname=settings.smtp_host,
+            port=settings.smtp_port,
+            username=settings.smtp_username,
+            password=settings.smtp_password.get_secret_value() if settings.smtp_password else None,
+            use_tls=settings.smtp_tls == "implicit",
+            start_tls=settings.smtp_tls == "starttls",
+            local_hostname=settings.sender.domain,  # the default asks DNS, which may take seconds
+            timeout=_TIMEOUT,
+        )
+        try:
+            await connection.connect()
+            await connection.ehlo()
+        except (aiosmtplib.SMTPException, OSError) as error:
+            connection.close()
+            raise ChannelAway(_cause(error)) from error
+        return connection
+
+    async def _begin(self, connection: aiosmtplib.SMTP, mail: Mail) -> None:
+        """What is refused for good here is us, not the mail: not signed in, say. An operator has to mend that."""
+        try:
+            await connection.mail(mail.sender)
+        except aiosmtplib.SMTPResponseException as error:
+            if 400 <= error.code < 500 and error.code != _SERVICE_CLOSING:
+                raise Deferred(_cause(error)) from error
+            raise ChannelAway(_cause(error)) from error
+        except OSError as error:  # time-outs and lost connections are of this kind, aiosmtplib's as well
+            raise ChannelAway(_cause(error)) from error
+
+    async def _transfer(self, connection: aiosmtplib.SMTP, mail: Mail) -> None:
+        try:
+            await connection.rcpt(mail.recipient)
+            await connection.data(mail.content, timeout=_ACCEPTANCE_TIMEOUT)
+        except aiosmtplib.SMTPResponseException as error:
+            if error.code == _SERVICE_CLOSING:
+                raise ChannelAway(_cause(error)) from error
+            if error.code >= 500:
+                raise Refused(_cause(error)) from error
+            raise Deferred(_cause(error)) from error
+        except ValueError as error:
+            raise Refused(f"not an address: {error}") from error
+        except OSError as error:
+            # Perhaps it was taken and only the answer lost: it goes again, with the same Message-ID.
+            connection.close()
+            raise Deferred(_cause(error)) from error
+
+    async def _reset(self, connection: aiosmtplib.SMTP) -> None:
+        """Back to the start of a mail transaction (RFC 5321 §4.1.1.5), or away with the connection."""
+        try:
+            await connection.rset()
+        except (aiosmtplib.SMTPException, OSError):
+            connection.close()
+        else:
+            self._idle.append((connection, time.monotonic()))
+
+
+async def _quit(connection: aiosmtplib.SMTP) -> None:
+    with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+        await connection.quit(timeout=2)
+    connection.close()
+
+
+def _cause(error: Exception) -> str:
+    """The server's words, or the kind of failure. Servers write anything: one printable line of it is kept."""
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return one_line(f"{error.code} {error.message}")[:_LONGEST_CAUSE]
+    return one_line(f"{type(error).__name__}: {error}")[:_LONGEST_CAUSE]

@@ -1,0 +1,1 @@
+"""Webhooks: registered by people, planned from events, posted over HTTP."""

@@ -1,0 +1,88 @@
+"""Use cases of webhooks: functions with an explicit session. They never commit; edges do."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.db.database import new_id, ring_after_commit, utc_now
+from common.errors import Conflict, Forbidden, TooManyRequests
+from notifier import queries
+from notifier.models import TEST_TYPE, EventType, Webhook, WebhookDelivery
+from notifier.retention import first_id_of
+from notifier.webhooks import queries as webhook_queries
+from notifier.webhooks.destinations import port_of
+from notifier.webhooks.queries import PlannedEvent
+from notifier.webhooks.secrets import SecretBox, new_secret
+
+WEBHOOKS_CHANNEL: Final = "webhook_deliveries"
+"""Rung when a delivery to a webhook falls due."""
+MOST_WEBHOOKS: Final = 10
+"""Of one person."""
+SECRETS_OVERLAP: Final = timedelta(hours=24)
+"""For which a replaced secret goes on signing."""
+_MOST_TESTS: Final = 10
+"""Of one webhook in a minute: each is a request to whoever's address it is."""
+
+
+class TooManyWebhooks(Conflict):
+    code, title = "too_many_webhooks", "Too many webhooks"
+
+
+async def create(
+    session: AsyncSession, box: SecretBox, user_id: UUID, *, url: httpx.URL, event_types: Sequence[EventType]
+) -> tuple[Webhook, bytes]:
+    """The webhook, and its secret, which nobody sees again. Raises `TooManyWebhooks`."""
+    contact = await queries.lock_contact(session, user_id)
+    if contact.erased:
+        raise Forbidden("This account was erased.")
+    if await webhook_queries.count_webhooks(session, user_id) >= MOST_WEBHOOKS:
+        raise TooManyWebhooks(f"One person may have {MOST_WEBHOOKS}.")
+    secret, webhook_id = new_secret(), new_id()
+    webhook = Webhook(
+        id=webhook_id,
+        user_id=user_id,
+        url=str(url),
+        host=f"{url.host}:{port_of(url)}",
+        event_types=list(event_types),
+        secret=box.seal(secret, webhook_id),
+        created_at=utc_now(),
+    )
+    session.add(webhook)
+    return webhook, secret
+
+
+async def replace_secret(
+    session: AsyncSession, box: SecretBox, webhook_id: UUID, *, user_id: UUID
+) -> tuple[Webhook, bytes]:
+    """The webhook and its new secret; the old one signs as well for a day. Raises `NotFound`."""
+    webhook = await webhook_queries.webhook(session, webhook_id, user_id=user_id, lock=True)
+    secret = new_secret()
+    webhook.replace_secret(box.seal(secret, webhook_id), previous_until=utc_now() + SECRETS_OVERLAP)
+    return webhook, secret
+
+
+async def test(session: AsyncSession, webhook_id: UUID, *, user_id: UUID) -> WebhookDelivery:
+    """Plans a delivery that tells of nothing, by the way that events go. Raises `NotFound`, `TooManyRequests`."""
+    webhook = await webhook_queries.webhook(session, webhook_id, user_id=user_id, lock=True)
+    now = utc_now()
+    recent = await webhook_queries.count_tests(session, webhook_id, since=first_id_of(now - timedelta(minutes=1)))
+    if recent >= _MOST_TESTS:
+        raise TooManyRequests(f"A webhook is tested {_MOST_TESTS} times a minute.", headers={"Retry-After": "60"})
+    delivery = WebhookDelivery(
+        webhook_id=webhook.id, event_id=new_id(), type=TEST_TYPE, host=webhook.host, created_at=now
+    )
+    session.add(delivery)
+    await session.flush()
+    await session.refresh(delivery)
+    ring_after_commit(session, WEBHOOKS_CHANNEL)
+    return delivery
+
+
+async def plan(session: AsyncSession, events: Sequence[PlannedEvent]) -> None:
+    """Plans the deliveries of events that were new: one statement, however many there are."""
+    if events and await webhook_queries.plan_deliveries(session, events):
+        ring_after_commit(session, WEBHOOKS_CHANNEL)

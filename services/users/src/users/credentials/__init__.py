@@ -1,0 +1,1 @@
+"""Passwords: hashing, rules, and limits on guessing."""

@@ -1,0 +1,26 @@
+"""What is over is deleted, and nothing else."""
+
+from typing import Any
+
+from users.retention import forget_old
+
+TABLES = ("login_backoffs", "login_buckets", "known_networks", "secret_links")
+
+
+async def test_upkeep_deletes_what_is_over_and_keeps_the_rest(world: Any) -> None:
+    person = await world.sign_up()
+    await world.log_in(person["email"])
+    await world.public.post("/email-verifications", headers=world.bearer(person))
+
+    async def kept() -> list[int]:
+        await forget_old(world.database)
+        return [len(await world.rows(f"SELECT 1 FROM {table}")) for table in TABLES]  # noqa: S608
+
+    assert await kept() == [1, 5, 1, 1]
+    await world.time_passes(86_400 + 60)
+    await world.execute("UPDATE secret_links SET requested_at = requested_at - interval '6 days'")
+    assert await kept() == [0, 0, 1, 1]
+    await world.time_passes(180 * 86_400)
+    await world.execute("UPDATE secret_links SET requested_at = requested_at - interval '1 day'")
+    assert await kept() == [0, 0, 0, 0]
+    assert (await world.public.get("/me", headers=world.bearer(person))).status_code == 200

@@ -1,0 +1,138 @@
+"""The manifests say what compose and the local stack say: same roles, ports, secrets, permissions and routes."""
+
+import re
+import shutil
+import subprocess
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+import yaml
+
+from notifier.webhooks.destinations import is_public
+from waybill_dev.servers.postgres import SETTINGS
+from waybill_dev.services.programs import ROLES, WITH_INTERNAL_PORT
+
+from .compose_file import environment
+from .manifest_files import CHECKOUT, K8S, documents, literals, of_kind
+
+OVERLAYS = ("local", "production")
+ENVOY: dict[str, Any] = yaml.safe_load((CHECKOUT / "deploy" / "gateway" / "envoy.yaml").read_text())
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_every_role_has_a_deployment_that_runs_it(service: str) -> None:
+    deployments = of_kind(f"base/{service}", "Deployment")
+    assert set(deployments) == {f"{service}-{role}" for role in ROLES[service]}
+    for role in ROLES[service]:
+        container = deployments[f"{service}-{role}"]["spec"]["template"]["spec"]["containers"][0]
+        internal = ["--internal-port", "8001"] if role == "api" and service in WITH_INTERNAL_PORT else []
+        assert container["args"] == [role, "--host", "0.0.0.0", *internal]
+    (migration,) = of_kind(f"base/{service}", "Job").values()
+    assert migration["spec"]["template"]["spec"]["containers"][0]["args"] == ["migrate"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("service", ROLES)
+def test_a_service_is_told_what_compose_tells_it(service: str, overlay: str) -> None:
+    told = literals(service, overlay)
+    optional = {"WAYBILL_CORS_ORIGINS", "WAYBILL_RETRY_DELAYS", "WAYBILL_LOG_LEVEL", "WAYBILL_WEBHOOK_ALLOW"}
+    optional.add("OTEL_EXPORTER_OTLP_ENDPOINT")
+    assert environment(f"{service}-api").keys() - optional <= told.keys()
+    assert told["WAYBILL_PUBLIC_URL"] == literals("auth", overlay)["WAYBILL_PUBLIC_URL"]
+
+
+def test_a_process_that_hashes_passwords_is_promised_a_core() -> None:
+    deployments = {found["metadata"]["name"]: found for found in built("base/users") if found["kind"] == "Deployment"}
+    api = deployments["users-api"]
+    assert api["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "1"
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_a_rollout_applies_the_migration_first_with_what_it_reads_and_no_process_of_the_service(service: str) -> None:
+    (later,) = re.findall(r"component notin \((.+)\)'", (CHECKOUT / "docs" / "operations.md").read_text())
+    first = [
+        found
+        for found in built(f"base/{service}")
+        if found["metadata"].get("labels", {}).get("app.kubernetes.io/component") not in later.split(",")
+    ]
+    named = {(found["kind"], found["metadata"]["name"]) for found in first}
+    (pod,) = (found["spec"]["template"]["spec"] for found in first if found["kind"] == "Job")
+    assert ("ServiceAccount", pod["serviceAccountName"]) in named
+    assert ("ConfigMap", pod["containers"][0]["envFrom"][0]["configMapRef"]["name"]) in named
+    assert {kind for kind, _ in named} == {"ServiceAccount", "ConfigMap", "Job"}
+
+
+def test_the_gateway_trusts_the_issuer_that_auth_is() -> None:
+    (policy,) = of_kind("components/gateway", "SecurityPolicy").values()
+    assert policy["spec"]["jwt"]["providers"][0]["issuer"] == literals("auth", "local")["WAYBILL_PUBLIC_URL"]
+    patches = (K8S / "overlays" / "production" / "kustomization.yaml").read_text()
+    assert f'/issuer, value: "{literals("auth", "production")["WAYBILL_PUBLIC_URL"]}"' in patches
+
+
+def test_the_databases_are_set_as_the_local_one_is() -> None:
+    clusters = of_kind("components/databases", "Cluster")
+    assert set(clusters) == {f"{service}-db" for service in ROLES}
+    for cluster in clusters.values():
+        parameters = cluster["spec"]["postgresql"]["parameters"]
+        assert parameters == {name: SETTINGS[name] for name in parameters}
+
+
+def test_paths_go_where_the_local_gateway_sends_them() -> None:
+    wanted = {}
+    for route in ENVOY["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"][
+        "route_config"
+    ]["virtual_hosts"][0]["routes"]:
+        match = route["match"]
+        if route.get("direct_response", {}).get("status") == 405:
+            continue  # Envoy Gateway leaves methods to the services
+        kind = "Exact" if "path" in match else "PathPrefix"
+        target = route.get("route", {})
+        owner = f"{target['cluster']}-api" if target else None
+        wanted[kind, match.get("path") or match["path_separated_prefix"]] = (owner, target.get("prefix_rewrite"))
+    found = {}
+    for route in of_kind("components/gateway/routes", "HTTPRoute").values():
+        for rule in route["spec"]["rules"]:
+            backend = rule.get("backendRefs", [{"name": None}])[0]["name"]
+            for match in rule["matches"]:
+                found[match["path"]["type"], match["path"]["value"]] = (backend, _rewritten(rule))
+    assert found == wanted
+
+
+def test_no_manifest_holds_a_secret() -> None:
+    assert [found for found in documents(".") if found.get("kind") == "Secret"] == []
+
+
+def test_only_those_who_call_a_service_reach_its_internal_port() -> None:
+    callers = {}
+    for service in WITH_INTERNAL_PORT:
+        policy = of_kind("components/network-policies", "NetworkPolicy")[f"{service}-api"]
+        (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": 8001}]]
+        callers[service] = {source["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for source in rule["from"]}
+    assert callers == {"auth": {"users", "orders", "notifier"}, "users": {"auth", "notifier"}}
+
+
+def test_webhooks_get_out_to_public_addresses_and_no_further() -> None:
+    policy = of_kind("components/network-policies", "NetworkPolicy")["notifier-deliver"]
+    (rule,) = policy["spec"]["egress"]
+    blocks = [target["ipBlock"] for target in rule["to"]]
+    assert {block["cidr"] for block in blocks} == {"0.0.0.0/0", "2000::/3"}
+    for network in blocks[0]["except"]:
+        assert not is_public(str(ip_network(network)[1]))
+
+
+def built(kustomization: str) -> list[dict[str, Any]]:
+    """As it is applied."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    text = subprocess.check_output([kubectl, "kustomize", K8S / kustomization])  # noqa: S603 - a program of the machine's own
+    return list(yaml.safe_load_all(text))
+
+
+def _rewritten(rule: dict[str, Any]) -> str | None:
+    for change in rule.get("filters", ()):
+        if change["type"] == "URLRewrite":
+            path = change["urlRewrite"]["path"]
+            return str(path.get("replacePrefixMatch") or path.get("replaceFullPath"))
+    return None

@@ -1,0 +1,67 @@
+import re
+from typing import Any
+
+import pytest
+
+from waybill_dev.servers.rabbitmq_definitions import definitions, password_hash, subscriber
+
+
+def test_passwords_are_hashed_as_rabbitmqs_documentation_does_it() -> None:
+    salt = bytes.fromhex("908dc60a")
+    assert password_hash("test12", salt=salt) == "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
+
+
+def test_no_password_is_in_the_definitions() -> None:
+    text = str(definitions(services={"orders": "orders-secret"}, administrator="admin-secret"))
+    assert "orders-secret" not in text
+    assert "admin-secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("service", "kind", "name", "allowed"),
+    [
+        ("notifier", "configure", "notifier.inbound.retry.5s", True),
+        ("notifier", "configure", "orders.events", False),
+        ("notifier", "write", "amq.default", True),
+        ("notifier", "write", "notifier.inbound", True),
+        ("notifier", "write", "orders.events", False),
+        ("notifier", "read", "orders.events", True),
+        ("notifier", "read", "users.events", True),
+        ("notifier", "read", "auth.inbound", False),
+        ("notifier", "read", "xnotifier.inbound", False),
+        ("orders", "read", "auth.events", True),
+        ("orders", "read", "users.events", True),
+        ("orders", "read", "notifier.inbound", False),
+        ("users", "read", "orders.events", False),
+        ("auth", "read", "orders.events", False),
+    ],
+)
+def test_a_service_may_only_touch_its_own_names_and_read_the_events_that_it_acts_on(
+    service: str, kind: str, name: str, allowed: bool
+) -> None:
+    made: dict[str, Any] = definitions(services={service: "x"}, administrator="y")
+    permission = next(row for row in made["permissions"] if row["user"] == service)
+    assert bool(re.search(permission[kind], name)) is allowed
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "allowed"),
+    [
+        ("configure", "acme.inbound", True),
+        ("configure", "acme", False),
+        ("configure", "xacme.inbound", False),
+        ("configure", "orders.events.log", False),
+        ("write", "acme.dead", True),
+        ("write", "amq.default", False),
+        ("write", "orders.events", False),
+        ("read", "orders.events", True),
+        ("read", "orders.events.log", True),
+        ("read", "orders.events.unrouted", False),
+        ("read", "users.events", False),
+        ("read", "notifier.inbound", False),
+    ],
+)
+def test_a_subscriber_may_only_touch_his_own_names_and_read_orders_events(kind: str, name: str, allowed: bool) -> None:
+    made: dict[str, Any] = subscriber("acme", "secret")
+    assert "secret" not in str(made)
+    assert bool(re.search(made["permissions"][0][kind], name)) is allowed

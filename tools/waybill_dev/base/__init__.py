@@ -1,0 +1,1 @@
+"""The state folder, ports, secrets and options that everything else is built on."""

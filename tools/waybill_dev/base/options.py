@@ -1,0 +1,93 @@
+"""What `./dev up` reads from the environment (CONTRACT §1), checked before anything starts."""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from waybill_dev.errors import LocalError
+
+BACKING = frozenset({"postgres", "rabbitmq"})
+EVERYTHING = frozenset({*BACKING, "mail", "gateway", "services"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """`parts` is what to boot; the URLs name servers to use in place of our own.
+
+    With an `owner`, a process, the stack stops when that has ended, however it did.
+    """
+
+    parts: frozenset[str] = EVERYTHING
+    postgres_url: str | None = None
+    amqp_url: str | None = None
+    cors_origins: str = "[]"
+    owner: int | None = None
+
+    def has(self, part: str) -> bool:
+        return part in self.parts
+
+    def as_json(self) -> str:
+        return json.dumps({**dataclasses.asdict(self), "parts": sorted(self.parts)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Options":
+        fields = json.loads(text)
+        return cls(**{**fields, "parts": frozenset(fields["parts"])})
+
+
+def read_options(parts: frozenset[str] = EVERYTHING, environment: Mapping[str, str] = os.environ) -> Options:
+    """Raises LocalError that names the variable and what it should look like."""
+    if unknown := parts - EVERYTHING:
+        raise LocalError(f"--only: {', '.join(sorted(unknown))}? There are {', '.join(sorted(EVERYTHING))}.")
+    _check_webhook_allow(environment.get("WAYBILL_WEBHOOK_ALLOW", ""))
+    _check_retry_delays(environment.get("WAYBILL_RETRY_DELAYS"))
+    return Options(
+        parts=parts,
+        postgres_url=_url(environment, "WAYBILL_POSTGRES_URL", ("postgresql", "postgres")),
+        amqp_url=_url(environment, "WAYBILL_AMQP_URL", ("amqp", "amqps")),
+        cors_origins=_cors_origins(environment.get("WAYBILL_CORS_ORIGINS") or "[]"),
+    )
+
+
+def _url(environment: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str | None:
+    value = environment.get(name)
+    if not value:
+        return None
+    try:
+        parts = urlsplit(value)
+        complete = parts.scheme in schemes and parts.hostname and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete:
+        raise LocalError(f"{name} must look like {schemes[0]}://user:password@host:port/…")
+    return value
+
+
+def _cors_origins(value: str) -> str:
+    try:
+        origins = json.loads(value)
+    except ValueError:
+        origins = None
+    if not isinstance(origins, list) or not all(
+        isinstance(origin, str) and re.fullmatch(r"https?://[^/\s\"]+", origin) for origin in origins
+    ):
+        raise LocalError('WAYBILL_CORS_ORIGINS must be a JSON list of origins, such as ["https://shop.example"]')
+    return json.dumps(origins)
+
+
+def _check_webhook_allow(value: str) -> None:
+    for entry in filter(None, (part.strip() for part in value.split(","))):
+        if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}", entry):
+            raise LocalError(f"WAYBILL_WEBHOOK_ALLOW must be a comma list of host:port; {entry!r} is not one")
+
+
+def _check_retry_delays(value: str | None) -> None:
+    if value is None:
+        return
+    delays = value.split(",")
+    if len(delays) != 3 or not all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", delay) for delay in delays):
+        raise LocalError("WAYBILL_RETRY_DELAYS must be three numbers of seconds, such as 5,60,600")

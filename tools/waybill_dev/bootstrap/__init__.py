@@ -1,0 +1,1 @@
+"""Makes .venv on a machine that has only Python. Standard library only."""

@@ -1,0 +1,135 @@
+"""Customers who order, and staff who see some orders through, whatever becomes of their requests.
+
+Every request is repeated until its outcome is known. An order carries an `Idempotency-Key`, so that repeating it makes
+no second one; a change of state that was made already is answered 409 the next time.
+"""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from waybill_dev.errors import LocalError
+
+SKU = "CHAOS-LAMP"
+PRODUCT = {"name": "Lamp", "price": {"amount": 1000, "currency": "EUR"}, "active": True}
+CUSTOMERS = 50
+SEEN_THROUGH = 2  # every second order goes through all its states
+WAY: tuple[tuple[str, dict[str, str] | None], ...] = (
+    ("confirm", None),
+    ("ship", {"carrier": "Postal", "tracking_number": "PX-1"}),
+    ("deliver", None),
+)
+PAUSE_SECONDS = 0.2
+TOKEN_SECONDS = 200.0
+PATIENCE_SECONDS = 180.0
+
+
+@dataclass
+class Account:
+    email: str
+    password: str
+    bearer: dict[str, str] = field(default_factory=dict)
+    since: float = 0.0
+
+
+@dataclass
+class Purchases:
+    """What was acknowledged: each order with the number of its changes, placing included."""
+
+    domain: str
+    """Of the customers' addresses, and nobody else's."""
+    customers: list[str] = field(default_factory=list)
+    hears_by_mail: set[str] = field(default_factory=set)
+    changes: dict[str, int] = field(default_factory=dict)
+    orders_of: dict[str, set[str]] = field(default_factory=dict)
+    repeated: int = 0
+    """Requests whose outcome was unknown, or a 5xx, and that were sent again."""
+
+
+class Shopper:
+    """One person with a connection of his own that is kept alive."""
+
+    def __init__(self, gateway: str, account: Account, purchases: Purchases) -> None:
+        self._client = httpx.AsyncClient(base_url=gateway, timeout=20)
+        self._account = account
+        self._purchases = purchases
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def ask(self, method: str, path: str, *, known: frozenset[int] = frozenset(), **request: Any) -> Any:
+        """The answer, once there is one below 500: a 2xx, or a status in `known`. Raises LocalError otherwise."""
+        headers = request.pop("headers", {})
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        first = True
+        while time.monotonic() < deadline:
+            if not first:
+                self._purchases.repeated += 1
+                await asyncio.sleep(PAUSE_SECONDS)
+            try:
+                bearer = await self._bearer()
+                answer = await self._client.request(method, path, headers={**bearer, **headers}, **request)
+            except httpx.TransportError:
+                first = False
+                continue
+            if answer.is_success or (answer.status_code in known and not first):
+                return answer
+            if answer.status_code == 401:
+                self._account.since = 0.0
+            elif answer.status_code < 500 and answer.status_code not in {409, 429}:
+                raise LocalError(f"{method} {path} was answered {answer.status_code}: {answer.text}")
+            first = False
+        raise LocalError(f"{method} {path} had no answer within {PATIENCE_SECONDS:.0f} s")
+
+    async def _bearer(self) -> dict[str, str]:
+        account = self._account
+        if time.monotonic() - account.since > TOKEN_SECONDS or not account.bearer:
+            form = {"grant_type": "password", "username": account.email, "password": account.password}
+            answer = await self._client.post("/token", data=form)
+            if answer.is_success:
+                account.bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+                account.since = time.monotonic()
+        return account.bearer
+
+
+async def open_shop(gateway: str, admin: dict[str, str]) -> tuple[Purchases, list[Shopper], Shopper]:
+    """The customers, only the first of whom hears of his orders by mail, and the staff. Done before anything dies."""
+    purchases = Purchases(f"{secrets.token_hex(4)}.chaos.example")
+    staff = Shopper(gateway, Account(admin["email"], admin["password"]), purchases)
+    await staff.ask("PUT", f"/products/{SKU}", json=PRODUCT)
+    shoppers = []
+    async with httpx.AsyncClient(base_url=gateway, timeout=20) as client:
+        for number in range(CUSTOMERS):
+            account = Account(f"{secrets.token_hex(8)}@{purchases.domain}", secrets.token_urlsafe(18))
+            person = {"name": "Ada Lovelace", "email": account.email, "password": account.password}
+            answer = await client.post("/users", params={"send_welcome": False}, json=person)
+            if answer.status_code != 201:
+                raise LocalError(f"POST /users was answered {answer.status_code}: {answer.text}")
+            user_id = answer.json()["id"]
+            shopper = Shopper(gateway, account, purchases)
+            if number == 0:
+                purchases.hears_by_mail.add(user_id)
+            else:
+                preferences = {"order_updates": False, "welcome": False}
+                await shopper.ask("PUT", "/notification-preferences", json=preferences)
+            purchases.customers.append(user_id)
+            purchases.orders_of[user_id] = set()
+            shoppers.append(shopper)
+    return purchases, shoppers, staff
+
+
+async def buy(shopper: Shopper, user_id: str, staff: Shopper, purchases: Purchases, number: int) -> None:
+    """One order; every second is seen through by the staff."""
+    headers = {"Idempotency-Key": secrets.token_hex(16)}
+    answer = await shopper.ask("POST", "/orders", headers=headers, json={"lines": [{"sku": SKU, "quantity": 1}]})
+    order_id = answer.json()["id"]
+    purchases.changes[order_id] = 1
+    purchases.orders_of[user_id].add(order_id)
+    if number % SEEN_THROUGH == 0:
+        for step, body in WAY:
+            await staff.ask("POST", f"/orders/{order_id}/{step}", known=frozenset({409}), json=body)
+            purchases.changes[order_id] += 1

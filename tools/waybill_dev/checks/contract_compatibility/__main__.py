@@ -1,0 +1,102 @@
+"""Prints what of `contracts/` broke since the last release of its service.
+
+    python -m waybill_dev.checks.contract_compatibility CHECKOUT
+
+`deploy/releases.toml` has a table for each service that was released:
+
+    [orders]
+    version = "0.1.0"
+    commit = "…40 hexadecimal digits…"
+    retired = ["orders.order.placed.v1"]
+
+`retired` are event types that may go, because nobody is bound to them any more; without it, none may.
+"""
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from waybill_dev.checks.contract_compatibility.documents import asyncapi_breaks, event_breaks, openapi_breaks
+from waybill_dev.services.programs import ROLES
+
+
+def complaints(checkout: Path) -> Iterator[str]:
+    file = checkout / "deploy" / "releases.toml"
+    releases = tomllib.loads(file.read_text()) if file.exists() else {}
+    for service, release in releases.items():
+        if service not in ROLES:
+            yield f"deploy/releases.toml: there is no service {service}"
+            continue
+        try:
+            published = _published(checkout, service, release["commit"])
+        except subprocess.CalledProcessError as error:
+            yield (
+                f"deploy/releases.toml: {service} {release['version']}: {error.stderr.strip()}; "
+                "in a shallow clone, `git fetch --unshallow` brings it"
+            )
+            continue
+        for name, text in published.items():
+            since = f"{service} {release['version']}"
+            yield from compared(name, text, checkout / "contracts" / name, since, release.get("retired", ()))
+
+
+def compared(name: str, text: str, now: Path, since: str, retired: Collection[str] = ()) -> Iterator[str]:
+    """A sentence for each break of one file: which field, what happened to it, what to do instead."""
+    if not now.exists():
+        if _event_type(name) not in retired:
+            yield f"contracts/{name}: is gone since {since}. {_advice(name)}"
+        return
+    kind = {"openapi.json": openapi_breaks, "asyncapi.yaml": asyncapi_breaks}.get(Path(name).name, event_breaks)
+    before = _read(name, text)
+    if kind is asyncapi_breaks:
+        for event_type in retired:
+            before["channels"].pop(event_type, None)
+            before["operations"].pop(f"send.{event_type}", None)
+    for found in dict.fromkeys(kind(before, _read(name, now.read_text()))):
+        yield f"contracts/{name}: {found.where or 'the whole'}: {found.what} since {since}. {_advice(name)}"
+
+
+def _advice(name: str) -> str:
+    if name.startswith("events/"):
+        event_type = _event_type(name)
+        stem, _, version = event_type.rpartition(".v")
+        return (
+            f"Leave {event_type} as it was (a new optional field is fine) and publish {stem}.v{int(version) + 1} too."
+        )
+    if name.endswith("asyncapi.yaml"):
+        return "Leave it as it was, and publish what is new beside it."
+    return "Leave it as it was: add an optional field or parameter, or a new path beside it."
+
+
+def _event_type(name: str) -> str:
+    return Path(name).name.removesuffix(".schema.json")
+
+
+def _published(checkout: Path, service: str, commit: str) -> dict[str, str]:
+    """The service's own files below `contracts/`, as they were released."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", checkout, *words], check=True, capture_output=True, text=True, encoding="utf-8"
+        ).stdout
+
+    listed = git("ls-tree", "-r", "--name-only", "--full-tree", commit, "contracts/").splitlines()
+    names = (path.removeprefix("contracts/") for path in listed)
+    own = [name for name in names if name.startswith((f"{service}/", f"events/{service}."))]
+    return {name: git("show", f"{commit}:contracts/{name}") for name in own}
+
+
+def _read(name: str, text: str) -> Any:
+    return json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+
+
+if __name__ == "__main__":
+    found = list(complaints(Path(sys.argv[1])))
+    print("\n".join(found))
+    sys.exit(1 if found else 0)

@@ -1,0 +1,82 @@
+"""`contracts/`: what services publish for others, made from their code. `--check` tells of drift instead of writing."""
+
+import asyncio
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from pydantic import SecretStr
+
+from common.messaging.asyncapi import asyncapi, event_types, schema
+from common.runtime.health import Health
+from waybill_dev.base.state import find_state
+from waybill_dev.services.programs import ROLES
+
+VERSION = "1.0.0"
+
+
+def documents() -> Iterator[tuple[str, str]]:
+    """Every file below `contracts/`, with its text."""
+    for service, roles in ROLES.items():
+        yield f"{service}/openapi.json", _json(asyncio.run(_openapi(service)))
+        if "relay" not in roles:
+            continue
+        events = event_types(importlib.import_module(f"{service}.events"))
+        document = asyncapi(service, events, version=VERSION)
+        yield f"{service}/asyncapi.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+        for event in events:
+            yield f"events/{event.type}.schema.json", _json(schema(event))
+
+
+async def _openapi(service: str) -> dict[str, Any]:
+    settings = importlib.import_module(f"{service}.settings")
+    kind = next(value for name, value in vars(settings).items() if getattr(value, "service", None) == service)
+    # Nothing is connected to: the document is made from the routes alone.
+    secrets = {name: SecretStr("unused") for name, field in kind.model_fields.items() if field.is_required()}
+    app = importlib.import_module(f"{service}.app").create_app(kind.model_construct(**secrets), Health())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://contracts") as client:
+        answer = await client.get("/openapi.json")
+    document: dict[str, Any] = answer.raise_for_status().json()
+    return document
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def drift(folder: Path, wanted: dict[str, str]) -> list[str]:
+    """A sentence for each file that is not as the code would make it."""
+    sentences = []
+    for name, text in wanted.items():
+        path = folder / name
+        if not path.exists():
+            sentences.append(f"contracts/{name} is missing")
+        elif path.read_text() != text:
+            sentences.append(f"contracts/{name} is not what the code says")
+    known = {folder / name for name in wanted}
+    extra = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in known]
+    return sentences + [f"contracts/{path.relative_to(folder)} belongs to nothing in the code" for path in extra]
+
+
+def main() -> None:
+    folder = find_state().checkout / "contracts"
+    wanted = dict(documents())
+    if "--check" in sys.argv[1:]:
+        if sentences := drift(folder, wanted):
+            print("\n".join([*sentences, "Run ./dev contracts and commit what it writes."]))
+            sys.exit(1)
+        return
+    for name, text in wanted.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    print(f"{len(wanted)} files written to contracts/")
+
+
+if __name__ == "__main__":
+    main()

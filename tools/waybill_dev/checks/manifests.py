@@ -1,0 +1,90 @@
+"""Whether what deploys the system is well formed: `python -m waybill_dev.checks.manifests CHECKOUT` prints what is not.
+
+With `kubectl` each kustomization is built, and the outcome held against Kubernetes' own schemas; without it its files
+are, as the examples are either way. With `docker` compose reads its file.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import yaml
+
+KUBERNETES = "1.34"
+
+
+def complaints(checkout: Path) -> Iterator[str]:
+    deploy = checkout / "deploy"
+    yield from _kubernetes(deploy / "k8s")
+    yield from _compose(deploy / "compose.yml")
+    for file in sorted((deploy / "observability").rglob("*")):
+        if file.suffix in {".yml", ".yaml", ".json"}:
+            yield from _unreadable(file)
+
+
+def _kubernetes(folder: Path) -> Iterator[str]:
+    kubectl = shutil.which("kubectl")
+    kustomizations = sorted([*folder.glob("base/*"), *folder.glob("overlays/*")])
+    plain = [folder / "examples", *(kustomizations if kubectl is None else [])]
+    for file in (file for place in plain for file in sorted(place.glob("*.yaml"))):
+        yield from _invalid(file.relative_to(folder), yaml.safe_load_all(file.read_text()))
+    if kubectl is None:
+        return
+    for kustomization in kustomizations:
+        built = subprocess.run([kubectl, "kustomize", kustomization], capture_output=True, text=True, check=False)
+        if built.returncode != 0 or built.stderr:
+            yield f"{kustomization.relative_to(folder)}: {built.stderr.strip()}"
+        else:
+            yield from _invalid(kustomization.relative_to(folder), yaml.safe_load_all(built.stdout))
+
+
+def _invalid(where: Path, documents: Iterable[dict[str, Any] | None]) -> Iterator[str]:
+    for document in documents:
+        if not document or document.get("kind", "Kustomization") == "Kustomization":
+            continue  # a kustomization may leave out to say so
+        try:
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            field = ".".join(map(str, error.path))
+            yield f"{where}: {document['kind']} {document['metadata']['name']}: {field}: {error.message}"
+        except kubernetes_validate.SchemaNotFoundError:
+            continue  # an operator's: its schema is the operator's own
+
+
+def _compose(file: Path) -> Iterator[str]:
+    docker = shutil.which("docker")
+    # Somebody's docker may have no compose.
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        yield from _unreadable(file)
+        return
+    for profiles in ("", "observability"):
+        read = subprocess.run(
+            [docker, "compose", "-f", file, "config", "--quiet"],
+            env={**os.environ, "COMPOSE_PROFILES": profiles},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if read.returncode != 0:
+            yield f"{file.name}: {read.stderr.strip()}"
+
+
+def _unreadable(file: Path) -> Iterator[str]:
+    try:
+        json.loads(file.read_text()) if file.suffix == ".json" else yaml.safe_load(file.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        yield f"{file.name}: {error}"
+
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)  # the library tells which version it took
+    found = list(complaints(Path(sys.argv[1])))
+    print("\n".join(found))
+    sys.exit(1 if found else 0)

@@ -1,0 +1,127 @@
+"""What `./dev check` runs: each check is a command or a function, and reports what is wrong as text."""
+
+import asyncio
+import re
+import sys
+import time
+import tomllib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from waybill_dev.services.programs import ROLES
+
+Check = Callable[[], Awaitable[str | None]]
+COMMON = "waybill-common"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`complaint` is what a person has to read; None when all is well."""
+
+    name: str
+    seconds: float
+    complaint: str | None
+
+
+async def run_all(checks: Sequence[tuple[str, Check]], *, at_once: int, done: Callable[[Outcome], None]) -> bool:
+    """Runs all, `at_once` of them in parallel, tells each outcome; whether all was well."""
+    places = asyncio.Semaphore(at_once)
+
+    async def run(name: str, check: Check) -> Outcome:
+        async with places:
+            began = time.monotonic()
+            outcome = Outcome(name, 0, await check())
+            outcome = Outcome(name, time.monotonic() - began, outcome.complaint)
+        done(outcome)
+        return outcome
+
+    outcomes = await asyncio.gather(*(run(name, check) for name, check in checks))
+    return all(outcome.complaint is None for outcome in outcomes)
+
+
+def command(*words: str | Path, folder: Path) -> Check:
+    """Python with these arguments, run in `folder`: a non-zero exit code is a complaint, its output the text."""
+
+    async def check() -> str | None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *map(str, words),
+            cwd=folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        return output.decode(errors="replace").rstrip() if process.returncode != 0 else None
+
+    return check
+
+
+def locks_agree(checkout: Path) -> Check:
+    """Every service's lock is a part of the root's, holds all that its pyproject asks for, and names no registry."""
+
+    async def check() -> str | None:
+        root = pins(checkout / "requirements.lock")
+        complaints = [
+            *_unmet(checkout / "pyproject.toml", root, checkout),
+            *_registries(checkout / "requirements.lock"),
+        ]
+        for service in ROLES:
+            folder = checkout / "services" / service
+            own = pins(folder / "requirements.lock")
+            complaints += _registries(folder / "requirements.lock")
+            complaints += [
+                f"services/{service}/requirements.lock and requirements.lock differ in {name}"
+                for name, pin in own.items()
+                if root.get(name) != pin
+            ]
+            complaints += _unmet(folder / "pyproject.toml", own, checkout)
+        return "\n".join([*complaints, "./dev lock makes the locks anew"]) if complaints else None
+
+    return check
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Each package's version with its hashes; both where it is pinned twice, for different systems."""
+    found: dict[str, str] = {}
+    for stanza in re.findall(r"^[A-Za-z0-9][^\n]*(?:\n[ \t]+[^\n]*)*", lock.read_text(), re.MULTILINE):
+        requirement, *rest = (line.strip(" \\") for line in stanza.splitlines())
+        name = canonicalize_name(re.split(r"[=\[ ;]", requirement)[0])
+        # A marker may differ: it tells who asked for the package.
+        version = requirement.partition(" ")[0]
+        hashes = sorted(line for line in rest if line.startswith("--hash="))
+        pin = " ".join([version, *hashes])
+        found[name] = f"{found[name]} {pin}" if name in found else pin
+    return found
+
+
+def _unmet(pyproject: Path, locked: dict[str, str], checkout: Path) -> Iterator[str]:
+    for requirement in _requirements(pyproject, checkout):
+        pin = locked.get(canonicalize_name(requirement.name), "")
+        version = re.match(r"\S+==([^\s;]+)", pin)
+        if version is None or not requirement.specifier.contains(version[1], prereleases=True):
+            has = version[0] if version else "nothing"
+            yield f"{pyproject.relative_to(checkout)} asks for {requirement}, its lock has {has}"
+
+
+def _requirements(pyproject: Path, checkout: Path) -> Iterator[Requirement]:
+    """With those of our own packages that it names."""
+    content = tomllib.loads(pyproject.read_text())
+    listed = [*content["project"].get("dependencies", ()), *content.get("dependency-groups", {}).get("dev", ())]
+    for requirement in map(Requirement, listed):
+        if not requirement.name.startswith("waybill-"):
+            yield requirement
+            continue
+        own = requirement.name.removeprefix("waybill-")
+        folder = checkout / ("libs" if requirement.name == COMMON else "services") / own
+        yield from _requirements(folder / "pyproject.toml", checkout)
+
+
+def _registries(lock: Path) -> Iterator[str]:
+    for line in lock.read_text().splitlines():
+        if "://" in line:
+            yield f"{lock.name} names a registry: {line.strip()}"

@@ -1,0 +1,82 @@
+"""The layers of every service, as a contract of import-linter: one list for all services, and no module outside it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from grimp import ImportGraph
+from importlinter.application import output
+from importlinter.domain import fields
+from importlinter.domain.contract import Contract, ContractCheck
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module is: `layer` counts from 0 at the top, `group` tells independent siblings of a layer apart."""
+
+    layer: int
+    group: int
+
+
+class ServiceLayers(Contract):
+    """A module imports from its own layer or a lower one, and each module of a service is in exactly one layer.
+
+    Options: `services`; `layers`, from high to low, each a list of module patterns below the service separated by
+    spaces, where `|` stands between groups that may not import each other; `edges`, how many of the highest layers may
+    import `edge_libraries`, directly or through `common`.
+    """
+
+    type_name = "service_layers"
+
+    # import-linter replaces each field by its value.
+    services: Any = fields.ListField(subfield=fields.StringField())
+    layers: Any = fields.ListField(subfield=fields.StringField())
+    edges: Any = fields.IntegerField()
+    edge_libraries: Any = fields.ListField(subfield=fields.StringField())
+
+    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: ARG002 - import-linter's signature
+        complaints: list[str] = []
+        for service in self.services:
+            modules = sorted(m for m in graph.modules if m.startswith(f"{service}.") and not graph.find_children(m))
+            places: dict[str, Place] = {}
+            for module in modules:
+                found = list(_places(self.layers, module.removeprefix(f"{service}.")))
+                if len(found) == 1:
+                    places[module] = found[0]
+                else:
+                    complaints.append(f"{module} is in {len(found) or 'no'} layers: name it in pyproject.toml")
+            complaints += _upward(graph, places)
+            complaints += self._leaks(graph, places)
+        return ContractCheck(kept=not complaints, metadata={"complaints": complaints})
+
+    def _leaks(self, graph: ImportGraph, places: dict[str, Place]) -> Iterator[str]:
+        for module, place in places.items():
+            if place.layer < self.edges:
+                continue
+            for library in self.edge_libraries:
+                if library in graph.modules and (chain := graph.find_shortest_chain(module, library)):
+                    yield f"{module} must not know {library}: {' -> '.join(chain)}"
+
+    def render_broken_contract(self, check: ContractCheck) -> None:
+        for complaint in check.metadata["complaints"]:
+            output.print_error(complaint)
+
+
+def _places(layers: Sequence[str], module: str) -> Iterator[Place]:
+    for number, layer in enumerate(layers):
+        for group, patterns in enumerate(layer.split("|")):
+            if any(fnmatchcase(module, pattern) for pattern in patterns.split()):
+                yield Place(number, group)
+
+
+def _upward(graph: ImportGraph, places: dict[str, Place]) -> Iterator[str]:
+    for importer, place in places.items():
+        for imported in graph.find_modules_directly_imported_by(importer):
+            other = places.get(imported)
+            if other is None:
+                continue
+            if other.layer < place.layer:
+                yield f"{importer} is below {imported} and must not import it"
+            elif other.layer == place.layer and other.group != place.group:
+                yield f"{importer} and {imported} must not import each other"

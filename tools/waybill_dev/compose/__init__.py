@@ -1,0 +1,1 @@
+"""The compose stack: its secrets, and orders through it."""

@@ -1,0 +1,99 @@
+"""Makes every password and key of the compose stack once, and gives each container a folder with its own alone.
+
+Runs as the one-shot service `secrets`, on the standard library. Each folder that it fills is a volume, which one
+service or server mounts read-only. What is there stays, so that it is safe to run at every `up`; what follows from it
+(the broker's definitions, the databases' passwords, the list of clients) is written anew.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from waybill_dev.servers.rabbitmq_definitions import definitions
+from waybill_dev.services.programs import ROLES, SERVICE_SCOPES
+
+FOLDER = Path("/secrets")
+# Numeric groups of the processes that read: our images' own, and the one both servers' images have.
+SERVICE_GROUP = 10001
+SERVER_GROUP = 999
+
+
+class Folder:
+    """One container's secrets: readable by its group, and by nobody else."""
+
+    def __init__(self, path: Path, group: int) -> None:
+        self._path = path
+        self._group = group
+        os.chown(path, -1, group)
+        path.chmod(0o750)
+
+    def once(self, name: str, make: Callable[[], str]) -> str:
+        """The secret `name`; made at the first call."""
+        file = self._path / name
+        if not file.exists():
+            self.put(name, make())
+        return file.read_text()
+
+    def put(self, name: str, value: str) -> None:
+        """Whole or not at all: whoever reads meanwhile sees the old value or the new one."""
+        new = self._path / f".{name}"
+        new.unlink(missing_ok=True)
+        new.write_text(value)
+        os.chown(new, -1, self._group)
+        new.chmod(0o440)
+        new.replace(self._path / name)
+
+
+def password() -> str:
+    """256 bit, safe in URLs and in quotes."""
+    return secrets.token_urlsafe(32)
+
+
+def key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def make_secrets(root: Path, *, service_group: int, server_group: int) -> None:
+    """Fills one folder below `root`, which exists, for each service and server."""
+    database_passwords, amqp_passwords, clients = {}, {}, []
+    for service in ROLES:
+        folder = Folder(root / service, service_group)
+        database = folder.once("waybill_database_url", _url("postgresql", service, f"postgres:5432/{service}"))
+        amqp = folder.once("waybill_amqp_url", _url("amqp", service, "rabbitmq:5672/"))
+        client = folder.once("waybill_client_secret", password)
+        database_passwords[service] = _password_in(database)
+        amqp_passwords[service] = _password_in(amqp)
+        digest = hashlib.sha256(client.encode()).hexdigest()
+        clients.append({"client_id": service, "secret_sha256": digest, "scopes": list(SERVICE_SCOPES[service])})
+
+    auth = Folder(root / "auth", service_group)
+    auth.once("waybill_key_encryption_key", key)
+    auth.once("waybill_refresh_token_secret", key)
+    auth.put("waybill_service_clients", json.dumps(clients))
+    Folder(root / "notifier", service_group).once("waybill_webhook_key", key)
+
+    postgres = Folder(root / "postgres", server_group)
+    postgres.once("superuser_password", password)
+    for service, value in database_passwords.items():
+        postgres.put(service, value)
+
+    rabbitmq = Folder(root / "rabbitmq", server_group)
+    administrator = rabbitmq.once("administrator_password", password)
+    rabbitmq.put("definitions.json", json.dumps(definitions(services=amqp_passwords, administrator=administrator)))
+
+
+def _url(scheme: str, user: str, address: str) -> Callable[[], str]:
+    return lambda: f"{scheme}://{user}:{password()}@{address}"
+
+
+def _password_in(url: str) -> str:
+    return urlsplit(url).password or ""
+
+
+if __name__ == "__main__":
+    make_secrets(FOLDER, service_group=SERVICE_GROUP, server_group=SERVER_GROUP)

@@ -1,0 +1,1 @@
+"""One order through the whole system, and the trace of its way."""

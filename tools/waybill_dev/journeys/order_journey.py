@@ -1,0 +1,107 @@
+"""One order's way through the whole system, as its customer takes it: sign-up, token, order, e-mail."""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from waybill_dev.errors import LocalError
+from waybill_dev.journeys.order_trace import Hop, read_mail, trace
+
+SKU = "DEMO-LAMP"
+PRODUCT = {"name": "Desk lamp", "price": {"amount": 4990, "currency": "EUR"}, "active": True}
+MAIL_SECONDS = 60.0
+RECORD_SECONDS = 2.0
+POLL_SECONDS = 0.05
+
+
+@dataclass
+class Journey:
+    """What happened; `hops` in the order of their times."""
+
+    order: dict[str, Any]
+    mail: EmailMessage
+    hops: list[Hop] = field(default_factory=list)
+
+
+async def travel(status: dict[str, Any]) -> Journey:
+    """Takes one order through the stack that `./dev status --json` describes. Raises LocalError if it gets stuck."""
+    hops = []
+
+    def note(where: str, what: str) -> None:
+        hops.append(Hop(datetime.now(UTC), where, what))
+
+    async with httpx.AsyncClient(base_url=status["gateway"], timeout=20) as client:
+        await _stock(client, status["admin"])
+        customer = {
+            "name": "Ada Lovelace",
+            "email": f"ada-{secrets.token_hex(4)}@waybill.example",
+            "password": secrets.token_urlsafe(18),
+        }
+        await _ask(client, "POST", "/users?send_welcome=true", json=customer)
+        note("users", f"signed up {customer['email']}")
+        bearer = await _sign_in(client, customer["email"], customer["password"])
+        note("auth", "access token issued")
+        order = await _ask(client, "POST", "/orders", headers=bearer, json={"lines": [{"sku": SKU, "quantity": 2}]})
+        note("gateway", f"201 for POST /orders, {order['id']}")
+    mail = await _mail(Path(status["mail"]["maildir"]), order["id"])
+    hops += await _settled(status, UUID(order["id"]))
+    return Journey(order, mail, sorted(hops, key=lambda hop: hop.at))
+
+
+async def _stock(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    bearer = await _sign_in(client, admin["email"], admin["password"])
+    if (await client.get(f"/products/{SKU}", headers=bearer)).status_code != 200:
+        await _ask(client, "PUT", f"/products/{SKU}", headers=bearer, json=PRODUCT)
+
+
+async def _sign_in(client: httpx.AsyncClient, address: str, password: str) -> dict[str, str]:
+    form = {"grant_type": "password", "username": address, "password": password}
+    answer = await _ask(client, "POST", "/token", data=form)
+    return {"Authorization": f"Bearer {answer['access_token']}"}
+
+
+async def _ask(client: httpx.AsyncClient, method: str, path: str, **request: Any) -> dict[str, Any]:
+    try:
+        answer = await client.request(method, path, **request)
+    except httpx.TransportError as error:
+        raise LocalError(f"{method} {path}: {type(error).__name__} {error}") from error
+    if not answer.is_success:
+        raise LocalError(f"{method} {path} was answered {answer.status_code}: {answer.text}")
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+async def _settled(status: dict[str, Any], order_id: UUID) -> list[Hop]:
+    """The order's hops, with notifier's record of the mail where that comes: it is written after the mail was taken."""
+    deadline = time.monotonic() + RECORD_SECONDS
+    while True:
+        hops = await trace(status, order_id)
+        if any(hop.what.startswith("mail of order_placed sent") for hop in hops) or time.monotonic() > deadline:
+            return hops
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _mail(maildir: Path, order_id: str) -> EmailMessage:
+    """The mail that names the order."""
+    deadline = time.monotonic() + MAIL_SECONDS
+    seen: set[Path] = set()
+    while time.monotonic() < deadline:
+        for file in set(await asyncio.to_thread(_files, maildir)) - seen:
+            seen.add(file)
+            message = await asyncio.to_thread(read_mail, file)
+            if order_id in str(message.get_body(("plain", "html"))):
+                return message
+        await asyncio.sleep(POLL_SECONDS)
+    raise LocalError(f"no e-mail named order {order_id} within {MAIL_SECONDS:.0f} s")
+
+
+def _files(maildir: Path) -> list[Path]:
+    return list(maildir.glob("*"))

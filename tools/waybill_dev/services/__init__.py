@@ -1,0 +1,1 @@
+"""The services as programs: roles, settings, migrations, releases."""
