@@ -14,7 +14,7 @@ GROWING = [
     ("orders-api", 'http_server_request_duration_seconds_count{method="POST",route="/orders",status="2xx"}'),
     ("orders-relay", "waybill_publish_confirm_seconds_count"),
     ("orders-relay", "waybill_relay_published_total"),
-    ("notifier-consume", 'waybill_consumer_messages_total{outcome="taken"}'),
+    ("notifier-consume", 'waybill_consumer_messages_total{outcome="processed"}'),
     ("notifier-consume", "waybill_consumer_lag_seconds_count"),
     ("notifier-deliver", 'waybill_deliveries_total{channel="mail",outcome="sent"}'),
     ("notifier-deliver", 'waybill_delivery_delay_seconds_count{channel="mail"}'),

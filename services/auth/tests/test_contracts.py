@@ -33,7 +33,7 @@ def published(event_type: str) -> dict[str, Any]:
 
 
 def read(event_type: str, data: dict[str, Any]) -> Any:
-    received = handlers.read(Envelope(new_id(), event_type, "subject", 1, utc_now(), json.dumps(data)))
+    received = handlers.decode(Envelope(new_id(), event_type, "subject", 1, utc_now(), json.dumps(data)))
     assert received is not None
     return received.data
 

@@ -29,7 +29,7 @@ def happens(database: Database) -> Callable[..., Awaitable[None]]:
             time=utc_now(),
             data=_json({"user_id": str(person.user_id), **data}),
         )
-        received = handlers.read(event)
+        received = handlers.decode(event)
         assert received is not None
         async with database.transaction() as session:
             await handlers.handle(session, received)

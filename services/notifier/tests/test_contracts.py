@@ -26,7 +26,7 @@ def published(event_type: str) -> dict[str, Any]:
 
 
 def read(event_type: str, data: dict[str, Any]) -> Any:
-    return handlers.read(Envelope(new_id(), event_type, "subject", 1, utc_now(), json.dumps(data)))
+    return handlers.decode(Envelope(new_id(), event_type, "subject", 1, utc_now(), json.dumps(data)))
 
 
 @pytest.mark.parametrize("event_type", TYPES)

@@ -85,7 +85,7 @@ class World:
 
 
 def received(event_type: str, *, version: int = 1, event_id: UUID | None = None, **data: Any) -> Received[Any]:
-    event = handlers.read(envelope(event_type, version=version, event_id=event_id, **data))
+    event = handlers.decode(envelope(event_type, version=version, event_id=event_id, **data))
     assert event is not None
     return event
 

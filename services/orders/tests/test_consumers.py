@@ -17,7 +17,7 @@ TABLES = ("orders", "order_timeline", "outbox", "event_log")
 
 
 async def erase(database: Database, data: dict[str, Any]) -> None:
-    event = handlers.read(Envelope(new_id(), ERASED, data["user_id"], 9, utc_now(), json.dumps(data)))
+    event = handlers.decode(Envelope(new_id(), ERASED, data["user_id"], 9, utc_now(), json.dumps(data)))
     assert event is not None
     async with database.transaction() as session:
         await handlers.handle(session, event)

@@ -227,7 +227,7 @@ async def test_the_outbox_tells_how_much_waits_and_how_long(shop: Shop) -> None:
 
 
 async def test_queues_show_depth_and_consumers_retry_and_parked_included(shop: Shop) -> None:
-    assert "has `consume` ever run?" in (await shop.command(consumer_commands.queues)).output
+    assert "has the consume role ever run?" in (await shop.command(consumer_commands.queues)).output
     async with shop.open():
         await shop.sell(1, 1)
         await eventually(shop.effects)
@@ -278,7 +278,7 @@ async def test_a_parked_message_whose_queue_is_gone_waits_on(shop: Shop) -> None
         await (await connection.channel()).queue_delete("shop.inbound")
     result = await shop.command(consumer_commands.parked, "replay", "--all")
     assert result.exit_code == 1
-    assert result.output == "Error: no queue shop.inbound: has `consume` ever run?\n"
+    assert result.output == "Error: no queue shop.inbound: has the consume role ever run?\n"
     assert await shop.waiting() == before
 
 

@@ -264,7 +264,7 @@ async def test_a_relay_that_never_rests_sees_to_the_log_of_events_all_the_same(
     settings: ServiceSettings, database: Database, subscriber: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(common.messaging.relay, "BATCH", 1)  # each is full as long as there are rows
-    monkeypatch.setattr(common.messaging.relay, "_UPKEEP", -1)
+    monkeypatch.setattr(common.messaging.relay, "_MAINTENANCE_INTERVAL", -1)
     maintain, waiting = event_log.maintain, set()
 
     async def seen(connection: Any, days: int) -> None:

@@ -1,4 +1,4 @@
-"""Operators' commands of a service that consumes: messages it could not take, and its queues."""
+"""Operators' commands of a consuming service: parked messages and queues."""
 
 import json
 import uuid
@@ -10,7 +10,7 @@ import click
 from aiormq.exceptions import PublishError
 
 from common.cli.roles import run
-from common.cli.terminal import JSON, plain, show, tell
+from common.cli.terminal import JSON, plain, report, show
 from common.db.database import Database
 from common.messaging import broker
 from common.messaging import parked as parking
@@ -19,7 +19,7 @@ from common.settings import ServiceSettings
 
 @click.group()
 def parked() -> None:
-    """Messages that could not be taken."""
+    """Messages that could not be processed."""
 
 
 @parked.command("list")
@@ -31,7 +31,7 @@ def list_(load: Any, limit: int, as_json: bool) -> None:
 
     async def query(settings: ServiceSettings, database: Database) -> list[dict[str, Any]]:
         async with database.transaction() as session:
-            rows = await parking.waiting(session, _inbound(settings), limit=limit)
+            rows = await parking.list_open(session, _inbound(settings), limit=limit)
         return [dict(row) for row in rows]
 
     show(_with_database(load, query), parking.LISTED, as_json=as_json)
@@ -41,8 +41,8 @@ def list_(load: Any, limit: int, as_json: bool) -> None:
 @click.argument("message_id", type=click.UUID)
 @JSON
 @click.pass_obj
-def show_(load: Any, message_id: uuid.UUID, as_json: bool) -> None:  # noqa: ARG001 - taken, as by all; it is JSON anyway
-    """One message, whole."""
+def show_(load: Any, message_id: uuid.UUID, as_json: bool) -> None:  # noqa: ARG001 - accepted for symmetry; the output is always JSON
+    """One message with body and properties."""
 
     async def query(settings: ServiceSettings, database: Database) -> dict[str, Any] | None:
         async with database.transaction() as session:
@@ -59,13 +59,13 @@ def show_(load: Any, message_id: uuid.UUID, as_json: bool) -> None:  # noqa: ARG
 
 @parked.command("replay")
 @click.argument("message_ids", type=click.UUID, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every waiting message.")
+@click.option("--all", "everything", is_flag=True, help="Every open message.")
 @JSON
 @click.pass_obj
 def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool, as_json: bool) -> None:
-    """Give messages to the consumer again."""
+    """Send messages to the consumer again."""
     if bool(message_ids) == everything:
-        raise click.UsageError("name the messages, or say --all")
+        raise click.UsageError("give message ids, or --all")
 
     async def send(settings: ServiceSettings, database: Database) -> tuple[int, list[uuid.UUID]]:
         consumer, missing, sent = _inbound(settings), [], 0
@@ -74,7 +74,7 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool, as_
             chosen: Sequence[uuid.UUID] = message_ids
             if everything:
                 async with database.transaction() as session:
-                    chosen = [row["id"] for row in await parking.waiting(session, consumer, limit=1_000_000)]
+                    chosen = [row["id"] for row in await parking.list_open(session, consumer, limit=1_000_000)]
             for message_id in chosen:
                 async with database.transaction() as session:
                     if await parking.replay(session, consumer, message_id, channel):
@@ -87,7 +87,7 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool, as_
         sent, missing = _with_database(load, send)
     except PublishError:
         raise _no_queue(_inbound(load("ops"))) from None
-    tell(f"{sent} sent to the consumer again", as_json=as_json, sent=sent, not_waiting=missing)
+    report(f"{sent} sent to the consumer again", as_json=as_json, sent=sent, not_waiting=missing)
     if missing:
         raise click.ClickException("not waiting: " + ", ".join(map(str, missing)))
 
@@ -98,24 +98,24 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool, as_
 @JSON
 @click.pass_obj
 def discard_(load: Any, message_id: uuid.UUID, reason: str, as_json: bool) -> None:
-    """Give one message up, for a reason."""
+    """Discard one message."""
     if not reason.strip():
-        raise click.UsageError("say why")
+        raise click.UsageError("--reason must not be empty")
 
-    async def give_up(settings: ServiceSettings, database: Database) -> bool:
+    async def discard(settings: ServiceSettings, database: Database) -> bool:
         async with database.transaction() as session:
             return await parking.discard(session, _inbound(settings), message_id, reason)
 
-    if not _with_database(load, give_up):
+    if not _with_database(load, discard):
         raise click.ClickException(f"no waiting message {message_id}")
-    tell("discarded", as_json=as_json, discarded=message_id)
+    report("discarded", as_json=as_json, discarded=message_id)
 
 
 @click.command()
 @JSON
 @click.pass_obj
 def queues(load: Any, as_json: bool) -> None:
-    """Queues of this consumer: messages that are ready, and who consumes."""
+    """Depth and consumers of each queue."""
     show(run(_queues(load("ops"))), ["name", "depth", "consumers"], as_json=as_json)
 
 
@@ -135,7 +135,7 @@ async def _queues(settings: ServiceSettings) -> list[dict[str, Any]]:
 
 
 def _no_queue(name: str) -> click.ClickException:
-    return click.ClickException(f"no queue {name}: has `consume` ever run?")
+    return click.ClickException(f"no queue {name}: has the consume role ever run?")
 
 
 def _inbound(settings: ServiceSettings) -> str:

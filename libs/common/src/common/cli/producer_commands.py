@@ -1,4 +1,4 @@
-"""Operators' commands of a service that publishes: what waits in its outbox, and its history of events."""
+"""Operators' commands of a publishing service: its outbox and its event log."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import click
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from common.cli.roles import run
-from common.cli.terminal import JSON, Moment, Pages, show, tell
+from common.cli.terminal import JSON, Moment, Pages, report, show
 from common.db.driver import driver_dsn
 from common.messaging.asyncapi import event_types
 from common.messaging.cloudevents import rfc3339
@@ -24,14 +24,14 @@ from common.settings import ServiceSettings
 
 @click.group()
 def outbox() -> None:
-    """Events that wait for the broker."""
+    """Events that wait to be published."""
 
 
 @outbox.command()
 @JSON
 @click.pass_obj
 def status(load: Any, as_json: bool) -> None:
-    """How many events wait, and for how long the oldest has."""
+    """How many events wait, and the age of the oldest."""
     row = run(_outbox_status(load("ops")))
     if as_json:
         click.echo(json.dumps(row))
@@ -62,7 +62,7 @@ def events() -> None:
 @JSON
 @click.pass_obj
 def tail(load: Any, types: tuple[str, ...], since: datetime, as_json: bool) -> None:
-    """What was published, oldest first."""
+    """Published events, oldest first."""
     settings = load("ops")
     _refuse_unknown(settings, types)
     run(_tail(settings, since, types, Pages(["published_at", "type", "subject", "version", "id"], as_json=as_json)))
@@ -92,13 +92,13 @@ async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str]
 
 def _queue(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9_.:@#,/+ -]{1,255}", name):
-        raise click.BadParameter("no queue can be called that")
+        raise click.BadParameter("not a valid queue name")
     return name
 
 
 @events.command()
 @click.option("--since", type=Moment(), required=True, help="RFC 3339 time, or a duration like 24h.")
-@click.option("--to-queue", required=True, callback=_queue, help="The one queue that gets them.")
+@click.option("--to-queue", required=True, callback=_queue, help="The queue to send them to.")
 @click.option("--type", "types", multiple=True, help="Only this type; may be repeated.")
 @JSON
 @click.pass_obj
@@ -111,15 +111,13 @@ def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...], as
     except (ChannelNotFoundEntity, PublishError):
         raise click.ClickException(f"there is no queue {to_queue!r}") from None
     except DeliveryError:
-        raise click.ClickException(
-            f"{to_queue} takes no more: is it full? What it has got already does no harm."
-        ) from None
-    tell(f"{count} events sent to {to_queue}", as_json=as_json, sent=count, queue=to_queue)
+        raise click.ClickException(f"{to_queue} refuses messages: is it full? Those already sent do no harm.") from None
+    report(f"{count} events sent to {to_queue}", as_json=as_json, sent=count, queue=to_queue)
 
 
 def _refuse_unknown(settings: ServiceSettings, types: Sequence[str]) -> None:
-    """A misspelt type would look like one of which nothing was published."""
-    package = type(settings).__module__.partition(".")[0]
+    """Without this, a misspelt type would look like one that was never published."""
+    package = settings.service
     if not types or find_spec(package) is None or find_spec(f"{package}.events") is None:
         return
     known = [event.type for event in event_types(import_module(f"{package}.events"))]

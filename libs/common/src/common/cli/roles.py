@@ -1,6 +1,6 @@
 """`python -m SERVICE COMMAND`: the roles of a service's one image, and its operators' commands.
 
-Roles name their code by import string, so that a relay never loads FastAPI, nor `--help` anything at all.
+Roles name their code by import string: a relay never loads FastAPI, and `--help` loads no role at all.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ CONSUMER_COMMANDS = {"parked": "common.cli.consumer_commands:parked", "queues": 
 
 _DESCRIPTIONS = {
     "api": "Serve HTTP.",
-    "relay": "Publish recorded events; a second one stands by.",
-    "consume": "Take the effects of events in this service's queue.",
-    "deliver": "Send what is due.",
+    "relay": "Publish recorded events; further ones stand by.",
+    "consume": "Process the events in this service's queue.",
+    "deliver": "Send deliveries that are due.",
 }
 
 
@@ -43,13 +43,13 @@ def command_line(
     """The command line of one service.
 
     `settings` and the roles' values are import strings: `api` names `create_app(settings, health)`, `consume` its
-    `Handlers`, every other role an `async def (settings, health, stop)`. `commands` are more click commands, by import
-    string as well; a service with a `relay` or `consume` role has the operators' commands that go with it.
+    `EventHandlers`, every other role an `async def (settings, health, stop)`. `commands` are further click commands, by
+    import string. A service with a `relay` or `consume` role also has the matching operators' commands.
     """
     load = _loader(settings)
     known = dict(commands or {})
-    for role, theirs in (("relay", PRODUCER_COMMANDS), ("consume", CONSUMER_COMMANDS)):
-        known |= theirs if role in roles else {}
+    for role, operators in (("relay", PRODUCER_COMMANDS), ("consume", CONSUMER_COMMANDS)):
+        known |= operators if role in roles else {}
     group = _Lazy(known, name=service, help=f"Roles and operators' commands of {service}.")
     for role, target in roles.items():
         group.add_command(_api(load, target) if role == "api" else _worker(role, load, target))
@@ -109,7 +109,7 @@ def _api(load: Any, target: str) -> click.Command:
     @_PORT
     @click.option("--internal-port", type=click.IntRange(1, 65535), help="Port of the endpoints for other services.")
     def api(host: str, port: int, internal_port: int | None) -> None:
-        gc.disable()  # until it serves: nearly all that a start makes stays, and looking for the rest is a fifth of it
+        gc.disable()  # until it serves: nearly all objects of a start stay, and collecting takes a fifth of its time
         settings = load("api")
         server = import_module("common.runtime.server")
         health = Health()
@@ -143,7 +143,7 @@ def _worker(role: str, load: Any, target: str) -> click.Command:
 
 
 def recording(service: str, role: str) -> contextlib.AbstractContextManager[None]:
-    """Spans, where OpenTelemetry's own variables name a collector; nothing of it is loaded otherwise."""
+    """Records spans if OpenTelemetry's own variables name a collector; else loads nothing of it."""
     given = os.environ.get
     collector = given("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or given("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not collector or given("OTEL_TRACES_EXPORTER") == "none" or given("OTEL_SDK_DISABLED", "").lower() == "true":
@@ -165,7 +165,7 @@ def _migrate(service: str, load: Any) -> click.Command:
         settings = load("migrate")
         folder = migrations_folder(service)
         upgrade = resolve("common.db.migrations:upgrade")
-        with _reached():
+        with _connection_errors_as_sentences():
             done = upgrade(folder, settings.database_url.get_secret_value())
         click.echo("migrated" if done else "already at the newest migration")
 
@@ -173,26 +173,26 @@ def _migrate(service: str, load: Any) -> click.Command:
 
 
 def migrations_folder(service: str) -> Path:
-    """`migrations/` beside the service's `src/`; the same in a checkout and in an image."""
+    """`migrations/`, next to the service's `src/` in a checkout and in an image alike."""
     package = import_module(service)
     return Path(next(iter(package.__path__))).parents[1] / "migrations"
 
 
 def run(coroutine: Any) -> Any:
-    """Runs an operator's command; a server that is away or refuses is a sentence and exit code 1, not a traceback."""
+    """Runs an operator's command. An unavailable or refusing server ends it with a sentence and exit code 1."""
     try:
-        with _reached():
+        with _connection_errors_as_sentences():
             return asyncio.run(coroutine)
     except resolve("common.cli.terminal:REFUSALS") as error:
-        said = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        raise click.ClickException(f"the server refuses: {said}") from None
+        reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        raise click.ClickException(f"the server refuses: {reason}") from None
 
 
 @contextlib.contextmanager
-def _reached() -> Iterator[None]:
+def _connection_errors_as_sentences() -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:  # who read what is printed has gone, as `head` does: click knows
+    except BrokenPipeError:  # the reader of our output has ended, as `head` does; click handles it
         raise
     except (OSError, TimeoutError) as error:
         raise click.ClickException(f"cannot reach the server: {str(error) or 'no answer in time'}") from None

@@ -1,4 +1,4 @@
-"""How operators' commands read times and print rows: tables for people, `--json` for scripts."""
+"""Input and output of operators' commands: times, tables for people, `--json` for scripts."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from common.db.driver import DRIVER_ERRORS
 from common.messaging.cloudevents import rfc3339
 
 REFUSALS: Final = (ChannelAccessRefused, DBAPIError, *DRIVER_ERRORS)
-"""What a server says that is there: not this password, not yet, no such table."""
+"""Raised when a reachable server refuses: wrong password, still starting, no such table."""
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _WIDE: Final = 250
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -48,19 +48,19 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: boo
     printed.end()
 
 
-def tell(sentence: str, *, as_json: bool, **facts: Any) -> None:
-    """What was done: a sentence for people, the facts for scripts."""
+def report(sentence: str, *, as_json: bool, **facts: Any) -> None:
+    """Prints the result: a sentence for people, or `facts` as JSON for scripts."""
     click.echo(json.dumps(facts, default=plain) if as_json else sentence)
 
 
 class Pages:
-    """Prints rows as they are read, some at once, for as many as don't fit into memory: one JSON list, or tables."""
+    """Prints rows page by page as they are read, so that any number fits: one JSON list, or tables."""
 
     def __init__(self, columns: Sequence[str], *, as_json: bool) -> None:
         self._columns = columns
         self._as_json = as_json
-        self._begun = False
-        # Into a file or a pipe, nothing needs to wrap.
+        self._started = False
+        # A file or a pipe needs no wrapping.
         self._console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -68,28 +68,28 @@ class Pages:
             return
         if self._as_json:
             items = json.dumps(list(rows), default=plain)[1:-1]
-            click.echo(f"{',' if self._begun else '['}{items}", nl=False)
+            click.echo(f"{',' if self._started else '['}{items}", nl=False)
         else:
             self._console.print(self._table(rows))
-        self._begun = True
+        self._started = True
 
     def end(self) -> None:
         if self._as_json:
-            click.echo("]" if self._begun else "[]")
-        elif not self._begun:
+            click.echo("]" if self._started else "[]")
+        elif not self._started:
             self._console.print("none")
 
     def _table(self, rows: Sequence[dict[str, Any]]) -> Table:
         table = Table()
         for column in self._columns:
-            table.add_column(column, overflow="fold")  # an id that is cut off is of no use in the next command
+            table.add_column(column, overflow="fold")  # a truncated id could not be pasted into the next command
         for row in rows:
             table.add_row(*("-" if row[column] is None else _text(row[column]) for column in self._columns))
         return table
 
 
 def _text(value: Any) -> Text:
-    """As it is, where somebody else wrote it: no mark-up, and nothing that steers a terminal."""
+    """Text written by others, without mark-up or terminal control characters."""
     return Text("".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(value)))
 
 

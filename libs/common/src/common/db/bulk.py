@@ -1,6 +1,6 @@
-"""Statements over any number of rows, each column an array: the same text for one row as for a hundred.
+"""INSERT of any number of rows with one array per column: the same statement for one row as for a hundred.
 
-So SQLAlchemy compiles it once and PostgreSQL plans it once, which a list of values as long as the rows does not allow.
+SQLAlchemy compiles it once and PostgreSQL plans it once; with VALUES lists each number of rows is another statement.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 
 
 def insert_rows(table: FromClause, *names: str) -> Insert:
-    """Inserts into these columns; the statement takes an array for each, by its name (see `columns_of`)."""
+    """An INSERT into these columns; its parameters are one array per column, by name (see `columns_of`)."""
     columns = [table.c[name] for name in names]
-    arrays = [bindparam(given.name, type_=ARRAY(given.type)) for given in columns]
-    rows = func.unnest(*arrays).table_valued(*(column(given.name, given.type) for given in columns))
+    arrays = [bindparam(source.name, type_=ARRAY(source.type)) for source in columns]
+    rows = func.unnest(*arrays).table_valued(*(column(source.name, source.type) for source in columns))
     return insert(cast("Table", table)).from_select(columns, select(*rows.render_derived(name="given").c))
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """At least one row, as such a statement takes them."""
+    """The parameters of `insert_rows` from at least one row."""
     return {name: [row[name] for row in rows] for name in rows[0]}

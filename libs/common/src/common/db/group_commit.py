@@ -1,4 +1,4 @@
-"""Group commit: writes that arrive while one is under way go together with the next."""
+"""Group commit: writes that arrive while another is running share the next statement."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,12 +11,12 @@ R = TypeVar("R")
 
 
 class GroupCommit(Generic[T, R]):
-    """Calls `write` with up to `size` items at once and gives each caller its own result, in the items' order.
+    """Calls `write` with up to `size` items and gives each caller the result of its own item.
 
-    There is no timer: a lone item is written at once, and under load a group is as large as what came in during the one
-    before. Where the database refuses a group, its items are written one by one, so that one item's fault is its own.
-    Any other failure (a lost connection, no time left) is every member's: what became of the group is not known. Those
-    who waited while a group ran out of time fail with it: nobody waits for longer than one write may take.
+    There is no timer: a single item is written immediately, and under load a group holds whatever arrived during the
+    previous write. If the database refuses a group, its items are written one by one, so that a bad item fails alone.
+    Any other failure (a lost connection, a timeout) fails the whole group, since its outcome is unknown. A timeout
+    fails the items waiting behind the group as well: no caller waits longer than one write may take.
     """
 
     def __init__(self, write: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, size: int) -> None:
@@ -52,11 +52,11 @@ class GroupCommit(Generic[T, R]):
         except TimeoutError as error:
             _fail([*group, *self._waiting], error)
             self._waiting = []
-        except Exception as error:  # noqa: BLE001 - it is the callers' to handle
+        except Exception as error:  # noqa: BLE001 - the callers handle it
             _fail(group, error)
         else:
             for (_, future), result in zip(group, results, strict=True):
-                if not future.done():  # its caller may have gone
+                if not future.done():  # its caller may have been cancelled
                     future.set_result(result)
 
 

@@ -1,4 +1,4 @@
-"""Alembic, the same way for every service: online only, one transaction per migration, common tables included."""
+"""Alembic, configured the same for every service: online, one transaction per migration, shared tables included."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ LOCK_POLL_SECONDS = 0.2
 
 
 def run_migrations(metadata: Sequence[MetaData]) -> None:
-    """The whole of a service's `migrations/env.py`. Drift is measured against `metadata`."""
+    """The whole of a service's `migrations/env.py`. Autogeneration and drift compare with `metadata`."""
     url = make_url(context.config.attributes["url"]).set(drivername="postgresql+asyncpg")
     asyncio.run(_run(url, metadata))
 
@@ -35,12 +35,12 @@ async def _run(url: Any, metadata: Sequence[MetaData]) -> None:
 
 
 def _migrate(connection: Connection, metadata: Sequence[MetaData]) -> None:
-    # Two replicas that start at once must not both migrate. Asked again and again: a statement that waits for the lock
-    # holds a snapshot, for whose end CREATE INDEX CONCURRENTLY would wait in its turn.
+    # Two replicas must not migrate at once. Polled, because a statement that waits for the lock holds a snapshot, and
+    # CREATE INDEX CONCURRENTLY in the other replica would wait for its end: a deadlock.
     while not connection.exec_driver_sql("SELECT pg_try_advisory_lock(hashtext('migrations'))").scalar_one():
         connection.commit()
         time.sleep(LOCK_POLL_SECONDS)
-    # Behind a change that waits for a long transaction everybody else waits as well: rather fail, and be run again.
+    # Everything else would queue behind a change that waits for a long transaction. Better to fail and be run again.
     connection.exec_driver_sql("SET lock_timeout = '10s'")
     connection.commit()
     context.configure(
@@ -63,7 +63,7 @@ def config(folder: Path, url: str) -> Config:
 
 
 def upgrade(folder: Path, url: str) -> bool:
-    """Brings the database to the newest migration; returns whether anything had to be done."""
+    """Migrates the database to the newest revision. Returns whether anything had to be done."""
     if asyncio.run(current_revision(url)) == newest_revision(folder):
         return False
     command.upgrade(config(folder, url), "head")
@@ -71,7 +71,7 @@ def upgrade(folder: Path, url: str) -> bool:
 
 
 def newest_revision(folder: Path) -> str:
-    """Migrations are numbered in their files' names, so that "at head?" needs no start of Alembic."""
+    """The newest revision, from the numbers in the files' names: comparing needs no start of Alembic."""
     names = [match for path in (folder / "versions").glob("*.py") if (match := re.match(r"\d{4}", path.name))]
     return max((match.group() for match in names), default="")
 

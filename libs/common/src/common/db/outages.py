@@ -1,4 +1,4 @@
-"""Tells an outage of a backing service, which passes, from a defect of ours, which does not."""
+"""Distinguishes an outage of a backing service, which passes, from a defect of ours, which does not."""
 
 import errno
 import socket
@@ -15,13 +15,13 @@ _PASSING_STATES: Final = frozenset({"25006", "40001", "40P01", "55000", "55P03"}
 connections, lock not available."""
 
 _LOST: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, ConnectionError, socket.gaierror)
-"""The second is what a statement gets on a connection that was closed, before the driver has noticed."""
+"""`InternalClientError`: a statement on a connection that was closed before the driver has noticed."""
 _UNREACHABLE: Final = frozenset({None, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 """None: asyncio's "Multiple exceptions" where a name has several addresses and none answers."""
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the same request may well succeed soon: the database is away, starting, overloaded, or gave no answer."""
+    """Whether the same request may soon succeed: the database is unavailable, starting, overloaded or timed out."""
     if isinstance(error, DBAPIError):
         cause = getattr(error.orig, "__cause__", None) or error.orig  # the driver's own
         return error.connection_invalidated or isinstance(error, InterfaceError) or _is_passing(cause)
@@ -38,6 +38,6 @@ def _is_passing(error: BaseException | None) -> bool:
 
 
 def ran_out_of_time(error: BaseException) -> bool:
-    """Whether a statement was ended for its length, by the driver or by the server (`query_canceled`)."""
+    """Whether a statement timed out, at the driver or at the server (`query_canceled`)."""
     cause = getattr(error.orig, "__cause__", None) or error.orig if isinstance(error, DBAPIError) else error
     return isinstance(cause, TimeoutError) or getattr(cause, "sqlstate", None) == "57014"

@@ -1,6 +1,6 @@
-"""The common tables as migrations create them.
+"""DDL of the shared tables, for migrations.
 
-Frozen: a change of a table is a new function here and a new migration.
+Frozen: to change a table, add a function here and a migration that calls it.
 """
 
 from typing import Final, Protocol
@@ -29,7 +29,7 @@ _OUTBOX: Final = (
     CONSTRAINT pk_event_log PRIMARY KEY (published_at, position)
 ) PARTITION BY RANGE (published_at)""",
     "CREATE INDEX ix_event_log_subject ON event_log (subject)",
-    # Takes what no daily partition takes, so that a relay that could not make one in time still moves its rows.
+    # For days whose partition was not created in time, so that the relay can still move its rows.
     "CREATE TABLE event_log_default PARTITION OF event_log DEFAULT",
 )
 
@@ -59,7 +59,7 @@ _INBOX: Final = (
     CONSTRAINT ck_parked_messages_resolution CHECK (resolution IN ('replayed', 'discarded'))
 )""",
     "CREATE INDEX ix_parked_messages_parked_at ON parked_messages (parked_at)",
-    # A message that is delivered again after it was parked is the same one; with another body it is another.
+    # The same message delivered again is not parked twice; with another body it is another message.
     """CREATE UNIQUE INDEX uq_parked_messages_open ON parked_messages (consumer, event_id, digest)
     NULLS NOT DISTINCT WHERE resolved_at IS NULL""",
 )

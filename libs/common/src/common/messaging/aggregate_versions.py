@@ -1,7 +1,7 @@
-"""Up to which version a consumer has heard of each aggregate, where it hears of all: so that it can see a gap.
+"""The last version that a consumer has seen of each aggregate of which it receives every event: so it can see a gap.
 
-A gap means that an earlier event is still on its way (in a retry queue, in another process of the consumer). An
-aggregate that was never heard of has none, whatever its version: the consumer may have begun late.
+A gap means that an earlier event is still on its way, in a retry queue or in another process of the consumer. An
+aggregate that was never seen has no gap, whatever its version: the consumer may have started late.
 """
 
 from collections.abc import Mapping
@@ -29,16 +29,17 @@ Aggregate = tuple[str, str]
 """Kind (`orders.order`) and id."""
 UNKNOWN: Final = -1
 
-_given: Final = insert_rows(aggregate_versions, "consumer", "aggregate", "subject", "version")
-_REACH: Final = _given.on_conflict_do_update(
+_rows: Final = insert_rows(aggregate_versions, "consumer", "aggregate", "subject", "version")
+_ADVANCE: Final = _rows.on_conflict_do_update(
     constraint=aggregate_versions.primary_key,
-    set_={"version": func.greatest(aggregate_versions.c.version, _given.excluded.version)},
+    set_={"version": func.greatest(aggregate_versions.c.version, _rows.excluded.version)},
 ).returning(aggregate_versions.c.aggregate, aggregate_versions.c.subject, aggregate_versions.c.version)
 
 
-async def reach(session: AsyncSession, consumer: str, versions: Mapping[Aggregate, int]) -> dict[Aggregate, int]:
-    """Locks these aggregates until the end of the transaction, notes the versions where they are news, and returns
-    those that hold now. `UNKNOWN` is never news: to ask by.
+async def advance(session: AsyncSession, consumer: str, versions: Mapping[Aggregate, int]) -> dict[Aggregate, int]:
+    """Locks these aggregates until the transaction ends, raises their versions to these, and returns the result.
+
+    A version never decreases, so `UNKNOWN` only reads.
     """
     if not versions:
         return {}
@@ -47,5 +48,5 @@ async def reach(session: AsyncSession, consumer: str, versions: Mapping[Aggregat
         {"consumer": consumer, "aggregate": kind, "subject": subject, "version": version}
         for (kind, subject), version in sorted(versions.items())
     ]
-    reached = await session.execute(_REACH, columns_of(rows))
-    return {(kind, subject): version for kind, subject, version in reached}
+    current = await session.execute(_ADVANCE, columns_of(rows))
+    return {(kind, subject): version for kind, subject, version in current}

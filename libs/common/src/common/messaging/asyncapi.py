@@ -1,4 +1,4 @@
-"""What a service publishes about its events, made from the code: JSON Schemas with an example, and AsyncAPI 3.0."""
+"""Contracts of a service's events, generated from the code: JSON Schemas with an example, and AsyncAPI 3.0."""
 
 import enum
 import types
@@ -18,7 +18,11 @@ _MOMENT: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _TEXTS: Final = {"name": "Ada Lovelace", "email": "ada@example.com", "currency": "EUR", "sku": "LAMP-1"}
 _HEADERS: Final = {
     "cloudEvents_specversion": {"const": "1.0"},
-    "cloudEvents_id": {"type": "string", "format": "uuid", "description": "The key to recognise a repetition by."},
+    "cloudEvents_id": {
+        "type": "string",
+        "format": "uuid",
+        "description": "Identifies the event: a repeated delivery has the same id.",
+    },
     "cloudEvents_source": {"type": "string", "format": "uri-reference"},
     "cloudEvents_type": {"type": "string"},
     "cloudEvents_subject": {"type": "string", "description": "The aggregate's id."},
@@ -47,7 +51,7 @@ def event_types(module: types.ModuleType) -> list[type[Event]]:
 
 
 def schema(event: type[Event]) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the event's data, as consumers must read it: unknown fields are no error."""
+    """The JSON Schema (2020-12) of the event's data for consumers: it allows unknown fields."""
     made = _open(event.model_json_schema(mode="serialization"))
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -57,13 +61,13 @@ def schema(event: type[Event]) -> dict[str, Any]:
 
 
 def example(model: type[BaseModel]) -> dict[str, Any]:
-    """Data that is valid for the model and reads as data; `Field(examples=[…])` has the first word."""
+    """Valid, readable data for the model, from `Field(examples=[…])` where given."""
     values = {name: _example(name, field.annotation, field) for name, field in model.model_fields.items()}
     return model.model_validate(values).model_dump(mode="json")
 
 
 def asyncapi(service: str, events: Iterable[type[Event]], *, version: str) -> dict[str, Any]:
-    """The AsyncAPI 3.0 document of what the service sends."""
+    """The AsyncAPI 3.0 document of the events that the service sends."""
     sent = list(events)
     return {
         "asyncapi": "3.0.0",
@@ -97,7 +101,7 @@ def asyncapi(service: str, events: Iterable[type[Event]], *, version: str) -> di
                     "contentType": "application/json",
                     "traits": [{"$ref": "#/components/messageTraits/cloudEvent"}],
                     "payload": {
-                        # The newest that AsyncAPI 3.0 names and its parsers take; the schema itself says 2020-12.
+                        # The newest that AsyncAPI 3.0 names and its parsers accept; the schema itself is 2020-12.
                         "schemaFormat": "application/schema+json;version=draft-07",
                         "schema": {"$ref": f"../events/{event.type}.schema.json"},
                     },
@@ -109,7 +113,7 @@ def asyncapi(service: str, events: Iterable[type[Event]], *, version: str) -> di
 
 
 def _open(made: dict[str, Any]) -> dict[str, Any]:
-    """Without `additionalProperties: false`: a producer may add fields, so no reader may refuse them."""
+    """Removes `additionalProperties: false`: a producer may add fields, so no reader may refuse them."""
     for part in (made, *made.get("$defs", {}).values()):
         part.pop("additionalProperties", None)
     return made

@@ -1,7 +1,7 @@
 """RabbitMQ: connections, and the topology that each service declares for itself.
 
-Plain connections, not aio-pika's robust ones: a role that loses its connection starts its session anew from one loop,
-so that nothing is resumed half (a robust connection redeclares on its own, and one mismatch loops all its channels).
+Plain connections, not aio-pika's robust ones: a role that loses its connection starts a new session from one loop, so
+nothing is left half restored. (A robust connection redeclares on its own, and one mismatch loops all its channels.)
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
+from common.messaging import pamqp_patch
 from common.messaging.cloudevents import exchange_of, stream_of
 from common.runtime.background import first_of
 
@@ -25,38 +26,39 @@ log = structlog.get_logger(__name__)
 
 BROKER_ERRORS: Final = (
     aiormq.exceptions.AMQPError,
-    aiormq.exceptions.ChannelInvalidStateError,  # a plain RuntimeError: what is asked of a channel that is closed
+    aiormq.exceptions.ChannelInvalidStateError,  # a plain RuntimeError, raised for any call on a closed channel
     OSError,
     TimeoutError,
     asyncio.InvalidStateError,
 )
-"""What a broken connection, channel or broker raises."""
+"""Raised by a broken connection, channel or broker."""
 
 RETRY_TIERS: Final = ("5s", "1m", "10m")
-"""Labels of the retry queues; the delays themselves are a setting."""
+"""Names of the retry queues. The delays are a setting and may differ from the names."""
 
 _STREAM: Final[FieldTable] = {
     "x-queue-type": "stream",
-    # Retention, a policy, drops whole segments. Their size can't be changed later; the default of 500 MB would keep
-    # a quiet service's events for years.
+    # Retention (a policy) drops whole segments. Their size cannot be changed later; with the default of 500 MB a quiet
+    # service's events would stay for years.
     "x-stream-max-segment-size-bytes": 20_000_000,
 }
 _CONNECT_TIMEOUT: Final = 10.0
 _LONGEST_PAUSE: Final = 2.0
 _COPIES: Final = frozenset({"CC", "BCC"})
 _LARGEST_PROPERTIES: Final = 100_000
-"""Bytes. They travel in one frame, of 128 KiB at most unless the broker is configured otherwise."""
+"""Bytes. Properties are sent in one frame, which the broker limits to 128 KiB by default."""
 
 
 @contextlib.asynccontextmanager
 async def connect(url: str, name: str) -> AsyncIterator[AbstractConnection]:
-    """A connection for the length of the block. The time-out covers everything, not only the socket."""
+    """A connection for the length of the block. The timeout covers the whole handshake, not only the socket."""
+    pamqp_patch.install()
     async with asyncio.timeout(_CONNECT_TIMEOUT):
         try:
             connection = await aio_pika.connect(url, client_properties={"connection_name": name}, heartbeat=20)
         except StopAsyncIteration:
-            # The driver's end of stream. A proxy in front of a broker that is away takes connections and closes them.
-            raise ConnectionError("closed before the broker said anything") from None
+            # The driver's end of stream: a proxy accepts and closes connections while its broker is unavailable.
+            raise ConnectionError("connection closed before the broker answered") from None
     try:
         yield connection
     finally:
@@ -66,7 +68,7 @@ async def connect(url: str, name: str) -> AsyncIterator[AbstractConnection]:
 
 
 async def raw_channel(connection: AbstractConnection, *, confirms: bool) -> aiormq.Channel:
-    """A channel of the driver underneath: futures and multiple acknowledgements without a layer in between."""
+    """A channel of aiormq, the driver below aio-pika: futures and multiple acknowledgements with no layer between."""
     channel = await connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
     underlay = await channel.get_underlay_channel()
     assert isinstance(underlay, aiormq.Channel)  # noqa: S101 - tells the type checker
@@ -74,10 +76,7 @@ async def raw_channel(connection: AbstractConnection, *, confirms: bool) -> aior
 
 
 async def until_unblocked(channel: aiormq.Channel, stop: asyncio.Event) -> None:
-    """Returns once the broker's alarm is over that keeps it from taking what we publish; at once where there is none.
-
-    Likewise when the connection ends, or `stop` is set.
-    """
+    """Waits while a broker alarm blocks publishing. Returns as well when the connection ends or `stop` is set."""
     ready = asyncio.ensure_future(channel.connection.ready())
     waits = [ready, asyncio.ensure_future(stop.wait())]
     try:
@@ -88,7 +87,7 @@ async def until_unblocked(channel: aiormq.Channel, stop: asyncio.Event) -> None:
 
 
 async def run_with_reconnect(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, what: str) -> None:
-    """Runs `session` again and again until it returns, or `stop` is set, pausing a little longer after each failure."""
+    """Runs `session` until it returns or `stop` is set. Retries after broker errors, pausing longer each time."""
     pause = 0.2
     loop = asyncio.get_running_loop()
     while not stop.is_set():
@@ -98,7 +97,7 @@ async def run_with_reconnect(session: Callable[[], Awaitable[None]], stop: async
         except BROKER_ERRORS as error:
             if loop.time() - started > 30:
                 pause = 0.2
-            log.warning("broker session ended, will try again", what=what, error=type(error).__name__, pause=pause)
+            log.warning("broker session ended, reconnecting", what=what, error=type(error).__name__, pause=pause)
             await first_of(stop, within=pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
         else:
@@ -106,9 +105,9 @@ async def run_with_reconnect(session: Callable[[], Awaitable[None]], stop: async
 
 
 async def declare_producer(channel: AbstractChannel, service: str, stream: str | None = None) -> None:
-    """The service's exchange, and where its events go that nobody is bound to: unroutable is never silent.
+    """Declares the service's exchange, and an alternate exchange whose queue keeps events without a binding.
 
-    `stream`: the pattern of the types that are also kept in a stream, for readers with nothing but an AMQP client.
+    `stream` is the routing pattern of the events that are also kept in a stream, for readers with only an AMQP client.
     """
     unrouted = await channel.declare_exchange(f"{service}.events.unrouted", ExchangeType.FANOUT, durable=True)
     queue = await channel.declare_queue(f"{service}.unrouted", durable=True, arguments={"x-queue-type": "quorum"})
@@ -125,16 +124,16 @@ async def declare_producer(channel: AbstractChannel, service: str, stream: str |
 
 
 async def declare_consumer(channel: AbstractChannel, service: str, bindings: Iterable[tuple[str, str]]) -> None:
-    """The service's inbound, retry and parked queues, and the bindings (exchange, routing key) of the first.
+    """Declares the service's inbound, retry and parked queues, and binds the first to (exchange, routing key) pairs.
 
-    Arguments hold only what makes the queue what it is: type, where dead letters go, and that none is dropped on the
-    way. Limits live in policies. Parking comes first: a dead letter without a target would be lost.
+    Arguments hold what must not change: type, dead-letter target, and that no dead letter is dropped. Limits are
+    policies. The parked queue is declared first: a dead letter without a target would be lost.
     """
     inbound, parked = f"{service}.inbound", f"{service}.inbound.parked"
     await channel.declare_queue(parked, durable=True, arguments={"x-queue-type": "quorum"})
     await channel.declare_queue(inbound, durable=True, arguments=_dead_letters_to(parked))
     for tier in RETRY_TIERS:
-        # Back to this consumer's own queue by the default exchange, so that no other subscriber sees the event again.
+        # Returns to this consumer's queue by the default exchange, so that no other subscriber receives the event.
         await channel.declare_queue(f"{inbound}.retry.{tier}", durable=True, arguments=_dead_letters_to(inbound))
     queue = await channel.declare_queue(inbound, passive=True)
     for exchange, routing_key in bindings:
@@ -152,9 +151,9 @@ def _dead_letters_to(queue: str) -> FieldTable:
 
 
 def make_sendable(properties: Basic.Properties, more_headers: dict[str, Any]) -> bool:
-    """Makes received properties ones that we may send, with more headers; whether that can be done.
+    """Changes received properties so that we may send them, with more headers. Returns False if that is impossible.
 
-    The broker refuses the name of another sender, and would send copies to whom a CC names.
+    The broker refuses another sender's `user_id`, and would send copies to the queues in a CC header.
     """
     properties.user_id, properties.cluster_id, properties.delivery_mode = None, "", 2
     try:
@@ -166,7 +165,7 @@ def make_sendable(properties: Basic.Properties, more_headers: dict[str, Any]) ->
 
 
 def _sendable(value: Any) -> Any:
-    """A received header as it can be sent again: the driver reads odd text as bytes, which it refuses to write."""
+    """A received header value that can be sent again: the driver decodes odd text to bytes, which it cannot encode."""
     match value:
         case dict():
             return {key: _sendable(item) for key, item in value.items()}

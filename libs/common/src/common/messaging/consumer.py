@@ -1,9 +1,9 @@
-"""The consumer: messages in, effects in PostgreSQL, acknowledged after the commit.
+"""The consumer: processes messages in a PostgreSQL transaction and acknowledges them after the commit.
 
-A batch of deliveries is one transaction: inbox rows and handlers' effects stand or fall together. Should it fail, its
-messages are tried one by one, so that a poisonous one harms only itself: it goes through the retry tiers and is then
-parked. An outage of the database is nobody's fault: the batch waits and is tried again. A statement that never ends in
-time looks like one; it is the message's fault where the database answers others.
+A batch of deliveries is one transaction of inbox rows and handlers' effects. If it fails, its messages are processed
+one by one, so that a poisonous one affects only itself: it passes through the retry tiers and is then parked. In an
+outage of the database the batch waits and no message uses up an attempt. A statement that always times out looks like
+an outage; it counts as the message's failure when the database answers other statements.
 """
 
 import asyncio
@@ -21,9 +21,16 @@ from prometheus_client import Counter
 from common.db.database import Database
 from common.db.outages import is_outage, ran_out_of_time
 from common.messaging import broker, parked
-from common.messaging.aggregate_versions import aggregate_versions, reach
+from common.messaging.aggregate_versions import advance, aggregate_versions
 from common.messaging.backlog_metrics import parked_measured
-from common.messaging.batch import ATTEMPT_HEADER, DEFERRAL_HEADER, HANDLED, Reading, read, take
+from common.messaging.batch import (
+    ATTEMPT_HEADER,
+    DEFERRAL_HEADER,
+    HANDLED,
+    DecodedDelivery,
+    decode_delivery,
+    process_batch,
+)
 from common.messaging.event_handlers import EventHandlers
 from common.messaging.inbox import inbox
 from common.messaging.retention import deleting_expired
@@ -35,20 +42,20 @@ log = structlog.get_logger(__name__)
 
 RETRIES: Final = Counter("waybill_consumer_retries_total", "Messages sent to a retry queue, by its delay.", ["tier"])
 for _tier in broker.RETRY_TIERS:
-    RETRIES.labels(_tier)  # zero from the start: what appears with its first case can't be counted
+    RETRIES.labels(_tier)  # starts at zero, or Prometheus could not count the first one
 
 PREFETCH: Final = 300
 BATCH: Final = 100
 CAUSE_HEADER: Final = "x-waybill-cause"
 _OUTAGE_PAUSE: Final = 1.0
-_PATIENCE: Final = 3
-"""How often in a row a batch runs out of time until its own statements are doubted."""
+_TIMEOUTS_TO_SUSPECT: Final = 3
+"""Timeouts in a row after which the batch's own statements are suspected instead of the database."""
 _TIER_TIMEOUT: Final = 20.0
-"""Seconds; less than a process has to stop in."""
+"""Seconds; shorter than the time a process has to stop."""
 
 
 async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event, handlers: EventHandlers) -> None:
-    """The `consume` role: runs until `stop`, through any outage of either side."""
+    """The `consume` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
     columns = [inbox.c.received_at, parked.parked_messages.c.resolved_at]
     columns += [aggregate_versions.c.known_since] if handlers.in_order else []
     database = Database.open(settings, role="consume")
@@ -109,8 +116,8 @@ class Consumer:
                 self._attached = False
             if lost.is_set():
                 raise ConnectionError("the broker cancelled the consumer or closed the channel")
-            # What was delivered but not begun goes back as the connection closes, in order. Sent back by nacks,
-            # hundreds at once came out of a quorum queue in another order (RabbitMQ 3.10).
+            # Deliveries that were not processed return to the queue in order when the connection closes. Returned by
+            # nack, hundreds at once came out of a quorum queue in another order (RabbitMQ 3.10).
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         channel = await amqp.channel()
@@ -125,76 +132,80 @@ class Consumer:
         stop: asyncio.Event,
         lost: asyncio.Event,
     ) -> None:
-        """Takes the batch's effects and acknowledges it; returns without an ack when stopped in an outage."""
-        readings = [read(message, self._queue, self._handlers) for message in batch]
-        overdue = 0
+        """Processes the batch and acknowledges it. Returns without acknowledging when stopped in an outage."""
+        deliveries = [decode_delivery(message, self._queue, self._handlers) for message in batch]
+        timeouts = 0
         while not lost.is_set():
             try:
-                await self._take(readings, publisher, in_doubt=overdue >= _PATIENCE)
+                await self._process(deliveries, publisher, suspect=timeouts >= _TIMEOUTS_TO_SUSPECT)
                 await channel.basic_ack(_tag(batch[-1]), multiple=True)
             except Exception as error:
                 if not is_outage(error):
                     raise
-                overdue = overdue + 1 if ran_out_of_time(error) else 0
-                # The database, or a retry queue that took nothing in time.
-                log.warning("a server is away, holding the batch", error=type(error).__name__, held=len(batch))
+                timeouts = timeouts + 1 if ran_out_of_time(error) else 0
+                # The database, or a retry queue that did not confirm in time.
+                log.warning("server unavailable, holding the batch", error=type(error).__name__, held=len(batch))
                 await first_of(stop, within=_OUTAGE_PAUSE)
                 if stop.is_set():
                     return
             else:
                 return
 
-    async def _take(self, readings: Sequence[Reading], publisher: Channel, *, in_doubt: bool) -> None:
-        """Together, or one by one where that fails: so one that is poisonous harms only itself."""
+    async def _process(self, deliveries: Sequence[DecodedDelivery], publisher: Channel, *, suspect: bool) -> None:
+        """All in one transaction; one by one if that fails, so that a poisonous message affects only itself."""
         try:
-            early = await take(self._database, self._queue, self._handlers, readings)
+            early = await process_batch(self._database, self._queue, self._handlers, deliveries)
         except Exception as error:
             if is_outage(error):
-                if not (in_doubt and ran_out_of_time(error)):
+                if not (suspect and ran_out_of_time(error)):
                     raise
-                await self._database.ping()  # raises in an outage
-            if len(readings) == 1:
-                with readings[0].traced():
-                    await self._retry_or_park(readings[0], error, publisher)
+                await self._database.ping()  # raises in a real outage
+            if len(deliveries) == 1:
+                with deliveries[0].traced():
+                    await self._retry_or_park(deliveries[0], error, publisher)
             else:
-                for reading in readings:
-                    await self._take([reading], publisher, in_doubt=in_doubt)
+                for delivery in deliveries:
+                    await self._process([delivery], publisher, suspect=suspect)
         else:
-            for reading in early:
-                await self._defer(reading, publisher)
+            for delivery in early:
+                await self._defer(delivery, publisher)
 
-    async def _retry_or_park(self, reading: Reading, error: Exception, publisher: Channel) -> None:
-        attempt, cause = reading.count(ATTEMPT_HEADER), f"{type(error).__name__}: {error}"[:500]
+    async def _retry_or_park(self, delivery: DecodedDelivery, error: Exception, publisher: Channel) -> None:
+        attempt, cause = delivery.count(ATTEMPT_HEADER), f"{type(error).__name__}: {error}"[:500]
         if attempt < len(broker.RETRY_TIERS):
             async with self._database.transaction() as session:
-                await reach(session, self._queue, reading.up_to(reading.version - 1))  # later ones are to wait for it
-            if await self._send_to_tier(
-                attempt, reading, {ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}, publisher
-            ):
+                # Later events of the aggregate are deferred until this one has been processed.
+                await advance(session, self._queue, delivery.up_to(delivery.version - 1))
+            headers = {ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}
+            if await self._send_to_tier(attempt, delivery, headers, publisher):
                 log.warning("handler failed, will retry", queue=self._queue, attempt=attempt + 1, exc_info=error)
                 HANDLED.labels("retried").inc()
                 return
         log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
-        await self._park(reading, cause, attempts=attempt + 1)
+        await self._park(delivery, cause, attempts=attempt + 1)
 
-    async def _defer(self, early: Reading, publisher: Channel) -> None:
-        """Through the same delays as the event before it that failed, so that it comes back behind it."""
+    async def _defer(self, early: DecodedDelivery, publisher: Channel) -> None:
+        """Sends it through the same delays as the failed event before it, so that it returns after that event."""
         times = early.count(DEFERRAL_HEADER)
         if await self._send_to_tier(times, early, {DEFERRAL_HEADER: times + 1}, publisher):
             HANDLED.labels("deferred").inc()
         else:
-            await self._park(early, "an event before it is missing, and it can't be sent to a retry queue", attempts=0)
+            await self._park(
+                early, "an earlier event is missing, and this one cannot be sent to a retry queue", attempts=0
+            )
 
-    async def _send_to_tier(self, tier: int, reading: Reading, headers: dict[str, Any], publisher: Channel) -> bool:
-        """Whether it is in the retry queue now; false where its properties can't be sent."""
-        # A copy: what was received stays as it was, should it be tried again or parked.
-        properties = copy(reading.message.header.properties)
+    async def _send_to_tier(
+        self, tier: int, delivery: DecodedDelivery, headers: dict[str, Any], publisher: Channel
+    ) -> bool:
+        """Sends it to a retry queue. Returns False if its properties cannot be sent."""
+        # A copy: the received message stays unchanged for another attempt or for parking.
+        properties = copy(delivery.message.header.properties)
         properties.expiration = str(int(self._delays[tier] * 1000))
         if not broker.make_sendable(properties, headers):
             return False
         label = broker.RETRY_TIERS[tier]
         await publisher.basic_publish(
-            reading.message.body,
+            delivery.message.body,
             routing_key=f"{self._queue}.retry.{label}",
             properties=properties,
             mandatory=True,
@@ -203,15 +214,15 @@ class Consumer:
         RETRIES.labels(label).inc()
         return True
 
-    async def _park(self, reading: Reading, cause: str, *, attempts: int) -> None:
+    async def _park(self, delivery: DecodedDelivery, cause: str, *, attempts: int) -> None:
         async with self._database.transaction() as session:
-            await parked.park(session, self._queue, reading.message, cause, attempts=attempts)
-            await reach(session, self._queue, reading.up_to(reading.version))  # nobody waits for it any more
+            await parked.park(session, self._queue, delivery.message, cause, attempts=attempts)
+            await advance(session, self._queue, delivery.up_to(delivery.version))  # later events need not wait for it
         HANDLED.labels("parked").inc()
 
 
 async def _next_batch(deliveries: asyncio.Queue[DeliveredMessage], *until: asyncio.Event) -> list[DeliveredMessage]:
-    """At least one delivery and whatever else is there, up to `BATCH`; nothing once an event of `until` is set."""
+    """Waits for one delivery and returns it with those already received, up to `BATCH`; [] once an `until` is set."""
     first = asyncio.ensure_future(deliveries.get())
     waits = [first, *(asyncio.ensure_future(event.wait()) for event in until)]
     try:

@@ -1,4 +1,4 @@
-"""A consumer's handlers: which function takes the effect of which event, and the model it reads the data with."""
+"""A consumer's handlers: which function processes which event type, and the model that it reads the data with."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Received(Generic[T]):
     time: datetime
     data: T
     traceparent: str | None = None
-    """What is done about the event belongs to this."""
+    """The trace that the event's processing belongs to."""
 
 
 Handler = Callable[[AsyncSession, Received[T]], Awaitable[None]]
@@ -35,14 +35,15 @@ BatchHandler = Callable[[AsyncSession, Sequence[Received[T]]], Awaitable[None]]
 
 
 class EventHandlers:
-    """Which function takes the effect of which event type. Handlers share the transaction and never commit."""
+    """Maps event types to functions. They share the batch's transaction and never commit."""
 
     def __init__(self, *, in_order: Collection[str] = ()) -> None:
-        """`in_order` names kinds of aggregates (`orders.order`) of which this consumer gets every event, whether it
-        handles it or not. Only so can it see that one is missing: what comes behind is deferred then, through the
-        retry delays, and taken when the missing one has come or all of them are over.
+        """`in_order` names kinds of aggregates (`orders.order`) whose every event this consumer receives, even events
+        without a handler: only then can it see that one is missing. Later events are deferred through the retry
+        delays until the missing one has arrived or all delays are over.
 
-        The rest is taken as it comes. Handlers compare versions in any case: a gap may have to be left behind.
+        Events of other kinds are processed as they arrive. Handlers compare versions in any case, because a gap may
+        stay.
         """
         self.in_order = frozenset(in_order)
         self._models: dict[str, type[BaseModel]] = {}
@@ -58,10 +59,10 @@ class EventHandlers:
         return register
 
     def on_batch(self, models: Mapping[str, type[T]]) -> Callable[[BatchHandler[T]], BatchHandler[T]]:
-        """For a function that takes many events of several types at once, in few statements.
+        """Registers a function that processes many events of several types at once, in few statements.
 
-        It gets those of a batch of deliveries in the order of their arrival, after the effects of all other events; a
-        list of one where the batch failed. To keep an aggregate's order, it takes all types that are handled of it.
+        It receives the batch's events in the order of their arrival, after all other handlers of the batch; one event
+        at a time where the batch failed. It keeps an aggregate's order only if it handles all of the aggregate's types.
         """
 
         def register(handler: BatchHandler[T]) -> BatchHandler[T]:
@@ -76,7 +77,7 @@ class EventHandlers:
 
     @property
     def bindings(self) -> list[tuple[str, str]]:
-        """Of the queue: exchanges, with the routing keys."""
+        """The queue's bindings: (exchange, routing key)."""
         keys = [event_type for event_type in self._models if aggregate_of(event_type) not in self.in_order]
         keys += [f"{kind}.#" for kind in sorted(self.in_order)]
         return [(exchange_of(producer_of(key)), key) for key in keys]
@@ -86,12 +87,12 @@ class EventHandlers:
         return sorted(self._models)
 
     def aggregate_in_order(self, event: Envelope) -> Aggregate | None:
-        """Whose order is kept, where it is."""
+        """The event's aggregate, if this consumer keeps its order."""
         kind = aggregate_of(event.type)
         return (kind, event.subject) if kind in self.in_order else None
 
-    def read(self, event: Envelope) -> Received[BaseModel] | None:
-        """The event in the reader's model, `None` for a type nobody handles. Raises `Undecodable`."""
+    def decode(self, event: Envelope) -> Received[BaseModel] | None:
+        """The event with its data as the handler's model; None without a handler. Raises `Undecodable`."""
         model = self._models.get(event.type)
         if model is None:
             return None
@@ -103,12 +104,12 @@ class EventHandlers:
         return Received(event.id, event.type, event.subject, event.version, event.time, data, event.traceparent)
 
     async def handle(self, session: AsyncSession, *events: Received[BaseModel]) -> None:
-        together: dict[BatchHandler[BaseModel], list[Received[BaseModel]]] = {}
+        batches: dict[BatchHandler[BaseModel], list[Received[BaseModel]]] = {}
         for event in events:
             if event.type in self._batch:
-                together.setdefault(self._batch[event.type], []).append(event)
+                batches.setdefault(self._batch[event.type], []).append(event)
             else:
                 with traced(request_id=str(event.id), traceparent=event.traceparent):
                     await self._single[event.type](session, event)
-        for handler, theirs in together.items():
-            await handler(session, theirs)
+        for handler, batch in batches.items():
+            await handler(session, batch)

@@ -27,13 +27,12 @@ _FIRST: Final = insert_rows(inbox, "consumer", "event_id").on_conflict_do_nothin
 
 
 async def first_deliveries(session: AsyncSession, consumer: str, event_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Marks events as taken by `consumer`, in the caller's transaction; returns those that were not taken before.
+    """Marks events as processed by `consumer` in the caller's transaction. Returns those that were not marked before.
 
-    A repeated id, in the table or in `event_ids`, is answered once. (Catching a duplicate-key error instead would abort
-    the transaction.)
+    An id that occurs twice in `event_ids` is returned once. (A duplicate-key error would abort the transaction.)
     """
     if not event_ids:
         return set()
-    # Sorted, so that two replicas that hold the same redelivered events wait for each other instead of deadlocking.
+    # Sorted, so that two replicas with the same redelivered events wait for each other instead of deadlocking.
     ids = sorted(set(event_ids))
     return set(await session.scalars(_FIRST, {"consumer": [consumer] * len(ids), "event_id": ids}))

@@ -1,4 +1,4 @@
-"""The spans of an event on its way over the broker, by the semantic conventions for RabbitMQ."""
+"""Spans of publishing and processing an event, by OpenTelemetry's conventions for RabbitMQ."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from common.observability.spans import Span, are_recorded, span
 
 
 def publishing(event_type: str, event_id: UUID, parent: str | None) -> Span:
-    """From an event's sending to the broker's confirm. Its context is what goes with the event."""
+    """From publishing an event to the broker's confirm. Its context is sent with the event."""
     if not are_recorded():
         return Span(parent)
     destination = f"{exchange_of(producer_of(event_type))}:{event_type}"
@@ -23,11 +23,10 @@ def publishing(event_type: str, event_id: UUID, parent: str | None) -> Span:
 
 @asynccontextmanager
 async def processing(queue: str, events: Sequence[Received[BaseModel]]) -> AsyncIterator[Sequence[Received[BaseModel]]]:
-    """The events, each with the context of a span of its own; the spans end with the block, so with the commit.
+    """Yields the events, each with the context of its own span. The spans end with the block, after the commit.
 
-    Events that are taken together belong to traces that have nothing else in common: each span is part of its event's
-    trace, and linked to the publishing as well, where the conventions look for it. A batch of several that fails leaves
-    no spans: each event is then tried by itself.
+    Events of one batch belong to unrelated traces: each span is part of its event's trace, and linked to the publishing
+    span as the conventions require. A failed batch of several leaves no spans: each event is then processed alone.
     """
     if not are_recorded():
         yield events
@@ -44,10 +43,10 @@ async def processing(queue: str, events: Sequence[Received[BaseModel]]) -> Async
         each.end()
 
 
-def _process(queue: str, event: Received[BaseModel], together: int) -> Span:
+def _process(queue: str, event: Received[BaseModel], batch_size: int) -> Span:
     destination = f"{exchange_of(producer_of(event.type))}:{event.type}:{queue}"
     attributes = _attributes("process", "process", destination, event.type, event.id)
-    attributes["waybill.taken_together"] = together
+    attributes["waybill.batch_size"] = batch_size
     links = [event.traceparent] if event.traceparent else []
     return span(f"process {destination}", "consumer", attributes, event.traceparent, links)
 

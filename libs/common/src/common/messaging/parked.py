@@ -1,6 +1,7 @@
-"""Parked messages: what a consumer could not take, kept whole in PostgreSQL with its cause, until an operator decides.
+"""Parked messages: those a consumer could not process, kept whole in PostgreSQL with their cause.
 
-The table is the truth; the `.parked` queue only feeds it with what the broker itself dead-lettered.
+An operator replays or discards them. The table is the record; the `.parked` queue only passes it the messages that the
+broker dead-lettered by itself.
 """
 
 import base64
@@ -74,9 +75,9 @@ DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connectio
 
 
 async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, cause: str, *, attempts: int) -> None:
-    """Keeps the message in the caller's transaction; the caller acknowledges it after the commit.
+    """Stores the message in the caller's transaction; the caller acknowledges it after the commit.
 
-    The same message, delivered again because that acknowledgement was lost, is kept once.
+    If that acknowledgement is lost, the message is delivered again and stored only once.
     """
     properties = message.header.properties
     await session.execute(
@@ -89,14 +90,14 @@ async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, 
             cause=_text(cause),
             attempts=attempts,
             body=message.body,
-            properties=_kept({name: getattr(properties, name) for name in properties.attributes()}),
+            properties=_as_json({name: getattr(properties, name) for name in properties.attributes()}),
         )
         .on_conflict_do_nothing()
     )
 
 
-async def waiting(session: AsyncSession, consumer: str, *, limit: int = 100) -> Sequence[RowMapping]:
-    """The messages that wait for a decision, oldest first, without what is in them."""
+async def list_open(session: AsyncSession, consumer: str, *, limit: int = 100) -> Sequence[RowMapping]:
+    """Messages that wait for a decision, oldest first, without body and properties."""
     columns = [parked_messages.c[name] for name in LISTED]
     query = select(*columns).where(_open(consumer)).order_by(parked_messages.c.parked_at).limit(limit)
     return (await session.execute(query)).mappings().all()
@@ -108,9 +109,10 @@ async def find(session: AsyncSession, consumer: str, message_id: UUID) -> RowMap
 
 
 async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel: Channel) -> bool:
-    """Sends a waiting message to its consumer again, its attempts counted anew; returns whether it was waiting.
+    """Sends an open message to its consumer again, with its attempts reset. Returns whether it was open.
 
-    Confirmed before the caller commits: a crash in between sends it twice, and the inbox takes it once.
+    The broker confirms it before the caller commits. After a crash in between it is sent twice, and the inbox makes its
+    effect happen once.
     """
     row = await _lock(session, consumer, message_id)
     if row is None:
@@ -121,14 +123,14 @@ async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel
         name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")
     }
     if not make_sendable(properties, {}):
-        properties.headers = {}  # then it will be parked again, but not stand in the way of others
+        properties.headers = {}  # it will be parked again, but does not block the replay of others
     await channel.basic_publish(row["body"], routing_key=consumer, properties=properties, mandatory=True, timeout=30)
     await _resolve(session, message_id, "replayed", None)
     return True
 
 
 async def discard(session: AsyncSession, consumer: str, message_id: UUID, reason: str) -> bool:
-    """Gives a waiting message up, for a reason that is kept; returns whether it was waiting."""
+    """Closes an open message without processing it and keeps the reason. Returns whether it was open."""
     if await _lock(session, consumer, message_id) is None:
         return False
     await _resolve(session, message_id, "discarded", reason)
@@ -153,14 +155,14 @@ async def _resolve(session: AsyncSession, message_id: UUID, resolution: str, rea
 
 
 def _text(value: str | None) -> str | None:
-    """PostgreSQL's text can hold neither NUL nor half of a surrogate pair."""
+    """Replaces what PostgreSQL's text cannot hold: NUL and unpaired surrogates."""
     if value is None:
         return None
     return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="backslashreplace").decode()
 
 
-def _kept(properties: dict[str, Any]) -> Any:
-    """As JSON. What is nested too deep for that is left out: the message has to be parked in any case."""
+def _as_json(properties: dict[str, Any]) -> Any:
+    """As JSON. Headers nested too deep for that are left out: the message must be parked in any case."""
     try:
         return _plain(properties)
     except RecursionError:
@@ -168,7 +170,7 @@ def _kept(properties: dict[str, Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """An AMQP field as JSON; bytes and times are marked, so that a replay restores them."""
+    """An AMQP field as JSON. Bytes and times are marked, so that a replay can restore them."""
     match value:
         case dict():
             plain: Any = {_text(str(key)): _plain(item) for key, item in value.items() if item is not None}
@@ -186,7 +188,7 @@ def _plain(value: Any) -> Any:
 
 
 def _restored(value: Any) -> Any:
-    """The AMQP field that `_plain` made JSON of."""
+    """The AMQP field from the JSON of `_plain`."""
     match value:
         case {"$bytes": str(encoded)}:
             return bytearray(base64.b64decode(encoded))

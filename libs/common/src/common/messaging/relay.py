@@ -1,9 +1,9 @@
-"""The relay: takes recorded events from the outbox to the broker, in order per aggregate, and on into the event log.
+"""The relay: publishes recorded events from the outbox, in order per aggregate, and moves them to the event log.
 
-One relay of a service is active, by an advisory lock held for one batch's transaction; others stand by. Losing the
-transaction loses the lock, so two can never both remove rows. A batch: read the oldest rows, publish them with
-confirms (one unconfirmed message per aggregate, aggregates side by side), move the confirmed ones to the log, commit.
-A crash anywhere leaves the rows; they are published again with the same ids.
+One relay of a service leads, by an advisory lock held for one batch's transaction; others stand by. A relay that loses
+the transaction loses the lock, so two can never both remove rows. A batch: read the oldest rows, publish them with
+confirms (one unconfirmed message per aggregate, aggregates concurrently), move the confirmed ones to the log, commit.
+After a crash at any point the rows are still in the outbox and are published again with the same ids.
 """
 
 import asyncio
@@ -42,17 +42,17 @@ CONFIRM: Final = Histogram(
 
 BATCH: Final = 500
 _POLL: Final = 1.0
-_UPKEEP: Final = 3600.0
+_MAINTENANCE_INTERVAL: Final = 3600.0
 _CONFIRM_TIMEOUT: Final = 10.0
 _FROZEN: Final = "15000"
-"""Milliseconds after which PostgreSQL takes the lead from a relay that waits for longer than confirms may take."""
-# No row while another relay leads; else the moment, as it leads by now: the transaction may have begun before another
-# relay's last batch, and whoever reads the log by its times would have the two the other way round, or skip this one.
+"""Milliseconds after which PostgreSQL ends the transaction of a frozen relay; longer than confirms may take."""
+# No row while another relay leads, else the time at which this one got the lock. The transaction's own start may lie
+# before another relay's last batch; readers of the log by time would see the two reversed, or skip this one.
 _LEADER: Final = "SELECT clock_timestamp() WHERE pg_try_advisory_xact_lock(hashtext('outbox-relay'))"
 _OLDEST: Final = """
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
     FROM outbox ORDER BY id LIMIT $1"""
-# Plain lists of ids: presence in the queue is what "pending" means. A cursor would skip rows that commit late.
+# By a list of ids: presence in the queue means "pending". A cursor would skip rows that commit late.
 _MOVE: Final = """
     WITH sent AS (DELETE FROM outbox WHERE id = ANY($1::bigint[]) RETURNING *)
     INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data, traceparent)
@@ -61,7 +61,7 @@ _MOVE: Final = """
 
 
 async def relay(settings: ServiceSettings, health: Health, stop: asyncio.Event) -> None:
-    """The `relay` role: runs until `stop`, through any outage of either side."""
+    """The `relay` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
     url = settings.database_url.get_secret_value()
     async with outbox_measured(url, f"{settings.service}-relay-backlog"):
         await Relay(settings, health).run(stop)
@@ -83,7 +83,7 @@ class Relay:
             raise ConnectionError("not attached to the broker and the database")
 
     async def _ping(self) -> None:
-        """By a connection of its own: those of the session may be in the midst of a batch."""
+        """On a connection of its own, because the session's may be busy with a batch."""
         connection = await asyncpg.connect(
             self._dsn, timeout=10, server_settings={"application_name": f"{self._service}-relay-ping"}
         )
@@ -118,7 +118,7 @@ class Relay:
         maintained = loop.time()
         while not stop.is_set():
             recorded.clear()
-            if loop.time() - maintained > _UPKEEP:
+            if loop.time() - maintained > _MAINTENANCE_INTERVAL:
                 await event_log.maintain(database, self._retention_days)
                 maintained = loop.time()
             try:
@@ -132,7 +132,7 @@ class Relay:
                 raise ConnectionError("connection lost")
 
     async def _batch(self, database: Any, channel: Channel) -> int:
-        """Publishes and moves up to `BATCH` rows; returns how many there were, 0 when another relay leads."""
+        """Publishes and moves up to `BATCH` rows. Returns how many it read; 0 while another relay leads."""
         async with database.transaction():
             if (led_at := await database.fetchval(_LEADER)) is None:
                 return 0
@@ -148,10 +148,10 @@ class Relay:
         return len(rows)
 
     async def _publish(self, channel: Channel, rows: list[Any]) -> tuple[list[int], Exception | None]:
-        """The ids the broker confirmed, and the first failure.
+        """Returns the ids that the broker confirmed, and the first failure.
 
-        What failed or timed out is unknown, not unsent: it stays in the outbox and goes again, with the same id, on a
-        new channel. Later events of that aggregate are held back with it.
+        A publish that failed or timed out has an unknown outcome: the row stays in the outbox and is published again
+        with the same id on a new channel. Later events of its aggregate wait for it.
         """
         by_aggregate: dict[str, list[Any]] = {}
         for row in rows:

@@ -1,8 +1,8 @@
-"""Reading the event log: following it, and sending a part of it to one queue again.
+"""Reads the event log page by page, and sends a part of it to one queue again.
 
-A consumer that starts late binds its queue first and replays then: what is published meanwhile comes by the binding,
-what was before comes from here, and its inbox makes the overlap safe. What the relay has in hand at that moment may
-have been published just before the binding and be in the log only later: a replay waits for that.
+A consumer that starts late binds its queue first and then replays: new events arrive through the binding, old ones from
+the log, and the inbox makes the overlap safe. A batch that the relay published just before the binding may not be in
+the log yet: a replay waits for that batch.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ _AFTER: Final = """
     WHERE (published_at, position) > ($1, $2) AND (published_at, position) <= ($3, $4)
     AND (cardinality($5::text[]) = 0 OR type = ANY($5))
     ORDER BY published_at, position LIMIT $6"""
-# The relay's lock is its batch's: who gets it as a reader finds in the log all that was confirmed until then. A relay
-# asks for it without waiting, and tries again when it is next woken, or after a second.
+# The relay holds this lock for a batch: a reader that gets it finds all earlier confirmed events in the log. The relay
+# itself never waits for the lock; it tries again at the next notification or after a second.
 _SETTLED: Final = "SELECT pg_advisory_xact_lock_shared(hashtext('outbox-relay'))"
 _LAST: Final = "SELECT published_at, position FROM event_log ORDER BY published_at DESC, position DESC LIMIT 1"
 
@@ -42,7 +42,7 @@ class Logged:
 
 
 async def published(connection: Any, since: datetime, types: Sequence[str] = ()) -> AsyncIterator[Sequence[Logged]]:
-    """What was published since then and before the call, oldest first, page by page. `connection` is asyncpg's."""
+    """Pages of events published from `since` to the time of the call, oldest first. `connection` is asyncpg's."""
     if (last := await connection.fetchrow(_LAST)) is None:
         return
     cursor = (since, 0)
@@ -52,9 +52,9 @@ async def published(connection: Any, since: datetime, types: Sequence[str] = ())
 
 
 async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, types: Sequence[str] = ()) -> int:
-    """Sends what was published since then to one queue, with the original ids; returns how many events.
+    """Sends the events published since then to one queue, with their original ids. Returns how many.
 
-    Raises `PublishError` when there is no such queue, or `ChannelNotFoundEntity` when there was nothing to send to it.
+    Without such a queue it raises `PublishError`, or `ChannelNotFoundEntity` if there was nothing to send.
     """
     count = 0
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
@@ -65,8 +65,8 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
             async for page in published(connection, since, types):
                 await _send([logged.event for logged in page], channel, to_queue)
                 count += len(page)
-            if count == 0:  # nothing was sent that could have come back
-                # An exclusive queue is one, and 4.x tells only those who may configure it.
+            if count == 0:  # no publish that could have been returned, so look for the queue
+                # An exclusive queue exists, and RabbitMQ 4 reports it only to users with configure permission.
                 with contextlib.suppress(ChannelLockedResource, ChannelAccessRefused):
                     await channel.queue_declare(to_queue, passive=True)
     finally:
@@ -75,7 +75,7 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
 
 
 async def _send(events: Sequence[Envelope], channel: Channel, to_queue: str) -> None:
-    """Aggregates side by side, each in its order: should the queue refuse one, none of its successors is there."""
+    """Aggregates concurrently, each in order: if the queue refuses an event, none of its successors is sent."""
 
     async def in_order(aggregate: Sequence[Envelope]) -> None:
         for event in aggregate:
@@ -89,7 +89,7 @@ async def _send(events: Sequence[Envelope], channel: Channel, to_queue: str) -> 
 
 
 def envelope(row: Any, traceparent: str | None) -> Envelope:
-    """The event of a row of `outbox` or `event_log`, as part of that trace."""
+    """The event in a row of `outbox` or `event_log`, as part of the given trace."""
     return Envelope(
         id=row["event_id"],
         type=row["type"],
