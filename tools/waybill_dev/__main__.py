@@ -25,8 +25,11 @@ COMMANDS = {
     "bench": "waybill_dev.commands.bench:bench",
     "lock": "waybill_dev.commands.generate:lock",
     "contracts": "waybill_dev.commands.generate:contracts",
+    "migration": "waybill_dev.commands.migration:migration",
+    "graph": "waybill_dev.commands.graph:graph",
     "ops": "waybill_dev.commands.ops:ops",
     "subscriber": "waybill_dev.commands.subscriber:subscriber",
+    "token": "waybill_dev.commands.token:token",
     "trace": "waybill_dev.commands.trace:trace",
     "chaos": "waybill_dev.commands.chaos:chaos",
 }

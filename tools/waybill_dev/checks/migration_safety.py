@@ -59,11 +59,15 @@ OPERATIONS: dict[str, tuple[frozenset[str], str]] = {
 
 def complaints(checkout: Path) -> Iterator[str]:
     for file in sorted(checkout.glob("services/*/migrations/versions/*.py")):
-        module = ast.parse(file.read_text())
-        if not _marked(module):
-            for line, what, advice in _harmful(module):
-                where = f"{file.relative_to(checkout)}:{line}"
-                yield f"{where}: {what}: the running version breaks, or waits. Instead, {advice}."
+        yield from complaints_about(file, checkout)
+
+
+def complaints_about(file: Path, checkout: Path) -> Iterator[str]:
+    module = ast.parse(file.read_text())
+    if not _marked(module):
+        for line, what, advice in _harmful(module):
+            where = f"{file.relative_to(checkout)}:{line}"
+            yield f"{where}: {what}: the running version breaks, or waits. Instead, {advice}."
 
 
 def _marked(module: ast.Module) -> bool:

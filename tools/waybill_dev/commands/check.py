@@ -5,16 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import asyncpg
 import click
 
 from waybill_dev.base.options import Options
 from waybill_dev.base.state import State, find_state
+from waybill_dev.checks import scratch_database
 from waybill_dev.checks.runner import Check, Outcome, command, locks_agree, run_all
 from waybill_dev.commands.lifecycle import is_up, stop
 from waybill_dev.progress import say
 from waybill_dev.services.programs import ROLES
-from waybill_dev.supervision import control
 from waybill_dev.supervision.boot import detached
 
 AT_ONCE = 2
@@ -66,16 +65,8 @@ def _drift(state: State, service: str) -> Check:
     """A database made from the migrations alone, compared with the models."""
 
     async def run() -> str | None:
-        server: str = control.call(state, "status")["postgres"]["url"]
-        name = f"drift_{service}"
-        connection = await asyncpg.connect(server)
-        try:
-            await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            await connection.execute(f"CREATE DATABASE {name}")
-        finally:
-            await connection.close()
         folder = migrations(state.checkout, service)
-        url = f"{server.rpartition('/')[0]}/{name}"
+        url = await scratch_database.create(state, f"drift_{service}")
         return await command("-m", "waybill_dev.checks.migration_drift", folder, url, folder=state.checkout)()
 
     return run

@@ -14,6 +14,7 @@ import httpx
 
 from waybill_dev.errors import LocalError
 from waybill_dev.journeys.order_trace import Hop, read_mail, trace
+from waybill_dev.journeys.sign_in import access_token
 
 SKU = "DEMO-LAMP"
 PRODUCT = {"name": "Desk lamp", "price": {"amount": 4990, "currency": "EUR"}, "active": True}
@@ -63,9 +64,7 @@ async def _stock(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
 
 
 async def _sign_in(client: httpx.AsyncClient, address: str, password: str) -> dict[str, str]:
-    form = {"grant_type": "password", "username": address, "password": password}
-    answer = await _ask(client, "POST", "/token", data=form)
-    return {"Authorization": f"Bearer {answer['access_token']}"}
+    return {"Authorization": f"Bearer {await access_token(client, address, password)}"}
 
 
 async def _ask(client: httpx.AsyncClient, method: str, path: str, **request: Any) -> dict[str, Any]:
