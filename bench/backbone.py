@@ -14,11 +14,12 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.db.database import Database, driver_dsn, new_id, utc_now
+from common.db.database import Database, new_id, utc_now
+from common.db.driver import driver_dsn
 from common.messaging import broker
 from common.messaging.cloudevents import Envelope, encode, exchange_of
 from common.messaging.consumer import Consumer
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 from common.messaging.relay import relay
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -39,7 +40,7 @@ class Sold(BaseModel):
 async def raw_publish(settings: ShopSettings, events: int) -> float:
     """Confirmed publishes of the same driver, `WINDOW` at a time: what the relay could reach without a database."""
     async with broker.connect(settings.amqp_url.get_secret_value(), "bench") as amqp:
-        channel = await broker.wire(amqp, confirms=True)
+        channel = await broker.raw_channel(amqp, confirms=True)
         messages = [encode(Envelope(new_id(), TYPE, str(n), 1, utc_now(), '{"number": 1}')) for n in range(events)]
         started = time.perf_counter()
         for first in range(0, events, WINDOW):
@@ -87,7 +88,7 @@ def _published() -> float:
 async def _fill(settings: ShopSettings, queue: str, events: int) -> None:
     """Leaves exactly `events` messages in the queue, whatever its bindings brought before."""
     async with broker.connect(settings.amqp_url.get_secret_value(), "bench") as amqp:
-        channel = await broker.wire(amqp, confirms=True)
+        channel = await broker.raw_channel(amqp, confirms=True)
         await channel.queue_purge(queue)
         for first in range(0, events, WINDOW):
             messages = [
@@ -129,7 +130,7 @@ async def consumer_with_inbox(settings: ShopSettings, events: int) -> float:
     database = Database.open(settings)
     async with database.transaction() as session:
         await session.execute(text("TRUNCATE inbox, effects"))
-    handlers, stop = Handlers(), asyncio.Event()
+    handlers, stop = EventHandlers(), asyncio.Event()
     taken, started = 0, 0.0
 
     @handlers.on_batch({TYPE: Sold})

@@ -89,7 +89,10 @@ async def _as_coroutine(one: Callable[[], Awaitable[None]]) -> None:
 
 async def _publish_and_receive(rate: int, count: int) -> list[float]:
     async with private_vhost() as url, broker.connect(url, "bench") as amqp, broker.connect(url, "bench") as other:
-        channel, receiving = await broker.wire(amqp, confirms=True), await broker.wire(other, confirms=False)
+        channel, receiving = (
+            await broker.raw_channel(amqp, confirms=True),
+            await broker.raw_channel(other, confirms=False),
+        )
         await channel.queue_declare("raw", durable=True, arguments={"x-queue-type": "quorum"})
         sent: dict[str, float] = {}
         lags: list[float] = []

@@ -17,14 +17,14 @@ from common.security.tokens import TokenVerifier
 from common.security.verification_keys import StaticKeys, parse_jwk
 from common.settings import resource
 from orders.app import create_app
-from orders.settings import OrdersSettings
+from orders.settings import Settings
 
 CEILINGS = {"raw": raw, "tutorial": tutorial}
 
 
 def orders(database_url: str, issuer: str, jwk: dict[str, Any], health: Health) -> Any:
     """The API as it is, but for auth: tokens are checked against a key that is given."""
-    settings = OrdersSettings(
+    settings = Settings(
         database_url=SecretStr(database_url),
         amqp_url=SecretStr("amqp://nobody@broker.invalid/"),
         client_secret=SecretStr("unused"),

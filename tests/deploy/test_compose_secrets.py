@@ -7,9 +7,9 @@ import pytest
 
 from auth.settings import Settings as AuthSettings
 from common.settings import ServiceSettings
-from notifier.settings import NotifierSettings
-from orders.settings import OrdersSettings
-from users.settings import UsersSettings
+from notifier.settings import Settings as NotifierSettings
+from orders.settings import Settings as OrdersSettings
+from users.settings import Settings as UsersSettings
 from waybill_dev.compose.secrets import make_secrets
 from waybill_dev.services.programs import ROLES
 

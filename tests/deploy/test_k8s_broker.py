@@ -14,8 +14,8 @@ from auth.settings import Settings as AuthSettings
 from common.messaging import broker
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually, management
-from orders.settings import OrdersSettings
-from users.settings import UsersSettings
+from orders.settings import Settings as OrdersSettings
+from users.settings import Settings as UsersSettings
 from waybill_dev.servers.rabbitmq_definitions import (
     ADMINISTRATOR,
     DELIVERY_LIMIT,

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.cli.roles import RELAY, command_line
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 from common.settings import ServiceSettings
 
 
@@ -22,7 +22,7 @@ class Counted(BaseModel):
     number: int
 
 
-handlers: Final = Handlers()
+handlers: Final = EventHandlers()
 
 
 @handlers.on("shop.item.counted.v1", Counted)

@@ -1,5 +1,5 @@
 from auth.models import Base
 from common.db.migrations import run_migrations
-from common.messaging import inbox, outbox
+from common.messaging import tables
 
-run_migrations([Base.metadata, outbox.metadata, inbox.metadata])
+run_migrations([Base.metadata, *tables.PRODUCER, *tables.CONSUMER])

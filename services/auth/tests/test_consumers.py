@@ -58,7 +58,7 @@ class World:
         )
         body, properties = encode(event)
         async with broker.connect(self._amqp_url, "users") as connection:
-            channel = await broker.wire(connection, confirms=True)
+            channel = await broker.raw_channel(connection, confirms=True)
             await channel.basic_publish(body, exchange="users.events", routing_key=event.type, properties=properties)
 
     async def denied(self, tokens: dict[str, str]) -> bool:

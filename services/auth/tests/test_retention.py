@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import func, select, update
 
 from auth.models import RevokedToken, Session
-from auth.retention import forget_ended
+from auth.retention import delete_expired
 from common.db.database import Database, new_id, utc_now
 
 from .conftest import Auth
@@ -15,7 +15,7 @@ from .test_sessions import bearer, sid
 
 async def sessions_left(database: Database) -> int:
     async with database.transaction() as session:
-        await forget_ended(session, utc_now())
+        await delete_expired(session, utc_now())
         return (await session.execute(select(func.count()).select_from(Session))).scalar_one()
 
 
@@ -39,4 +39,4 @@ async def test_revoked_client_tokens_are_forgotten_after_they_expired(database: 
         for age in (timedelta(minutes=30), timedelta(hours=2)):
             session.add(RevokedToken(sid=new_id(), client_id="orders", revoked_at=now - age))
     async with database.transaction() as session:
-        assert await forget_ended(session, now) == 1
+        assert await delete_expired(session, now) == 1

@@ -1,5 +1,5 @@
 from common.db.migrations import run_migrations
-from common.messaging import aggregate_versions, inbox
+from common.messaging import tables
 from notifier.models import Base
 
-run_migrations([Base.metadata, inbox.metadata, aggregate_versions.metadata])
+run_migrations([Base.metadata, *tables.CONSUMER_IN_ORDER])

@@ -14,7 +14,7 @@ from common.testing.api_client import api_client
 from common.testing.plugin import MakeDatabase
 from common.testing.token_issuer import TokenIssuer
 from notifier.app import create_app
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 from notifier.webhooks import queue as webhook_queue
 
 from .mailbox import Mailbox
@@ -39,8 +39,8 @@ async def mailbox() -> AsyncIterator[Mailbox]:
 
 
 @pytest.fixture
-async def settings(make_database: MakeDatabase, mailbox: Mailbox, issuer: TokenIssuer) -> NotifierSettings:
-    return NotifierSettings(
+async def settings(make_database: MakeDatabase, mailbox: Mailbox, issuer: TokenIssuer) -> Settings:
+    return Settings(
         database_url=SecretStr(await make_database(MIGRATIONS)),
         amqp_url=SecretStr("amqp://nobody@broker.invalid/"),
         client_secret=SecretStr("a secret"),
@@ -63,9 +63,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-def webhook_settings(
-    settings: NotifierSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> NotifierSettings:
+def webhook_settings(settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """For a deliverer that may post to `receiver`, with a lease that a busy machine keeps.
 
     A next try is due when `make_due` says so, however slow the machine is.
@@ -75,7 +73,7 @@ def webhook_settings(
 
 
 @pytest.fixture
-async def database(settings: NotifierSettings) -> AsyncIterator[Database]:
+async def database(settings: Settings) -> AsyncIterator[Database]:
     database = Database.open(settings, role="test")
     yield database
     await database.close()
@@ -87,6 +85,6 @@ def world(database: Database) -> World:
 
 
 @pytest.fixture
-async def api(settings: NotifierSettings, issuer: TokenIssuer) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: Settings, issuer: TokenIssuer) -> AsyncIterator[httpx.AsyncClient]:
     async with api_client(create_app(settings, Health(), tokens=issuer.verifier("notifier"))) as client:
         yield client

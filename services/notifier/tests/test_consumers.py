@@ -18,7 +18,7 @@ from common.messaging.consumer import consume
 from common.runtime.health import Health
 from common.testing.plugin import eventually
 from notifier.consumers import handlers
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 
 from .mailbox import Mailbox
 from .test_delivery import all_sent, delivering
@@ -26,7 +26,7 @@ from .world import World, envelope, holds, order_data
 
 
 @pytest.fixture
-def settings(settings: NotifierSettings, amqp_url: str) -> NotifierSettings:
+def settings(settings: Settings, amqp_url: str) -> Settings:
     return settings.model_copy(update={"amqp_url": SecretStr(amqp_url), "retry_delays": (0.05, 0.05, 0.05)})
 
 
@@ -37,11 +37,11 @@ async def channel(amqp_url: str) -> AsyncIterator[Channel]:
         declaring = await connection.channel()
         for producer in ("auth", "users", "orders"):
             await broker.declare_producer(declaring, producer)
-        yield await broker.wire(connection, confirms=True)
+        yield await broker.raw_channel(connection, confirms=True)
 
 
 @asynccontextmanager
-async def consuming(settings: NotifierSettings) -> AsyncIterator[None]:
+async def consuming(settings: Settings) -> AsyncIterator[None]:
     stop, health = asyncio.Event(), Health()
     task = asyncio.create_task(consume(settings, health, stop, handlers))
     try:
@@ -82,7 +82,7 @@ async def counted(world: World, table: str, count: int) -> bool:
 
 
 async def test_an_order_is_mailed_from_its_event(
-    world: World, settings: NotifierSettings, channel: Channel, mailbox: Mailbox
+    world: World, settings: Settings, channel: Channel, mailbox: Mailbox
 ) -> None:
     user_id, order_id = new_id(), new_id()
     async with consuming(settings), delivering(settings):
@@ -95,7 +95,7 @@ async def test_an_order_is_mailed_from_its_event(
 
 
 async def test_the_notification_after_the_response_is_mailed_once_however_often_its_event_is_delivered(
-    world: World, settings: NotifierSettings, channel: Channel, mailbox: Mailbox
+    world: World, settings: Settings, channel: Channel, mailbox: Mailbox
 ) -> None:
     user_id, order_id, event_id = new_id(), new_id(), new_id()
     async with consuming(settings), consuming(settings), delivering(settings):
@@ -110,7 +110,7 @@ async def test_the_notification_after_the_response_is_mailed_once_however_often_
 
 
 async def test_two_consumers_of_shuffled_events_lose_and_double_nothing(
-    world: World, settings: NotifierSettings, channel: Channel, mailbox: Mailbox
+    world: World, settings: Settings, channel: Channel, mailbox: Mailbox
 ) -> None:
     people = {new_id(): new_id() for _ in range(50)}
     events = [registered(user_id, send_welcome=True) for user_id in people]
@@ -130,7 +130,7 @@ async def test_two_consumers_of_shuffled_events_lose_and_double_nothing(
 
 
 async def test_an_event_that_does_not_fit_its_reader_is_parked_and_delays_no_other(
-    world: World, settings: NotifierSettings, channel: Channel
+    world: World, settings: Settings, channel: Channel
 ) -> None:
     user_id = new_id()
     nul = registered(new_id(), name="Ann\x00")
@@ -144,9 +144,7 @@ async def test_an_event_that_does_not_fit_its_reader_is_parked_and_delays_no_oth
     assert "data does not fit users.user.registered.v1: name" in causes
 
 
-async def test_fields_that_a_producer_adds_are_no_trouble(
-    world: World, settings: NotifierSettings, channel: Channel
-) -> None:
+async def test_fields_that_a_producer_adds_are_no_trouble(world: World, settings: Settings, channel: Channel) -> None:
     user_id, order_id = new_id(), new_id()
     data = order_data("shipped", user_id, order_id) | {"gift": True}
     async with consuming(settings):

@@ -16,14 +16,14 @@ from common.runtime.health import Health
 from common.testing.plugin import eventually
 from notifier.deliver import deliver
 from notifier.delivery import worker
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 
 from .mailbox import Mailbox
 from .world import World, holds
 
 
 @asynccontextmanager
-async def delivering(settings: NotifierSettings) -> AsyncIterator[Health]:
+async def delivering(settings: Settings) -> AsyncIterator[Health]:
     stop, health = asyncio.Event(), Health()
     task = asyncio.create_task(deliver(settings, health, stop))
     try:
@@ -43,7 +43,7 @@ async def customer(world: World, **fields: Any) -> Any:
     return user_id
 
 
-async def test_a_planned_mail_is_sent_and_recorded(world: World, settings: NotifierSettings, mailbox: Mailbox) -> None:
+async def test_a_planned_mail_is_sent_and_recorded(world: World, settings: Settings, mailbox: Mailbox) -> None:
     user_id = await customer(world, name="Ann", email="ann@example.com")
     async with delivering(settings):
         order_id = await world.order("placed", user_id)
@@ -60,9 +60,7 @@ async def test_a_planned_mail_is_sent_and_recorded(world: World, settings: Notif
     assert mail["Date"] is not None
 
 
-async def test_a_new_address_is_told_to_the_one_before(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
-) -> None:
+async def test_a_new_address_is_told_to_the_one_before(world: World, settings: Settings, mailbox: Mailbox) -> None:
     user_id = await customer(world, email="old@example.com")
     change: dict[str, Any] = {"user_id": str(user_id), "name": "Ann", "email": "new@example.com", "changed": ["email"]}
     async with delivering(settings):
@@ -74,7 +72,7 @@ async def test_a_new_address_is_told_to_the_one_before(
 
 
 async def test_a_committed_event_is_mailed_though_nobody_polls(
-    world: World, settings: NotifierSettings, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+    world: World, settings: Settings, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_POLL", 3600)
     user_id = await customer(world)
@@ -86,7 +84,7 @@ async def test_a_committed_event_is_mailed_though_nobody_polls(
 
 
 async def test_a_mail_waits_while_the_server_is_down_and_goes_out_soon_after_it_is_back(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
+    world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
     await mailbox.close()
@@ -105,7 +103,7 @@ async def _has_cause(world: World, cause: str) -> bool:
 
 
 async def test_a_server_that_closes_kept_connections_costs_no_attempt(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
+    world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
     async with delivering(settings):
@@ -118,7 +116,7 @@ async def test_a_server_that_closes_kept_connections_costs_no_attempt(
 
 
 async def test_a_temporary_refusal_is_tried_again_later_with_the_same_message_id(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
+    world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
     mailbox.data_answers = ["451 4.3.0 Later, please"]
@@ -132,9 +130,7 @@ async def test_a_temporary_refusal_is_tried_again_later_with_the_same_message_id
     assert delivery["cause"] is None
 
 
-async def test_each_delay_is_longer_than_the_one_before(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
-) -> None:
+async def test_each_delay_is_longer_than_the_one_before(world: World, settings: Settings, mailbox: Mailbox) -> None:
     user_id = await customer(world)
     mailbox.rcpt_answers = ["450 4.2.0 Greylisted"] * 4
     await world.order("placed", user_id)
@@ -150,7 +146,7 @@ async def test_each_delay_is_longer_than_the_one_before(
 
 
 async def test_a_lease_renewed_meanwhile_does_not_bring_the_next_try_forward(
-    world: World, settings: NotifierSettings, database: Database, mailbox: Mailbox
+    world: World, settings: Settings, database: Database, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
     mailbox.data_answers = ["450 4.2.0 Greylisted"]
@@ -191,7 +187,7 @@ async def _postponed(world: World, attempts: int) -> bool:
 
 
 async def test_a_recipient_refused_for_good_is_recorded_with_the_cause_and_harms_no_other(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
+    world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     gone, there = await customer(world), await customer(world)
     mailbox.rcpt_answers = ["550 5.1.1 No such user"]
@@ -207,7 +203,7 @@ async def _settled(world: World, states: list[str]) -> bool:
     return sorted(await world.states()) == states
 
 
-async def test_a_refusal_of_ourselves_loses_no_mail(world: World, settings: NotifierSettings, mailbox: Mailbox) -> None:
+async def test_a_refusal_of_ourselves_loses_no_mail(world: World, settings: Settings, mailbox: Mailbox) -> None:
     user_id = await customer(world)
     mailbox.mail_answers = ["530 5.7.0 Authentication required", "421 Too busy"]
     async with delivering(settings):
@@ -217,7 +213,7 @@ async def test_a_refusal_of_ourselves_loses_no_mail(world: World, settings: Noti
 
 
 async def test_what_came_of_a_sending_is_remembered_while_the_database_is_away(
-    world: World, settings: NotifierSettings, mailbox: Mailbox, database: Database, postgres_server: str
+    world: World, settings: Settings, mailbox: Mailbox, database: Database, postgres_server: str
 ) -> None:
     user_id = await customer(world)
     name = database.engine.url.database
@@ -243,7 +239,7 @@ async def test_what_came_of_a_sending_is_remembered_while_the_database_is_away(
 
 
 async def test_two_deliverers_send_each_mail_once_though_sending_takes_longer_than_a_lease(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
+    world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
     mailbox.accepts.clear()
@@ -258,7 +254,7 @@ async def test_two_deliverers_send_each_mail_once_though_sending_takes_longer_th
 
 
 async def test_a_stop_finishes_what_is_being_sent_and_leaves_the_rest(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
+    world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
     mailbox.accepts.clear()
@@ -272,7 +268,7 @@ async def test_a_stop_finishes_what_is_being_sent_and_leaves_the_rest(
 
 
 async def test_an_address_that_changed_before_the_mail_went_out_is_the_one_used(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
+    world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world, email="old@example.com")
     order_id = await world.order("placed", user_id)
@@ -284,7 +280,7 @@ async def test_an_address_that_changed_before_the_mail_went_out_is_the_one_used(
 
 
 async def test_an_address_no_mail_can_be_sent_to_fails_alone(
-    world: World, settings: NotifierSettings, mailbox: Mailbox
+    world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     strange = ["ann@example.com>\r\nRCPT TO:<eve@example.com", "", "@", "a b@example.com", "ännchen@example.com"]
     for email in strange:

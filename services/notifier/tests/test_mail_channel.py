@@ -17,10 +17,10 @@ from cryptography.x509.oid import NameOID
 from pydantic import SecretStr, ValidationError
 
 from common.testing.plugin import eventually
-from notifier.delivery.errors import ChannelAway, Deferred, Refused
+from notifier.delivery.errors import ChannelUnavailable, Deferred, Refused
 from notifier.mail.message import Mail
 from notifier.mail.smtp import MailChannel
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 
 from .mailbox import Mailbox
 from .world import holds
@@ -28,7 +28,7 @@ from .world import holds
 MAIL = Mail("no-reply@waybill.invalid", "ann@example.com", b"Subject: x\r\n\r\n.hidden\r\n")
 
 
-def settings_for(mailbox: Mailbox, **fields: object) -> NotifierSettings:
+def settings_for(mailbox: Mailbox, **fields: object) -> Settings:
     values: dict[str, object] = {
         "database_url": SecretStr("postgresql://nobody@db.invalid/x"),
         "amqp_url": SecretStr("amqp://nobody@broker.invalid/"),
@@ -40,7 +40,7 @@ def settings_for(mailbox: Mailbox, **fields: object) -> NotifierSettings:
         "smtp_host": "127.0.0.1",
         "smtp_port": mailbox.port,
     }
-    return NotifierSettings.model_validate(values | fields)
+    return Settings.model_validate(values | fields)
 
 
 @pytest.fixture
@@ -116,14 +116,14 @@ async def test_a_line_that_begins_with_a_dot_arrives_whole(mailbox: Mailbox) -> 
     ("answers", "error"),
     [
         ({"mail_answers": ["451 Later"]}, Deferred),
-        ({"mail_answers": ["550 Not you"]}, ChannelAway),
-        ({"mail_answers": ["421 Closing"]}, ChannelAway),
+        ({"mail_answers": ["550 Not you"]}, ChannelUnavailable),
+        ({"mail_answers": ["421 Closing"]}, ChannelUnavailable),
         ({"rcpt_answers": ["450 Later"]}, Deferred),
         ({"rcpt_answers": ["550 Nobody"]}, Refused),
-        ({"rcpt_answers": ["421 Closing"]}, ChannelAway),
+        ({"rcpt_answers": ["421 Closing"]}, ChannelUnavailable),
         ({"data_answers": ["452 Full"]}, Deferred),
         ({"data_answers": ["554 Spam"]}, Refused),
-        ({"data_answers": ["421 Closing"]}, ChannelAway),
+        ({"data_answers": ["421 Closing"]}, ChannelUnavailable),
     ],
 )
 async def test_an_answer_means_what_its_code_says_and_the_next_mail_goes_through(
@@ -142,7 +142,7 @@ async def test_an_answer_means_what_its_code_says_and_the_next_mail_goes_through
 
 async def test_a_server_that_is_not_there_is_away(mailbox: Mailbox) -> None:
     await mailbox.close()
-    with pytest.raises(ChannelAway):
+    with pytest.raises(ChannelUnavailable):
         await MailChannel(settings_for(mailbox)).send(MAIL)
 
 
@@ -175,13 +175,13 @@ async def test_over_starttls_a_mail_goes_to_a_server_with_a_good_certificate(
 
 
 async def test_nothing_goes_to_a_server_with_an_unknown_certificate(encrypted: Mailbox) -> None:
-    with pytest.raises(ChannelAway):
+    with pytest.raises(ChannelUnavailable):
         await MailChannel(settings_for(encrypted, smtp_tls="starttls")).send(MAIL)
     assert encrypted.envelopes == []
 
 
 async def test_nothing_goes_in_clear_where_encryption_is_asked_for(mailbox: Mailbox) -> None:
-    with pytest.raises(ChannelAway):
+    with pytest.raises(ChannelUnavailable):
         await MailChannel(settings_for(mailbox, smtp_tls="starttls")).send(MAIL)
     assert mailbox.envelopes == []
 

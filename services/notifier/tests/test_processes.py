@@ -14,7 +14,7 @@ from sqlalchemy import text
 from common.db.database import Database, new_id
 from common.messaging import broker
 from common.testing.plugin import eventually
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 
 from .mailbox import Mailbox
 from .receiver import receiving
@@ -25,7 +25,7 @@ Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @pytest.fixture
-async def start(settings: NotifierSettings, amqp_url: str, tmp_path: Path) -> AsyncIterator[Start]:
+async def start(settings: Settings, amqp_url: str, tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a role; whatever still runs at the end is killed."""
     secrets = {
         "waybill_database_url": settings.database_url.get_secret_value(),
@@ -69,7 +69,7 @@ async def channel(amqp_url: str) -> AsyncIterator[Channel]:
         declaring = await connection.channel()
         for producer in ("users", "orders"):
             await broker.declare_producer(declaring, producer)
-        yield await broker.wire(connection, confirms=True)
+        yield await broker.raw_channel(connection, confirms=True)
 
 
 async def unsettled(world: World, count: int) -> bool:

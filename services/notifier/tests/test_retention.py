@@ -5,23 +5,23 @@ from uuid import UUID
 
 import pytest
 
-from common.db.database import Database, new_id, utc_now
+from common.db.database import Database, first_id_at, new_id, utc_now
 from notifier import retention
-from notifier.retention import NOTIFICATIONS_KEPT, WEBHOOK_DELIVERIES_KEPT, first_id_of, forget_old
+from notifier.retention import NOTIFICATIONS_KEPT, WEBHOOK_DELIVERIES_KEPT, delete_expired
 
 from .world import World, order_data
 
 
 async def forget(database: Database) -> int:
     async with database.transaction() as session:
-        return await forget_old(session, utc_now())
+        return await delete_expired(session, utc_now())
 
 
 async def placed(world: World, user_id: UUID, *, ago: timedelta) -> UUID:
     """Has an order placed that long ago told of; answers the order's id."""
     moment, order_id = utc_now() - ago, new_id()
     event_id = await world.event(
-        "orders.order.placed.v1", event_id=first_id_of(moment), **order_data("placed", user_id, order_id)
+        "orders.order.placed.v1", event_id=first_id_at(moment), **order_data("placed", user_id, order_id)
     )
     await world.rows("UPDATE notifications SET created_at = :at WHERE id = :id RETURNING id", at=moment, id=event_id)
     return order_id
@@ -68,8 +68,8 @@ async def test_a_sweep_takes_a_bounded_batch(world: World, database: Database, m
     assert [await forget(database) for _ in range(4)] == [2, 2, 1, 0]
 
 
-def test_the_first_id_of_a_moment_divides_what_came_before_from_what_came_after() -> None:
+def test_the_first_id_at_a_moment_divides_what_came_before_from_what_came_after() -> None:
     earlier = new_id()
-    assert earlier < first_id_of(utc_now() + timedelta(seconds=1))
-    assert earlier > first_id_of(utc_now() - timedelta(seconds=1))
-    assert first_id_of(utc_now()).version == 7
+    assert earlier < first_id_at(utc_now() + timedelta(seconds=1))
+    assert earlier > first_id_at(utc_now() - timedelta(seconds=1))
+    assert first_id_at(utc_now()).version == 7

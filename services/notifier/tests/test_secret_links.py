@@ -21,7 +21,7 @@ from notifier.delivery.worker import Deliverer
 from notifier.mail.composer import Composer
 from notifier.mail.queue import MailQueue
 from notifier.mail.smtp import MailChannel
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 
 from .mailbox import Mailbox
 from .test_delivery import all_sent
@@ -59,7 +59,7 @@ def users() -> Users:
 
 
 @pytest.fixture
-async def composer(users: Users, settings: NotifierSettings) -> AsyncIterator[Composer]:
+async def composer(users: Users, settings: Settings) -> AsyncIterator[Composer]:
     app = Starlette(routes=[Route("/internal/secret-links/{link_id}", users.issue, methods=["POST"])])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
         client = ServiceClient(http, "http://users", Token())
@@ -71,7 +71,7 @@ async def composer(users: Users, settings: NotifierSettings) -> AsyncIterator[Co
 
 
 @asynccontextmanager
-async def delivering(database: Database, composer: Composer, settings: NotifierSettings) -> AsyncIterator[None]:
+async def delivering(database: Database, composer: Composer, settings: Settings) -> AsyncIterator[None]:
     stop, channel = asyncio.Event(), MailChannel(settings)
     queue = MailQueue(composer, channel, slots=2)
     task = asyncio.create_task(Deliverer(database, queue, lease=timedelta(seconds=1)).run(stop))
@@ -100,7 +100,7 @@ async def test_the_link_goes_to_the_address_that_users_made_it_for(
     world: World,
     database: Database,
     composer: Composer,
-    settings: NotifierSettings,
+    settings: Settings,
     users: Users,
     mailbox: Mailbox,
     purpose: str,
@@ -120,7 +120,7 @@ async def test_the_link_goes_to_the_address_that_users_made_it_for(
 
 
 async def test_the_secret_is_at_rest_nowhere(
-    world: World, database: Database, composer: Composer, settings: NotifierSettings
+    world: World, database: Database, composer: Composer, settings: Settings
 ) -> None:
     user_id = new_id()
     await world.registered(user_id)
@@ -132,7 +132,7 @@ async def test_the_secret_is_at_rest_nowhere(
 
 
 async def test_a_link_that_is_void_by_now_is_not_mailed(
-    world: World, database: Database, composer: Composer, settings: NotifierSettings, users: Users, mailbox: Mailbox
+    world: World, database: Database, composer: Composer, settings: Settings, users: Users, mailbox: Mailbox
 ) -> None:
     user_id = new_id()
     await world.registered(user_id)
@@ -144,7 +144,7 @@ async def test_a_link_that_is_void_by_now_is_not_mailed(
 
 
 async def test_while_users_is_away_links_wait_and_other_mails_go_out(
-    world: World, database: Database, composer: Composer, settings: NotifierSettings, users: Users, mailbox: Mailbox
+    world: World, database: Database, composer: Composer, settings: Settings, users: Users, mailbox: Mailbox
 ) -> None:
     user_id = new_id()
     await world.registered(user_id, email="ann@example.com")
@@ -164,7 +164,7 @@ async def _is(world: World, states: list[str]) -> bool:
     return await world.states() == states
 
 
-def test_a_shop_may_have_pages_of_its_own(settings: NotifierSettings) -> None:
+def test_a_shop_may_have_pages_of_its_own(settings: Settings) -> None:
     own = settings.model_copy(update={"reset_password_page": "https://shop.example/new-password"})
     assert own.link_pages["reset_password"] == "https://shop.example/new-password"
     assert own.link_pages["verify_email"] == f"{settings.public_url}/email-verifications/page"

@@ -4,7 +4,7 @@ import asyncio
 
 from common.db.database import new_id
 from common.testing.plugin import eventually
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 
 from .receiver import Receiver
 from .test_delivery import delivering
@@ -13,7 +13,7 @@ from .world import World
 
 
 async def test_only_the_types_asked_for_are_posted_and_each_webhook_gets_its_own(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     _, first = await world.webhook(user_id, receiver.url, event_types=["orders.order.cancelled.v1"])
@@ -29,7 +29,7 @@ async def test_only_the_types_asked_for_are_posted_and_each_webhook_gets_its_own
 
 
 async def test_a_second_event_of_the_same_state_is_not_posted(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     await world.webhook(user_id, receiver.url)
@@ -39,7 +39,7 @@ async def test_a_second_event_of_the_same_state_is_not_posted(
 
 
 async def test_a_deleted_webhook_gets_nothing_more(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     webhook_id, _ = await world.webhook(user_id, receiver.url)

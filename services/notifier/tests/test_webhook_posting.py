@@ -8,7 +8,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from common.db.database import new_id
 from common.testing.plugin import eventually
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 from notifier.webhooks import channel
 from notifier.webhooks.secrets import as_text
 
@@ -19,7 +19,7 @@ from .world import World, order_data
 
 
 async def test_each_event_of_ones_own_orders_is_posted_signed_and_whole(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id, order_id = new_id(), new_id()
     _, secret = await world.webhook(user_id, receiver.url)
@@ -42,7 +42,7 @@ async def test_each_event_of_ones_own_orders_is_posted_signed_and_whole(
 
 
 async def test_a_failed_try_is_repeated_with_the_same_id_and_body(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     _, secret = await world.webhook(user_id, receiver.url)
@@ -62,7 +62,7 @@ async def test_a_failed_try_is_repeated_with_the_same_id_and_body(
 
 
 async def test_what_is_never_taken_is_given_up_in_the_end(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     await world.webhook(user_id, receiver.url)
@@ -75,7 +75,7 @@ async def test_what_is_never_taken_is_given_up_in_the_end(
 
 
 async def test_a_receiver_that_says_gone_is_not_asked_again(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     await world.webhook(user_id, receiver.url)
@@ -86,7 +86,7 @@ async def test_a_receiver_that_says_gone_is_not_asked_again(
     assert len(receiver.requests) == 1
 
 
-async def test_a_redirect_is_not_followed(world: World, webhook_settings: NotifierSettings, receiver: Receiver) -> None:
+async def test_a_redirect_is_not_followed(world: World, webhook_settings: Settings, receiver: Receiver) -> None:
     user_id = new_id()
     await world.webhook(user_id, receiver.url)
     async with receiving() as elsewhere, delivering(allowing(webhook_settings, elsewhere)):
@@ -106,7 +106,7 @@ async def test_a_redirect_is_not_followed(world: World, webhook_settings: Notifi
     ],
 )
 async def test_what_is_no_answer_in_http_is_no_success(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver, said: bytes, cause: str
+    world: World, webhook_settings: Settings, receiver: Receiver, said: bytes, cause: str
 ) -> None:
     user_id = new_id()
     await world.webhook(user_id, receiver.url)
@@ -118,7 +118,7 @@ async def test_what_is_no_answer_in_http_is_no_success(
 
 
 async def test_an_endless_answer_is_cut_off_and_counts_by_its_status(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     await world.webhook(user_id, receiver.url)
@@ -129,7 +129,7 @@ async def test_an_endless_answer_is_cut_off_and_counts_by_its_status(
 
 
 async def test_a_receiver_that_does_not_answer_in_time_is_tried_again(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    world: World, webhook_settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel, "TIMEOUT", 0.5)
     user_id = new_id()
@@ -141,7 +141,7 @@ async def test_a_receiver_that_does_not_answer_in_time_is_tried_again(
     assert "no answer within" in (await world.posts())[0]["cause"]
 
 
-async def test_a_name_that_does_not_resolve_is_tried_again(world: World, webhook_settings: NotifierSettings) -> None:
+async def test_a_name_that_does_not_resolve_is_tried_again(world: World, webhook_settings: Settings) -> None:
     user_id = new_id()
     await world.webhook(user_id, "https://nobody.invalid/")
     async with delivering(webhook_settings):
@@ -152,7 +152,7 @@ async def test_a_name_that_does_not_resolve_is_tried_again(world: World, webhook
 
 @pytest.mark.parametrize("url", ["https://localhost:{port}/", "https://127.0.0.1:{port}/", "https://[::1]:{port}/"])
 async def test_no_connection_is_made_to_an_address_that_is_not_public(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver, url: str
+    world: World, webhook_settings: Settings, receiver: Receiver, url: str
 ) -> None:
     """However it came into the table: the judgement at registration is not relied upon."""
     user_id = new_id()
@@ -165,7 +165,7 @@ async def test_no_connection_is_made_to_an_address_that_is_not_public(
 
 
 async def test_http_is_refused_once_its_host_is_no_longer_allowed(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     await world.webhook(user_id, receiver.url)

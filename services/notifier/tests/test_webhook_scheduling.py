@@ -8,7 +8,7 @@ import pytest
 from common.db.database import new_id
 from common.testing.plugin import eventually
 from notifier.delivery import worker
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 from notifier.webhooks.queue import PER_HOST
 
 from .mailbox import Mailbox
@@ -19,7 +19,7 @@ from .world import World, holds
 
 
 async def test_it_is_posted_though_nobody_polls_and_whether_mails_are_wanted_or_not(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    world: World, webhook_settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_POLL", 3600)
     user_id = new_id()
@@ -34,7 +34,7 @@ async def test_it_is_posted_though_nobody_polls_and_whether_mails_are_wanted_or_
 
 
 async def test_a_slow_receiver_holds_up_neither_others_nor_mails(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver, mailbox: Mailbox
+    world: World, webhook_settings: Settings, receiver: Receiver, mailbox: Mailbox
 ) -> None:
     """One with more due than there are slots; it gets its share of them and no more."""
     slow_id, user_id = new_id(), new_id()
@@ -57,7 +57,7 @@ async def test_a_slow_receiver_holds_up_neither_others_nor_mails(
 
 
 async def test_two_deliverers_post_each_event_once_though_it_takes_longer_than_a_lease(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     await world.webhook(user_id, receiver.url)
@@ -73,7 +73,7 @@ async def test_two_deliverers_post_each_event_once_though_it_takes_longer_than_a
 
 
 async def test_a_stop_finishes_what_is_being_posted(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     await world.webhook(user_id, receiver.url)
@@ -86,7 +86,7 @@ async def test_a_stop_finishes_what_is_being_posted(
 
 
 async def test_mails_go_out_while_every_receiver_is_away(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver, mailbox: Mailbox
+    world: World, webhook_settings: Settings, receiver: Receiver, mailbox: Mailbox
 ) -> None:
     user_id = new_id()
     await world.registered(user_id)

@@ -8,7 +8,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from common.db.database import new_id
 from common.testing.plugin import eventually
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 from notifier.webhooks import handlers as webhook_handlers
 from notifier.webhooks.secrets import SecretBox, as_text
 
@@ -19,7 +19,7 @@ from .world import KEY, World
 
 
 async def test_while_secrets_change_both_are_signed_with_and_then_the_new_one_alone(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     webhook_id, old = await world.webhook(user_id, receiver.url)
@@ -40,7 +40,7 @@ async def test_while_secrets_change_both_are_signed_with_and_then_the_new_one_al
 
 
 async def test_the_signature_is_of_the_try_not_of_the_event(
-    world: World, webhook_settings: NotifierSettings, receiver: Receiver
+    world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     """Receivers refuse what was signed long ago."""
     user_id = new_id()
@@ -66,10 +66,10 @@ async def test_no_secret_is_at_rest_in_clear(world: World) -> None:
             box.unseal(row["secret"], owner)
 
 
-def test_the_settings_take_hosts_and_ports(settings: NotifierSettings) -> None:
+def test_the_settings_take_hosts_and_ports(settings: Settings) -> None:
     given: dict[str, Any] = settings.model_dump() | {"webhook_allow": "LocalHost:9000, [::1]:9001,"}
-    assert NotifierSettings(**given).webhook_allow == {("localhost", 9000), ("::1", 9001)}
+    assert Settings(**given).webhook_allow == {("localhost", 9000), ("::1", 9001)}
     with pytest.raises(ValueError, match="host:port"):
-        NotifierSettings(**given | {"webhook_allow": "localhost"})
+        Settings(**given | {"webhook_allow": "localhost"})
     with pytest.raises(ValueError, match="32 bytes"):
-        NotifierSettings(**given | {"webhook_key": "c2hvcnQ="})
+        Settings(**given | {"webhook_key": "c2hvcnQ="})

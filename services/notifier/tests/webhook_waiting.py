@@ -1,12 +1,12 @@
 """What tests of webhooks wait for."""
 
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 
 from .receiver import Receiver
 from .world import World
 
 
-def allowing(settings: NotifierSettings, *receivers: Receiver) -> NotifierSettings:
+def allowing(settings: Settings, *receivers: Receiver) -> Settings:
     allow = {("127.0.0.1", receiver.port) for receiver in receivers}
     return settings.model_copy(update={"webhook_allow": settings.webhook_allow | allow})
 

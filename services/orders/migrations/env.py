@@ -1,5 +1,5 @@
 from common.db.migrations import run_migrations
-from common.messaging import inbox, outbox
+from common.messaging import tables
 from orders.models import Base
 
-run_migrations([Base.metadata, outbox.metadata, inbox.metadata])
+run_migrations([Base.metadata, *tables.PRODUCER, *tables.CONSUMER])

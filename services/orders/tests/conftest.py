@@ -20,7 +20,7 @@ from orders import handlers
 from orders.app import create_app
 from orders.models import Money
 from orders.placing import group_inserts
-from orders.settings import OrdersSettings
+from orders.settings import Settings
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 ISSUER = TokenIssuer()
@@ -28,8 +28,8 @@ LAMP = {"name": "Desk lamp", "price": {"amount": 4900, "currency": "EUR"}, "acti
 
 
 @pytest.fixture
-async def settings(make_database: MakeDatabase) -> OrdersSettings:
-    return OrdersSettings(
+async def settings(make_database: MakeDatabase) -> Settings:
+    return Settings(
         database_url=SecretStr(await make_database(MIGRATIONS)),
         amqp_url=SecretStr("amqp://nobody@broker.invalid/"),
         client_secret=SecretStr("unused"),
@@ -39,14 +39,14 @@ async def settings(make_database: MakeDatabase) -> OrdersSettings:
 
 
 @pytest.fixture
-async def database(settings: OrdersSettings) -> AsyncIterator[Database]:
+async def database(settings: Settings) -> AsyncIterator[Database]:
     database = Database.open(settings, role="test")
     yield database
     await database.close()
 
 
 @pytest.fixture
-async def driver(settings: OrdersSettings) -> AsyncIterator[DriverPool]:
+async def driver(settings: Settings) -> AsyncIterator[DriverPool]:
     driver = DriverPool(settings.database_url.get_secret_value(), size=3, timeout=10, name="orders-test-driver")
     yield driver
     await driver.close()
@@ -148,7 +148,7 @@ class Shop:
 
 
 @pytest.fixture
-async def shop(settings: OrdersSettings) -> AsyncIterator[Shop]:
+async def shop(settings: Settings) -> AsyncIterator[Shop]:
     async with api_client(create_app(settings, Health(), tokens=ISSUER.verifier("orders"))) as client:
         shop = Shop(client)
         await shop.stock()

@@ -8,7 +8,7 @@ import asyncpg
 
 from common.db.database import Database
 from common.db.migrations import config, upgrade
-from common.messaging import inbox, outbox
+from common.messaging import tables
 from common.testing.plugin import MakeDatabase
 from orders.models import Base
 
@@ -54,7 +54,7 @@ async def test_models_and_migrations_do_not_drift(make_database: MakeDatabase) -
     await asyncio.to_thread(alembic.command.downgrade, config(FOLDER, modelled), "base")
     database = Database(modelled)
     async with database.engine.begin() as connection:
-        for metadata in (Base.metadata, outbox.metadata, inbox.metadata):
+        for metadata in (Base.metadata, *tables.PRODUCER, *tables.CONSUMER):
             await connection.run_sync(metadata.create_all)
     await database.close()
     assert await definitions(migrated) == await definitions(modelled)

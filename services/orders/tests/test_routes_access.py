@@ -8,7 +8,7 @@ import pytest
 
 from common.db.database import new_id
 from common.testing.plugin import eventually
-from orders.settings import OrdersSettings
+from orders.settings import Settings
 
 NOBODY = UUID(int=1)
 
@@ -104,7 +104,7 @@ async def test_every_answer_tells_its_process_time_and_request_id(shop: Any) -> 
 
 
 async def test_the_database_being_away_is_a_503_and_passes_by_itself(
-    shop: Any, settings: OrdersSettings, postgres_server: str
+    shop: Any, settings: Settings, postgres_server: str
 ) -> None:
     await shop.order()
     name = settings.database_url.get_secret_value().rpartition("/")[2]

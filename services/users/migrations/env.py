@@ -1,5 +1,5 @@
 from common.db.migrations import run_migrations
-from common.messaging import outbox
+from common.messaging import tables
 from users.models import Base
 
-run_migrations([Base.metadata, outbox.metadata])
+run_migrations([Base.metadata, *tables.PRODUCER])

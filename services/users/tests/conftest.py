@@ -18,7 +18,7 @@ from common.testing.api_client import running
 from common.testing.plugin import MakeDatabase
 from common.testing.token_issuer import TokenIssuer
 from users.app import create_app
-from users.settings import UsersSettings
+from users.settings import Settings
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 INTERNAL_PORT = 8001
@@ -100,8 +100,8 @@ ISSUER = TokenIssuer()
 
 
 @pytest.fixture
-async def settings(make_database: MakeDatabase) -> UsersSettings:
-    return UsersSettings(
+async def settings(make_database: MakeDatabase) -> Settings:
+    return Settings(
         database_url=SecretStr(await make_database(MIGRATIONS)),
         amqp_url=SecretStr("amqp://nobody@broker.invalid/"),
         client_secret=SecretStr("unused"),
@@ -112,13 +112,13 @@ async def settings(make_database: MakeDatabase) -> UsersSettings:
 
 
 @pytest.fixture
-async def database(settings: UsersSettings) -> AsyncIterator[Database]:
+async def database(settings: Settings) -> AsyncIterator[Database]:
     database = Database.open(settings, role="test")
     yield database
     await database.close()
 
 
-Start = Callable[[UsersSettings], Awaitable[World]]
+Start = Callable[[Settings], Awaitable[World]]
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ async def start(database: Database) -> AsyncIterator[Start]:
     """Starts an API with given settings; more than one are replicas on one database."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def started(settings: UsersSettings) -> World:
+        async def started(settings: Settings) -> World:
             app = create_app(settings, Health(), internal_port=INTERNAL_PORT, tokens=ISSUER.verifier("users"))
             state = await stack.enter_async_context(running(app))
 
@@ -144,5 +144,5 @@ async def start(database: Database) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-async def world(start: Start, settings: UsersSettings) -> World:
+async def world(start: Start, settings: Settings) -> World:
     return await start(settings)

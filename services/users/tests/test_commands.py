@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from users.settings import UsersSettings
+from users.settings import Settings
 
 Run = Any
 
 
 @pytest.fixture
-def run(settings: UsersSettings, tmp_path: Path) -> Run:
+def run(settings: Settings, tmp_path: Path) -> Run:
     """Runs a command as an operator does, with settings from the environment and secrets in files."""
     for name in ("database_url", "amqp_url", "client_secret"):
         (tmp_path / f"waybill_{name}").write_text(getattr(settings, name).get_secret_value())

@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 from common.db.database import Database
-from common.messaging.outbox import event_log, outbox
+from common.messaging.event_log import event_log
+from common.messaging.outbox import outbox
 from common.testing.plugin import eventually
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from users.retention import forget_old
+from users.retention import delete_expired
 
 TABLES = ("login_backoffs", "login_buckets", "known_networks", "secret_links")
 
@@ -13,7 +13,7 @@ async def test_upkeep_deletes_what_is_over_and_keeps_the_rest(world: Any) -> Non
     await world.public.post("/email-verifications", headers=world.bearer(person))
 
     async def kept() -> list[int]:
-        await forget_old(world.database)
+        await delete_expired(world.database)
         return [len(await world.rows(f"SELECT 1 FROM {table}")) for table in TABLES]  # noqa: S608
 
     assert await kept() == [1, 5, 1, 1]

@@ -16,7 +16,7 @@ from common.cli import consumer_commands, producer_commands
 from common.db.database import Database
 from common.messaging.cloudevents import Event
 from common.messaging.consumer import Consumer
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 from common.messaging.outbox import record
 from common.messaging.relay import relay
 from common.runtime.health import Health
@@ -59,7 +59,7 @@ class Shop:
             await running
 
     async def _run(self, stop: asyncio.Event, health: Health) -> None:
-        handlers = Handlers()
+        handlers = EventHandlers()
 
         @handlers.on("shop.item.sold.v1", Sold)
         async def sold(session: AsyncSession, event: Received[Sold]) -> None:

@@ -3,7 +3,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from common.db.database import Database, ring_after_commit
+from common.db.database import Database, notify_after_commit
 from common.testing.plugin import eventually
 
 
@@ -22,10 +22,10 @@ async def test_listeners_are_woken_after_the_commit_and_by_nothing_else(database
             await connection.add_listener(channel, lambda *call: heard.append(call[2]))
         with pytest.raises(RuntimeError):
             async with database.transaction() as session:
-                ring_after_commit(session, "parcels")
+                notify_after_commit(session, "parcels")
                 raise RuntimeError
         async with database.transaction() as session:
-            ring_after_commit(session, "letters")
+            notify_after_commit(session, "letters")
             await connection.execute("SELECT 1")
             assert heard == []
         await eventually(lambda: _has_heard(heard))

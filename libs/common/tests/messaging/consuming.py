@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.db.database import Database, new_id, utc_now
 from common.messaging.cloudevents import Envelope, encode
 from common.messaging.consumer import Consumer
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually
@@ -30,8 +30,8 @@ POISON = 13
 ENDLESS = 14
 
 
-def handlers_of() -> Handlers:
-    handlers = Handlers()
+def handlers_of() -> EventHandlers:
+    handlers = EventHandlers()
 
     @handlers.on("shop.item.sold.v1", Sold)
     async def sold(session: AsyncSession, event: Received[Sold]) -> None:

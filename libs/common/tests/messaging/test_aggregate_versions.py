@@ -18,7 +18,7 @@ from common.db.database import Database, new_id, utc_now
 from common.messaging import broker
 from common.messaging.cloudevents import Envelope, encode
 from common.messaging.consumer import Consumer
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually
@@ -39,7 +39,7 @@ class Shop:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        handlers, stop, health = Handlers(in_order=["shop.item"]), asyncio.Event(), Health()
+        handlers, stop, health = EventHandlers(in_order=["shop.item"]), asyncio.Event(), Health()
 
         @handlers.on("shop.item.sold.v1", Sold)
         async def sold(session: AsyncSession, event: Received[Sold]) -> None:
@@ -99,7 +99,7 @@ class Shop:
 async def shop(settings: ServiceSettings, database: Database, amqp_url: str) -> AsyncIterator[Shop]:
     async with await aio_pika.connect(amqp_url) as connection:
         await broker.declare_producer(await connection.channel(), "shop")
-        yield Shop(settings, database, await broker.wire(connection, confirms=True))
+        yield Shop(settings, database, await broker.raw_channel(connection, confirms=True))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.db.database import Database, new_id, utc_now
 from common.messaging.cloudevents import Event
 from common.messaging.consumer import Consumer
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 from common.messaging.message_spans import processing
 from common.messaging.outbox import record
 from common.messaging.relay import relay
@@ -48,8 +48,8 @@ def api(settings: ServiceSettings, database: Database) -> Any:
     return api_client(create_api(settings, title="Shop", routers=[router], health=Health()))
 
 
-def consumed() -> tuple[Handlers, list[Received[Any]]]:
-    handlers, seen = Handlers(), []
+def consumed() -> tuple[EventHandlers, list[Received[Any]]]:
+    handlers, seen = EventHandlers(), []
 
     @handlers.on(Sold.type, SoldReader)
     async def sold(_: AsyncSession, event: Received[SoldReader]) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from common.db.database import Database
 from common.messaging import event_log, retention
-from common.messaging.inbox import inbox, parked_messages
+from common.messaging.inbox import inbox
+from common.messaging.parked import parked_messages
 from common.testing.plugin import eventually
 
 HISTORY = timedelta(days=30)
@@ -79,10 +80,10 @@ async def test_an_inbox_row_that_a_replay_could_still_bring_again_is_kept_and_an
         async with database.transaction() as session:
             return bool((await session.execute(text("SELECT count(*) FROM inbox"))).scalar_one() == 20)
 
-    assert await retention.forget(database, inbox.c.received_at, HISTORY + retention.MARGIN) == 100
-    async with retention.forgetting(database, [inbox.c.received_at], HISTORY):
+    assert await retention.delete_expired(database, inbox.c.received_at, HISTORY + retention.MARGIN) == 100
+    async with retention.deleting_expired(database, [inbox.c.received_at], HISTORY):
         await eventually(remaining)
-    assert await retention.forget(database, inbox.c.received_at, HISTORY + retention.MARGIN) == 0
+    assert await retention.delete_expired(database, inbox.c.received_at, HISTORY + retention.MARGIN) == 0
     assert await remaining()
 
 
@@ -97,7 +98,7 @@ async def test_what_was_parked_is_forgotten_long_after_it_was_resolved_and_never
                 ),
                 {"body": str(resolved).encode(), "ago": resolved, "resolution": resolved and "replayed"},
             )
-    assert await retention.forget(database, parked_messages.c.resolved_at, HISTORY + retention.MARGIN) == 1
+    assert await retention.delete_expired(database, parked_messages.c.resolved_at, HISTORY + retention.MARGIN) == 1
     async with database.transaction() as session:
         left = await session.scalars(text("SELECT convert_from(body, 'UTF8') FROM parked_messages ORDER BY body"))
         assert list(left) == ["1 day", "None"]

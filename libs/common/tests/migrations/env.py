@@ -1,4 +1,4 @@
 from common.db.migrations import run_migrations
-from common.messaging import inbox, outbox
+from common.messaging import tables
 
-run_migrations([outbox.metadata, inbox.metadata])
+run_migrations([*tables.PRODUCER, *tables.CONSUMER])

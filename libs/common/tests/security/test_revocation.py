@@ -17,7 +17,6 @@ from common.messaging.cloudevents import Envelope, encode
 from common.security.revocation import Denylist, RevocationFeed, SessionRevoked, SubjectRevoked
 from common.security.service_client import ServiceClient
 from common.security.tokens import InvalidToken, Principal
-from common.security.verifier import kept_running
 from common.testing.plugin import eventually, management
 from common.testing.token_issuer import TokenIssuer
 
@@ -207,21 +206,6 @@ async def test_without_a_broker_the_snapshot_is_still_read() -> None:
     async with auth.listening():
         await eventually(lambda: auth.denied(sid="s-1"))
         await auth.feed.check()
-
-
-async def test_a_defect_that_ends_the_feed_does_not_leave_a_process_deaf_for_good() -> None:
-    begun: list[str] = []
-    again = asyncio.Event()
-
-    async def work() -> None:
-        begun.append("begun")
-        if len(begun) > 1:
-            again.set()
-        raise KeyError("a defect")
-
-    task = asyncio.create_task(kept_running(work))
-    await asyncio.wait_for(again.wait(), 10)
-    task.cancel()
 
 
 async def test_without_auth_a_process_is_ready_after_one_token_lifetime(amqp_url: str) -> None:

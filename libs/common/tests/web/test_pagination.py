@@ -1,5 +1,6 @@
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -17,16 +18,24 @@ from common.web.pagination import InvalidCursor, Page, PageDep, decode_cursor, e
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 ID = UUID("0197a6c5-7c1e-7d0a-9f3b-2f1f6a1b2c3d")
-ROWS = list(range(1, 46))
+
+
+@dataclass(frozen=True)
+class Number:
+    value: int
+
+
+ROWS = [Number(value) for value in range(1, 46)]
 
 router = ApiRouter()
 
 
 @router.get("/numbers")
 async def list_numbers(page: PageDep) -> Page[int]:
-    after = page.after(int)
-    rows = [row for row in ROWS if after is None or row > after[0]][: page.limit + 1]
-    return page.page(rows, key=lambda row: (row,), item=int)
+    async def fetch(*, after: int | None, limit: int) -> Sequence[Number]:
+        return [row for row in ROWS if after is None or row.value > after][:limit]
+
+    return await page.load(fetch, by={"value": int}, item=lambda row: row.value)
 
 
 class ShopSettings(ServiceSettings):
@@ -64,7 +73,7 @@ async def test_the_pages_together_are_the_whole_list_once(
             break
         cursor = f"&cursor={answer['next_cursor']}"
     assert [len(page) for page in seen] == pages
-    assert [row for page in seen for row in page] == ROWS
+    assert [row for page in seen for row in page] == [row.value for row in ROWS]
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "101", "x", "1.5", "", "99999999999999999999"])

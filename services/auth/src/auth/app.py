@@ -1,8 +1,8 @@
 """Auth's API, wired."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import httpx
 from fastapi import FastAPI
@@ -15,12 +15,13 @@ from auth.keys.keyring import Keyring
 from auth.oauth import routes as oauth_routes
 from auth.oauth.grants import TokenEndpoint
 from auth.oauth.inspection import TokenInspection
-from auth.retention import keep_house
+from auth.retention import EVERY, run_cleanup
 from auth.sessions import internal_routes
 from auth.sessions import routes as session_routes
 from auth.settings import Settings
 from auth.tokens.own import OwnToken, OwnVerifier
 from common.db.database import Database
+from common.runtime.background import background, every
 from common.runtime.health import Health
 from common.security.service_client import ServiceClient, http_client
 from common.web import Api, by_port, create_api
@@ -41,9 +42,9 @@ def create_app(
         keyring = Keyring(database, settings)
         health.add("postgres", database.ping)
         health.add("keys", keyring.check)
-        running = [asyncio.create_task(keyring.run()), asyncio.create_task(keep_house(database))]
+        cleanup = partial(every, EVERY, partial(run_cleanup, database))
         try:
-            async with http_client(users_transport) as http:
+            async with background(keyring.run, cleanup), http_client(users_transport) as http:
                 users = ServiceClient(http, settings.users_url, OwnToken(keyring, settings))
                 yield State(
                     settings=settings,
@@ -54,9 +55,6 @@ def create_app(
                     token_inspection=TokenInspection(settings, database, keyring),
                 )
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
             await database.close()
 
     return by_port(public_api(settings, health, lifespan=lifespan), internal_api(settings, health), internal_port)

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth.sessions import subjects
 from common.db.database import utc_now
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 
-handlers: Final = Handlers()
+handlers: Final = EventHandlers()
 
 
 class _UserEvent(BaseModel):

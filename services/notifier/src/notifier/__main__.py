@@ -4,7 +4,7 @@ from common.cli.roles import command_line
 
 main = command_line(
     "notifier",
-    settings="notifier.settings:NotifierSettings",
+    settings="notifier.settings:Settings",
     roles={
         "api": "notifier.app:create_app",
         "consume": "notifier.consumers:handlers",

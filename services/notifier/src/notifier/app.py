@@ -13,7 +13,7 @@ from common.security.verifier import token_verifier
 from common.web import create_api
 from notifier import routes
 from notifier.deps import State
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 from notifier.webhooks import routes as webhook_routes
 from notifier.webhooks.destinations import Destinations
 from notifier.webhooks.secrets import SecretBox
@@ -23,7 +23,7 @@ _NAMES_AT_ONCE: Final = 8
 
 
 def create_app(
-    settings: NotifierSettings,
+    settings: Settings,
     health: Health,
     *,
     internal_port: int | None = None,  # noqa: ARG001 - every service's app is made alike; this one has no internal API

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 from notifier.handlers import Notice, forget_person, learn_contact, notify
 from notifier.models import Kind, OrderKind
 from notifier.webhooks import handlers as webhook_handlers
@@ -77,7 +77,7 @@ class CancelledOrder(Order):
     reason: Line | None = None
 
 
-handlers: Final = Handlers(in_order=["orders.order"])
+handlers: Final = EventHandlers(in_order=["orders.order"])
 
 
 @handlers.on("users.user.registered.v1", Registration)

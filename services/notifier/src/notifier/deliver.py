@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 
 from common.db.database import Database
+from common.runtime.background import background, every
 from common.runtime.health import Health
 from common.security.service_client import service_client
 from common.settings import resource
@@ -13,15 +15,15 @@ from notifier.delivery.worker import Deliverer
 from notifier.mail.composer import Composer
 from notifier.mail.queue import MailQueue
 from notifier.mail.smtp import MailChannel
-from notifier.retention import keep_house
-from notifier.settings import NotifierSettings
+from notifier.retention import EVERY, run_cleanup
+from notifier.settings import Settings
 from notifier.webhooks.channel import WebhookChannel
 from notifier.webhooks.destinations import Destinations
 from notifier.webhooks.queue import WebhookQueue
 from notifier.webhooks.secrets import SecretBox
 
 
-async def deliver(settings: NotifierSettings, health: Health, stop: asyncio.Event) -> None:
+async def deliver(settings: Settings, health: Health, stop: asyncio.Event) -> None:
     """Runs until `stop`, through any outage of PostgreSQL, users, the mail server and receivers of webhooks."""
     async with contextlib.AsyncExitStack() as stack:
         database = Database.open(settings, role="deliver")
@@ -30,18 +32,14 @@ async def deliver(settings: NotifierSettings, health: Health, stop: asyncio.Even
         mails = await stack.enter_async_context(_mails(settings))
         webhooks = await stack.enter_async_context(_webhooks(settings))
         lease = timedelta(seconds=settings.delivery_lease)
-        async with asyncio.TaskGroup() as group:
-            house = group.create_task(keep_house(database))
-            deliverers = (
-                group.create_task(Deliverer(database, mails, lease=lease).run(stop)),
-                group.create_task(Deliverer(database, webhooks, lease=lease).run(stop)),
-            )
-            await asyncio.wait(deliverers)
-            house.cancel()
+        cleanup = partial(every, EVERY, partial(run_cleanup, database))
+        async with background(cleanup), asyncio.TaskGroup() as group:
+            group.create_task(Deliverer(database, mails, lease=lease).run(stop))
+            group.create_task(Deliverer(database, webhooks, lease=lease).run(stop))
 
 
 @contextlib.asynccontextmanager
-async def _mails(settings: NotifierSettings) -> AsyncIterator[MailQueue]:
+async def _mails(settings: Settings) -> AsyncIterator[MailQueue]:
     async with service_client(
         settings, base_url=settings.users_url, scope="links:issue", resource=resource("users")
     ) as users:
@@ -54,7 +52,7 @@ async def _mails(settings: NotifierSettings) -> AsyncIterator[MailQueue]:
 
 
 @contextlib.asynccontextmanager
-async def _webhooks(settings: NotifierSettings) -> AsyncIterator[WebhookQueue]:
+async def _webhooks(settings: Settings) -> AsyncIterator[WebhookQueue]:
     slots = settings.webhook_connections
     destinations = Destinations(settings.webhook_allow, threads=slots)
     channel = WebhookChannel(destinations, connections=slots)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.db.database import ring_after_commit, utc_now
+from common.db.database import notify_after_commit, utc_now
 from notifier import queries
 from notifier.models import Contact, Delivery, Kind, Notification
 from notifier.webhooks import queries as webhook_queries
@@ -28,7 +28,7 @@ async def learn_contact(session: AsyncSession, user_id: UUID, *, version: int, n
     if is_news and before is None:
         await session.flush()
         if await queries.release_deliveries(session, user_id):
-            ring_after_commit(session, DELIVERIES_CHANNEL)
+            notify_after_commit(session, DELIVERIES_CHANNEL)
     return before if is_news and before != email else None
 
 
@@ -83,7 +83,7 @@ async def notify(session: AsyncSession, notices: Sequence[Notice]) -> set[UUID]:
             mail = Delivery.by_mail(notice.event_id, waiting=not is_known, traceparent=notice.traceparent)
             session.add(mail)
             if is_known:
-                ring_after_commit(session, DELIVERIES_CHANNEL)
+                notify_after_commit(session, DELIVERIES_CHANNEL)
     return told
 
 

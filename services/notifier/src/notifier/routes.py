@@ -1,5 +1,6 @@
 """HTTP ↔ handlers."""
 
+from functools import partial
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -22,10 +23,8 @@ async def list_notifications(
     unread: Annotated[bool | None, Query(description="Only unread ones, or only read ones.")] = None,
 ) -> Page[NotificationOut]:
     """One's own, newest first."""
-    rows = await queries.notifications(
-        session, principal.user_id, unread=unread, after=page.after(instant, UUID), limit=page.limit + 1
-    )
-    return page.page(rows, key=lambda row: (row.created_at, row.id), item=NotificationOut.model_validate)
+    fetch = partial(queries.notifications, session, principal.user_id, unread=unread)
+    return await page.load(fetch, by={"created_at": instant, "id": UUID}, item=NotificationOut.model_validate)
 
 
 @router.post("/notifications/{notification_id}/read", responses=responses(404))

@@ -16,7 +16,7 @@ from common.settings import ServiceSettings
 LinkPurpose = Literal["verify_email", "reset_password"]
 
 
-class NotifierSettings(ServiceSettings):
+class Settings(ServiceSettings):
     service: ClassVar[str] = "notifier"
 
     client_secret: SecretStr

@@ -4,7 +4,7 @@ from common.cli.roles import RELAY, command_line
 
 main = command_line(
     "orders",
-    settings="orders.settings:OrdersSettings",
+    settings="orders.settings:Settings",
     roles={"api": "orders.app:create_app", "relay": RELAY, "consume": "orders.consumers:handlers"},
 )
 

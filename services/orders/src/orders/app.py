@@ -15,11 +15,11 @@ from common.web import create_api
 from orders import routes
 from orders.deps import State
 from orders.placing import group_inserts
-from orders.settings import OrdersSettings
+from orders.settings import Settings
 
 
 def create_app(
-    settings: OrdersSettings,
+    settings: Settings,
     health: Health,
     *,
     internal_port: int | None = None,  # noqa: ARG001 - of every service; orders has no internal endpoints

@@ -6,10 +6,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 from orders.handlers import forget_customer
 
-handlers: Final = Handlers()
+handlers: Final = EventHandlers()
 
 
 class UserErased(BaseModel):

@@ -60,7 +60,7 @@ async def place_order(
     )
     priced = await insert(new)
     if priced[0]["placed"]:
-        database.ring()
+        database.notify()
         return _as_placed(new, priced)
     if key is not None:
         # Whatever the request would be told now: what counts is what it was told first.

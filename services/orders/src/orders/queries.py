@@ -27,7 +27,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from common.db.driver_pool import DriverPool, DriverStatement
 from common.errors import NotFound
-from common.messaging.outbox import event_log, outbox
+from common.messaging.event_log import event_log
+from common.messaging.outbox import outbox
 from orders.models import Money, Order, OrderLine, OrderStatus, Product, TimelineEntry
 
 

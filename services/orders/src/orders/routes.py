@@ -1,5 +1,6 @@
 """HTTP to handlers."""
 
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -77,15 +78,8 @@ async def list_orders(
     if visible is not None and customer_id not in (None, visible):
         headers = {"WWW-Authenticate": NOT_ENOUGH}
         raise Forbidden("Only staff may ask for another customer's orders.", headers=headers)
-    after = page.after(UUID)
-    rows = await queries.orders(
-        session,
-        customer_id=visible or customer_id,
-        status=status,
-        after=after[0] if after is not None else None,
-        limit=page.limit + 1,
-    )
-    return page.page(rows, key=lambda order: (order.id,), item=OrderOut.model_validate)
+    fetch = partial(queries.orders, session, customer_id=visible or customer_id, status=status)
+    return await page.load(fetch, by={"id": UUID}, item=OrderOut.model_validate)
 
 
 @orders.get(
@@ -111,15 +105,8 @@ async def get_timeline(
     order_id: UUID, page: PageDep, principal: ReaderDep, session: SessionDep
 ) -> Page[TimelineEntryOut]:
     """What happened to the order, oldest first."""
-    after = page.after(read_version)
-    rows = await queries.timeline(
-        session,
-        order_id,
-        customer_id=visible_customer(principal),
-        after=after[0] if after is not None else None,
-        limit=page.limit + 1,
-    )
-    return page.page(rows, key=lambda entry: (entry.version,), item=TimelineEntryOut.model_validate)
+    fetch = partial(queries.timeline, session, order_id, customer_id=visible_customer(principal))
+    return await page.load(fetch, by={"version": read_version}, item=TimelineEntryOut.model_validate)
 
 
 @orders.post("/{order_id}/cancel", responses=responses(404, 409, 412))
@@ -172,11 +159,8 @@ async def deliver_order(order_id: UUID, session: SessionDep, response: Response,
 @products.get("", dependencies=[signed_in])
 async def list_products(page: PageDep, session: SessionDep, *, active: bool | None = None) -> Page[ProductOut]:
     """By SKU."""
-    after = page.after(read_sku)
-    rows = await queries.products(
-        session, active=active, after=after[0] if after is not None else None, limit=page.limit + 1
-    )
-    return page.page(rows, key=lambda product: (product.sku,), item=ProductOut.model_validate)
+    fetch = partial(queries.products, session, active=active)
+    return await page.load(fetch, by={"sku": read_sku}, item=ProductOut.model_validate)
 
 
 @products.get("/{sku}", dependencies=[signed_in], responses=responses(404))

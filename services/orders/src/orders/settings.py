@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from common.settings import ServiceSettings
 
 
-class OrdersSettings(ServiceSettings):
+class Settings(ServiceSettings):
     service: ClassVar[str] = "orders"
     streamed: ClassVar[str | None] = "orders.order.#"
 

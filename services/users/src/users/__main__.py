@@ -4,7 +4,7 @@ from common.cli.roles import RELAY, command_line
 
 main = command_line(
     "users",
-    settings="users.settings:UsersSettings",
+    settings="users.settings:Settings",
     roles={"api": "users.app:create_app", "relay": RELAY},
     commands={"promote": "users.commands:promote"},
 )

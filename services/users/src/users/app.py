@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp
 
 from common.db.database import Database
+from common.runtime.background import background, every
 from common.runtime.health import Health
 from common.security.tokens import TokenVerifier
 from common.security.verifier import token_verifier
@@ -15,11 +17,11 @@ from users import retention, routes
 from users.credentials.concurrency_limiter import Gate
 from users.credentials.passwords import HashingPool
 from users.deps import State
-from users.settings import UsersSettings
+from users.settings import Settings
 
 
 def create_app(
-    settings: UsersSettings,
+    settings: Settings,
     health: Health,
     *,
     internal_port: int | None = None,
@@ -39,7 +41,8 @@ def create_app(
                 verifier = tokens
             else:
                 verifier = await stack.enter_async_context(token_verifier(settings, health))
-            await stack.enter_async_context(retention.running(database))
+            cleanup = partial(every, retention.EVERY, partial(retention.delete_expired, database))
+            await stack.enter_async_context(background(cleanup))
             yield State(
                 database=database, tokens=verifier, hashing=hashing, gate=Gate(patience=settings.login_patience)
             )

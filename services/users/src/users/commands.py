@@ -9,7 +9,7 @@ from common.db.database import Database
 from common.errors import AppError
 from users.handlers.administration import promote as promote_user
 from users.models import Role
-from users.settings import UsersSettings
+from users.settings import Settings
 
 
 @click.command()
@@ -24,7 +24,7 @@ def promote(load: Any, email: str, role: Role) -> None:
     click.echo(run(_promote(load("promote"), email, role)))
 
 
-async def _promote(settings: UsersSettings, email: str, role: Role) -> str:
+async def _promote(settings: Settings, email: str, role: Role) -> str:
     database = Database.open(settings, role="promote")
     try:
         async with database.transaction() as session:

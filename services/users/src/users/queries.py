@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
 from common.errors import NotFound
-from common.messaging.outbox import event_log, outbox
+from common.messaging.event_log import event_log
+from common.messaging.outbox import outbox
 from users.models import KnownNetwork, LinkPurpose, Role, SecretLink, SecretLinkToken, Status, User
 
 
@@ -197,7 +198,7 @@ _NETWORKS_KEPT: Final = timedelta(days=180)
 _LINKS_KEPT: Final = timedelta(days=7)
 
 
-async def forget_old(session: AsyncSession) -> None:
+async def delete_expired(session: AsyncSession) -> None:
     """Deletes networks not signed in from for long, and links that are over."""
     await session.execute(delete(KnownNetwork).where(KnownNetwork.last_login_at < func.now() - _NETWORKS_KEPT))
     await session.execute(delete(SecretLink).where(SecretLink.requested_at < func.now() - _LINKS_KEPT))

@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from common.settings import ServiceSettings
 
 
-class UsersSettings(ServiceSettings):
+class Settings(ServiceSettings):
     service: ClassVar[str] = "users"
 
     client_secret: SecretStr

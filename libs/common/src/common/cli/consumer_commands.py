@@ -70,7 +70,7 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool, as_
     async def send(settings: ServiceSettings, database: Database) -> tuple[int, list[uuid.UUID]]:
         consumer, missing, sent = _inbound(settings), [], 0
         async with broker.connect(settings.amqp_url.get_secret_value(), f"{settings.service}-parked") as amqp:
-            channel = await broker.wire(amqp, confirms=True)
+            channel = await broker.raw_channel(amqp, confirms=True)
             chosen: Sequence[uuid.UUID] = message_ids
             if everything:
                 async with database.transaction() as session:

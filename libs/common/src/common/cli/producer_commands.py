@@ -14,7 +14,7 @@ from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from common.cli.roles import run
 from common.cli.terminal import JSON, Moment, Pages, show, tell
-from common.db.database import driver_dsn
+from common.db.driver import driver_dsn
 from common.messaging.asyncapi import event_types
 from common.messaging.cloudevents import rfc3339
 from common.messaging.replay import published

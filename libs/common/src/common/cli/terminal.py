@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
-from common.db.database import DRIVER_ERRORS
+from common.db.driver import DRIVER_ERRORS
 from common.messaging.cloudevents import rfc3339
 
 REFUSALS: Final = (ChannelAccessRefused, DBAPIError, *DRIVER_ERRORS)

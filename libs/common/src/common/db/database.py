@@ -1,22 +1,19 @@
-"""One service's PostgreSQL: engine, transactions, and the bell that wakes who waits for a commit."""
+"""One service's PostgreSQL: engine, transactions, and NOTIFY to listeners after a commit."""
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-import asyncpg
-import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from uuid_utils.compat import uuid7
 
+from common.db.driver import driver_dsn
+from common.db.notify import Notifier
 from common.settings import ServiceSettings
-
-log = structlog.get_logger(__name__)
 
 NAMING: Final = {
     "ix": "ix_%(column_0_label)s",
@@ -27,12 +24,8 @@ NAMING: Final = {
 }
 """Constraint names: stable, so that migrations can name what they change."""
 
-DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What the driver raises. The last is no defect: it is what a statement gets between the server's last word on a
-connection and the driver's noticing that it was closed."""
-
 OUTBOX_CHANNEL: Final = "outbox"
-_RINGS: Final = "rings"
+_CHANNELS: Final = "channels to notify"
 
 
 def new_id() -> uuid.UUID:
@@ -40,13 +33,13 @@ def new_id() -> uuid.UUID:
     return uuid7()
 
 
+def first_id_at(moment: datetime) -> uuid.UUID:
+    """The smallest UUIDv7 of `moment` (RFC 9562 §5.7): ids created later are greater."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80 | 0x7 << 76 | 0b10 << 62)
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-def driver_dsn(url: str) -> str:
-    """The address as asyncpg takes it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 class Database:
@@ -80,7 +73,7 @@ class Database:
                 },
             },
         )
-        self._bell = _Bell(self.dsn, name)
+        self._notifier = Notifier(self.dsn, name)
 
     @classmethod
     def open(cls, settings: ServiceSettings, *, role: str = "api") -> "Database":
@@ -96,85 +89,31 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A session in one transaction: committed on success, rolled back on any error.
 
-        After the commit those are woken for whom the session was told `ring_after_commit`, such as the relay once an
-        event was recorded; should that fail, their poll finds the row.
+        After the commit it notifies the channels given to `notify_after_commit`. Should NOTIFY fail, listeners find the
+        rows by polling.
         """
         async with AsyncSession(self.engine, expire_on_commit=False) as session:
             async with session.begin():
                 yield session
-            for channel in session.info.get(_RINGS, ()):
-                self.ring(channel)
+            for channel in session.info.get(_CHANNELS, ()):
+                self.notify(channel)
 
-    def ring(self, channel: str = OUTBOX_CHANNEL) -> None:
-        """Wakes the listeners of `channel` soon, the relay unless said otherwise.
+    def notify(self, channel: str = OUTBOX_CHANNEL) -> None:
+        """Notifies the listeners of `channel`, by default the relay, within about a millisecond.
 
-        For a hot path that writes the outbox itself; a transaction rings by itself.
+        For a hot path that writes the outbox by itself; `transaction` calls it after a commit.
         """
-        self._bell.ring(channel)
+        self._notifier.notify(channel)
 
     async def ping(self) -> None:
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
-        await self._bell.close()
+        await self._notifier.close()
         await self.engine.dispose()
 
 
-def ring_after_commit(session: AsyncSession, channel: str) -> None:
-    """Has `Database.transaction` wake the listeners of `channel` (an SQL identifier) once this session is committed."""
-    session.info.setdefault(_RINGS, set()).add(channel)
-
-
-class _Bell:
-    """Sends NOTIFY on a connection of its own, many rings in one.
-
-    Inside the writers' transactions NOTIFY would serialise their commits and cost half their throughput.
-    """
-
-    _PAUSE = 0.001
-
-    def __init__(self, dsn: str, name: str) -> None:
-        self._dsn = dsn
-        self._name = f"{name}-bell"
-        self._rung = asyncio.Event()
-        self._channels: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
-
-    def ring(self, channel: str) -> None:
-        self._channels.add(channel)
-        self._rung.set()
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="bell")
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    async def _run(self) -> None:
-        connection: Any = None
-        try:
-            while True:
-                await self._rung.wait()
-                self._rung.clear()
-                channels, self._channels = self._channels, set()
-                try:
-                    if connection is None or connection.is_closed():
-                        connection = await asyncpg.connect(
-                            self._dsn,
-                            timeout=5,
-                            command_timeout=5,
-                            server_settings={"application_name": self._name},
-                        )
-                    await connection.execute("; ".join(f"NOTIFY {channel}" for channel in sorted(channels)))
-                except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
-                    log.warning("nobody woken, their poll will find the row", error=type(error).__name__)
-                    if connection is not None:
-                        connection.terminate()
-                        connection = None
-                await asyncio.sleep(self._PAUSE)
-        finally:
-            if connection is not None:
-                connection.terminate()
+def notify_after_commit(session: AsyncSession, channel: str) -> None:
+    """Has `Database.transaction` notify `channel` (an SQL identifier) once this session is committed."""
+    session.info.setdefault(_CHANNELS, set()).add(channel)

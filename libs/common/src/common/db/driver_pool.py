@@ -8,7 +8,7 @@ import asyncpg
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
-from common.db.database import driver_dsn
+from common.db.driver import driver_dsn
 
 
 class DriverStatement:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, MetaData, pool
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from common.db.database import driver_dsn
+from common.db.driver import driver_dsn
 
 LOCK_POLL_SECONDS = 0.2
 

@@ -1,20 +1,18 @@
-"""Figures of what waits in a service's tables, for Prometheus: taken beside the work, for when that stands.
+"""Gauges of the outbox and of parked messages, measured independently of the relay's and the consumer's own work.
 
-One connection of its own and a query every few seconds; while the database is away the last figures stay.
+A query every few seconds on a connection of its own; while the database is unavailable the last values stay.
 """
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import asyncpg
-import structlog
 from prometheus_client import Gauge
 
-from common.db.database import DRIVER_ERRORS, driver_dsn
-
-log = structlog.get_logger(__name__)
+from common.db.driver import driver_dsn
+from common.runtime.background import background, every
 
 EVERY: Final = 5.0
 PENDING: Final = Gauge("waybill_outbox_pending", "Events not yet confirmed by the broker.")
@@ -37,30 +35,18 @@ def parked_measured(url: str, name: str) -> contextlib.AbstractAsyncContextManag
     return _measured(url, name, _PARKED, {"parked": PARKED})
 
 
-@contextlib.asynccontextmanager
-async def _measured(url: str, name: str, query: str, gauges: Mapping[str, Gauge]) -> AsyncIterator[None]:
-    task = asyncio.create_task(_measure(url, name, query, gauges), name="backlog")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _measure(url: str, name: str, query: str, gauges: Mapping[str, Gauge]) -> None:
-    while True:
+def _measured(
+    url: str, name: str, query: str, gauges: Mapping[str, Gauge]
+) -> contextlib.AbstractAsyncContextManager[None]:
+    async def measure() -> None:
+        connection = await asyncpg.connect(
+            driver_dsn(url), timeout=5, command_timeout=10, server_settings={"application_name": name}
+        )
         try:
-            connection = await asyncpg.connect(
-                driver_dsn(url), timeout=5, command_timeout=10, server_settings={"application_name": name}
-            )
-            try:
-                while True:
-                    row = await connection.fetchrow(query)
-                    for column, gauge in gauges.items():
-                        gauge.set(row[column])
-                    await asyncio.sleep(EVERY)
-            finally:
-                connection.terminate()
-        except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
-            log.debug("backlog not measured", error=type(error).__name__)
-            await asyncio.sleep(EVERY)
+            row = await connection.fetchrow(query)
+        finally:
+            connection.terminate()
+        for column, gauge in gauges.items():
+            gauge.set(row[column])
+
+    return background(partial(every, EVERY, measure))

@@ -21,7 +21,7 @@ from common.messaging import aggregate_versions, parked
 from common.messaging.aggregate_versions import UNKNOWN, Aggregate
 from common.messaging.broker import RETRY_TIERS
 from common.messaging.cloudevents import Undecodable, decode
-from common.messaging.event_handlers import Handlers, Received
+from common.messaging.event_handlers import EventHandlers, Received
 from common.messaging.inbox import first_deliveries
 from common.messaging.message_spans import processing
 from common.observability.trace import traced
@@ -68,7 +68,7 @@ class Reading:
         return traced(request_id=properties.message_id, traceparent=parent if isinstance(parent, str) else None)
 
 
-def read(message: DeliveredMessage, queue: str, handlers: Handlers) -> Reading:
+def read(message: DeliveredMessage, queue: str, handlers: EventHandlers) -> Reading:
     if message.routing_key == f"{queue}.parked":
         return Reading(message, cause=parked.DELIVERY_LIMIT)
     try:
@@ -82,7 +82,7 @@ def read(message: DeliveredMessage, queue: str, handlers: Handlers) -> Reading:
         return Reading(message, None, str(error), aggregate, envelope.version)
 
 
-async def take(database: Database, queue: str, handlers: Handlers, readings: Sequence[Reading]) -> list[Reading]:
+async def take(database: Database, queue: str, handlers: EventHandlers, readings: Sequence[Reading]) -> list[Reading]:
     """Takes the batch's effects, and returns the readings that came too early: they are to be brought again later."""
     candidates = [reading.event for reading in readings if reading.event is not None]
     async with processing(queue, candidates) as received, database.transaction() as session:

@@ -65,7 +65,7 @@ async def connect(url: str, name: str) -> AsyncIterator[AbstractConnection]:
                 await connection.close()
 
 
-async def wire(connection: AbstractConnection, *, confirms: bool) -> aiormq.Channel:
+async def raw_channel(connection: AbstractConnection, *, confirms: bool) -> aiormq.Channel:
     """A channel of the driver underneath: futures and multiple acknowledgements without a layer in between."""
     channel = await connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
     underlay = await channel.get_underlay_channel()
@@ -87,7 +87,7 @@ async def until_unblocked(channel: aiormq.Channel, stop: asyncio.Event) -> None:
             wait.cancel()
 
 
-async def keep(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, what: str) -> None:
+async def run_with_reconnect(session: Callable[[], Awaitable[None]], stop: asyncio.Event, *, what: str) -> None:
     """Runs `session` again and again until it returns, or `stop` is set, pausing a little longer after each failure."""
     pause = 0.2
     loop = asyncio.get_running_loop()

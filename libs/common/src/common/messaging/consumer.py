@@ -24,9 +24,9 @@ from common.messaging import broker, parked
 from common.messaging.aggregate_versions import aggregate_versions, reach
 from common.messaging.backlog_metrics import parked_measured
 from common.messaging.batch import ATTEMPT_HEADER, DEFERRAL_HEADER, HANDLED, Reading, read, take
-from common.messaging.event_handlers import Handlers
-from common.messaging.inbox import inbox, parked_messages
-from common.messaging.retention import forgetting
+from common.messaging.event_handlers import EventHandlers
+from common.messaging.inbox import inbox
+from common.messaging.retention import deleting_expired
 from common.runtime.background import first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -47,15 +47,15 @@ _TIER_TIMEOUT: Final = 20.0
 """Seconds; less than a process has to stop in."""
 
 
-async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event, handlers: Handlers) -> None:
+async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event, handlers: EventHandlers) -> None:
     """The `consume` role: runs until `stop`, through any outage of either side."""
-    moments = [inbox.c.received_at, parked_messages.c.resolved_at]
-    moments += [aggregate_versions.c.known_since] if handlers.in_order else []
+    columns = [inbox.c.received_at, parked.parked_messages.c.resolved_at]
+    columns += [aggregate_versions.c.known_since] if handlers.in_order else []
     database = Database.open(settings, role="consume")
     try:
         async with (
             parked_measured(database.dsn, f"{settings.service}-consume-backlog"),
-            forgetting(database, moments, timedelta(days=settings.outbox_retention_days)),
+            deleting_expired(database, columns, timedelta(days=settings.outbox_retention_days)),
         ):
             await Consumer(settings, database, handlers, health).run(stop)
     finally:
@@ -63,7 +63,7 @@ async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event
 
 
 class Consumer:
-    def __init__(self, settings: ServiceSettings, database: Database, handlers: Handlers, health: Health) -> None:
+    def __init__(self, settings: ServiceSettings, database: Database, handlers: EventHandlers, health: Health) -> None:
         self._service = settings.service
         self._queue = f"{settings.service}.inbound"
         self._amqp_url = settings.amqp_url.get_secret_value()
@@ -79,7 +79,7 @@ class Consumer:
             raise ConnectionError("not attached to its queue")
 
     async def run(self, stop: asyncio.Event) -> None:
-        await broker.keep(lambda: self._session(stop), stop, what=self._queue)
+        await broker.run_with_reconnect(lambda: self._session(stop), stop, what=self._queue)
 
     async def _session(self, stop: asyncio.Event) -> None:
         async with (
@@ -88,8 +88,8 @@ class Consumer:
         ):
             await self._declare(amqp)
             channel, publisher = (
-                await broker.wire(amqp, confirms=False),
-                await broker.wire(out, confirms=True),
+                await broker.raw_channel(amqp, confirms=False),
+                await broker.raw_channel(out, confirms=True),
             )
             deliveries: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
             await channel.basic_qos(prefetch_count=PREFETCH)

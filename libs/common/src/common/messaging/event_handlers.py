@@ -34,7 +34,7 @@ Handler = Callable[[AsyncSession, Received[T]], Awaitable[None]]
 BatchHandler = Callable[[AsyncSession, Sequence[Received[T]]], Awaitable[None]]
 
 
-class Handlers:
+class EventHandlers:
     """Which function takes the effect of which event type. Handlers share the transaction and never commit."""
 
     def __init__(self, *, in_order: Collection[str] = ()) -> None:

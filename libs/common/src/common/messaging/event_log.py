@@ -1,12 +1,37 @@
-"""Upkeep of the event log: a partition a day, made ahead, dropped past retention; hardly ever a delete of rows."""
+"""The event log: published events in published order, in one partition a day.
+
+Partitions are created ahead and dropped past retention; rows are hardly ever deleted.
+"""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
 import structlog
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Integer, MetaData, Table, Text, Uuid, func
+from sqlalchemy.dialects.postgresql import JSONB
+
+from common.db.database import NAMING
 
 log = structlog.get_logger(__name__)
+
+metadata: Final = MetaData(naming_convention=NAMING)
+
+event_log: Final = Table(
+    "event_log",
+    metadata,
+    Column("published_at", DateTime(timezone=True), primary_key=True, server_default=func.now()),
+    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("occurred_at", DateTime(timezone=True), nullable=False),
+    Column("data", JSONB, nullable=False),
+    Column("traceparent", Text),
+    Index(None, "subject"),
+    postgresql_partition_by="RANGE (published_at)",
+)
 
 _AHEAD: Final = 3
 _LOCK_TIMEOUT: Final = 1000

@@ -1,31 +1,18 @@
-"""The outbox: events recorded in the transaction that changes the state they tell of.
+"""The outbox: events recorded in the same transaction as the change they describe.
 
-Two tables: `outbox` is a queue (a row's presence means "not confirmed by the broker yet", so it stays small),
-`event_log` is history in published order, partitioned by day. The relay moves rows from one to the other.
+The table is a queue: a row's presence means "not confirmed by the broker yet". The relay moves confirmed rows to the
+event log, so the queue stays small.
 """
 
 import uuid
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    DateTime,
-    Identity,
-    Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    Uuid,
-    func,
-    insert,
-)
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Integer, MetaData, Table, Text, Uuid, insert
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.db.database import NAMING, OUTBOX_CHANNEL, new_id, ring_after_commit, utc_now
+from common.db.database import NAMING, OUTBOX_CHANNEL, new_id, notify_after_commit, utc_now
 from common.messaging.cloudevents import Event
 from common.observability.logs import current_traceparent
 
@@ -43,23 +30,6 @@ outbox: Final = Table(
     Column("data", JSONB, nullable=False),
     Column("traceparent", Text),
 )
-
-event_log: Final = Table(
-    "event_log",
-    metadata,
-    Column("published_at", DateTime(timezone=True), primary_key=True, server_default=func.now()),
-    Column("position", BigInteger, Identity(always=True), primary_key=True),
-    Column("event_id", Uuid, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("occurred_at", DateTime(timezone=True), nullable=False),
-    Column("data", JSONB, nullable=False),
-    Column("traceparent", Text),
-    Index(None, "subject"),
-    postgresql_partition_by="RANGE (published_at)",
-)
-
 
 _INSERT: Final = insert(outbox).inline()  # made once, and asks for no id back
 
@@ -88,5 +58,5 @@ async def record(
         "traceparent": current_traceparent(),
     }
     await session.execute(_INSERT, row)
-    ring_after_commit(session, OUTBOX_CHANNEL)
+    notify_after_commit(session, OUTBOX_CHANNEL)
     return event_id

@@ -12,13 +12,62 @@ from uuid import UUID
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
-from sqlalchemy import ColumnElement, RowMapping, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Computed,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    RowMapping,
+    Table,
+    Text,
+    Uuid,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.db.database import new_id
+from common.db.database import NAMING, new_id
 from common.messaging.broker import make_sendable
-from common.messaging.inbox import parked_messages
+
+metadata: Final = MetaData(naming_convention=NAMING)
+
+parked_messages: Final = Table(
+    "parked_messages",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("consumer", Text, nullable=False),
+    Column("event_id", Text),
+    Column("type", Text),
+    Column("cause", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("properties", JSONB, nullable=False),
+    Column("digest", LargeBinary, Computed("sha256(body)", persisted=True), nullable=False),
+    Column("parked_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("resolved_at", DateTime(timezone=True)),
+    Column("resolution", Text),
+    Column("reason", Text),
+    CheckConstraint("(resolved_at IS NULL) = (resolution IS NULL)", name="resolved"),
+    CheckConstraint("resolution IN ('replayed', 'discarded')", name="resolution"),
+    Index("ix_parked_messages_parked_at", "parked_at"),
+    Index(
+        "uq_parked_messages_open",
+        "consumer",
+        "event_id",
+        "digest",
+        unique=True,
+        postgresql_where=text("resolved_at IS NULL"),
+        postgresql_nulls_not_distinct=True,
+    ),
+)
 
 LISTED: Final = ("id", "event_id", "type", "cause", "attempts", "parked_at")
 DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connection too often while it held this message"

@@ -9,6 +9,7 @@ A crash anywhere leaves the rows; they are published again with the same ids.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -18,14 +19,15 @@ from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 from prometheus_client import Counter, Histogram
 
-from common.db.database import DRIVER_ERRORS, OUTBOX_CHANNEL, driver_dsn
+from common.db.database import OUTBOX_CHANNEL
+from common.db.driver import DRIVER_ERRORS, driver_dsn
 from common.db.notify import listen
 from common.messaging import broker, event_log
 from common.messaging.backlog_metrics import outbox_measured
 from common.messaging.cloudevents import encode, exchange_of
 from common.messaging.message_spans import publishing
 from common.messaging.replay import envelope
-from common.runtime.background import first_of
+from common.runtime.background import background, first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 
@@ -88,31 +90,34 @@ class Relay:
         connection.terminate()
 
     async def run(self, stop: asyncio.Event) -> None:
-        await broker.keep(lambda: self._session(stop), stop, what=f"{self._service} relay")
+        await broker.run_with_reconnect(lambda: self._session(stop), stop, what=f"{self._service} relay")
 
     async def _session(self, stop: asyncio.Event) -> None:
         name = f"{self._service}-relay"
-        bell = asyncio.Event()
-        listening = asyncio.create_task(listen(OUTBOX_CHANNEL, bell.set, dsn=self._dsn, name=f"{name}-bell"))
+        recorded = asyncio.Event()
+        listening = partial(listen, OUTBOX_CHANNEL, recorded.set, dsn=self._dsn, name=f"{name}-listen")
         try:
-            async with broker.connect(self._amqp_url, name) as amqp, self._database(name) as database:
+            async with (
+                background(listening),
+                broker.connect(self._amqp_url, name) as amqp,
+                self._database(name) as database,
+            ):
                 await self._declare(amqp)
-                channel = await broker.wire(amqp, confirms=True)
+                channel = await broker.raw_channel(amqp, confirms=True)
                 await event_log.maintain(database, self._retention_days)
                 self._attached = True
                 log.info("relay attached", service=self._service)
-                await self._work(database, bell, channel, stop)
+                await self._work(database, recorded, channel, stop)
         except DRIVER_ERRORS as error:
             raise ConnectionError(f"database: {type(error).__name__}") from error
         finally:
             self._attached = False
-            listening.cancel()
 
-    async def _work(self, database: Any, bell: asyncio.Event, channel: Channel, stop: asyncio.Event) -> None:
+    async def _work(self, database: Any, recorded: asyncio.Event, channel: Channel, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         maintained = loop.time()
         while not stop.is_set():
-            bell.clear()
+            recorded.clear()
             if loop.time() - maintained > _UPKEEP:
                 await event_log.maintain(database, self._retention_days)
                 maintained = loop.time()
@@ -122,7 +127,7 @@ class Relay:
             except TimeoutError:
                 await broker.until_unblocked(channel, stop)
                 raise
-            await first_of(bell, stop, within=_POLL)
+            await first_of(recorded, stop, within=_POLL)
             if channel.is_closed:
                 raise ConnectionError("connection lost")
 

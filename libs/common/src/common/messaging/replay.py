@@ -16,7 +16,7 @@ import asyncpg
 from aiormq import Channel
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
-from common.db.database import driver_dsn
+from common.db.driver import driver_dsn
 from common.messaging import broker
 from common.messaging.cloudevents import Envelope, encode
 from common.settings import ServiceSettings
@@ -60,7 +60,7 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
     try:
         async with broker.connect(settings.amqp_url.get_secret_value(), f"{settings.service}-replay") as amqp:
-            channel = await broker.wire(amqp, confirms=True)
+            channel = await broker.raw_channel(amqp, confirms=True)
             await connection.execute(_SETTLED)
             async for page in published(connection, since, types):
                 await _send([logged.event for logged in page], channel, to_queue)

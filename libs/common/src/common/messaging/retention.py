@@ -1,56 +1,45 @@
-"""Upkeep of what a consumer remembers: what no replay can bring again is forgotten, some thousand rows at once."""
+"""Retention of a consumer's own rows: deletes, in chunks, what no replay can deliver again."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
-import structlog
 from sqlalchemy import Column, delete, select, tuple_
 
 from common.db.database import Database, utc_now
-
-log = structlog.get_logger(__name__)
+from common.runtime.background import background, every
 
 EVERY: Final = 3600.0
 CHUNK: Final = 5000
 MARGIN: Final = timedelta(days=7)
-"""Beyond the history that producers keep: for a replay that waits in the queue, and what waited to be published."""
+"""On top of the history that producers keep: a replay may wait in the queue, an event in the outbox."""
 
 
-@contextlib.asynccontextmanager
-async def forgetting(database: Database, moments: Sequence[Column[Any]], history: timedelta) -> AsyncIterator[None]:
-    """Deletes, now and every hour, rows whose moment (a column) is longer ago than `history` and a margin."""
-    task = asyncio.create_task(_keep(database, moments, history + MARGIN), name="upkeep")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+def deleting_expired(
+    database: Database, columns: Sequence[Column[Any]], history: timedelta
+) -> AbstractAsyncContextManager[None]:
+    """Deletes, now and every hour, rows whose time in one of `columns` is older than `history` and a margin."""
+
+    async def delete_all() -> None:
+        for column in columns:
+            while await delete_expired(database, column, history + MARGIN) == CHUNK:
+                pass
+
+    return background(partial(every, EVERY, delete_all))
 
 
-async def forget(database: Database, moment: Column[Any], older_than: timedelta) -> int:
-    """Deletes up to `CHUNK` rows in a transaction of its own, and returns how many; waits for no other process."""
-    table, key = moment.table, moment.table.primary_key.columns
+async def delete_expired(database: Database, column: Column[Any], older_than: timedelta) -> int:
+    """Deletes up to `CHUNK` rows in one transaction and returns how many. Skips rows that others have locked."""
+    table, key = column.table, column.table.primary_key.columns
     old = (
         select(*key)
-        .where(moment < utc_now() - older_than)
-        .order_by(moment)
+        .where(column < utc_now() - older_than)
+        .order_by(column)
         .limit(CHUNK)
         .with_for_update(skip_locked=True)
     )
-    statement = delete(table).where(tuple_(*key).in_(old)).returning(moment)
+    statement = delete(table).where(tuple_(*key).in_(old)).returning(column)
     async with database.transaction() as session:
         return len((await session.execute(statement)).all())
-
-
-async def _keep(database: Database, moments: Sequence[Column[Any]], older_than: timedelta) -> None:
-    while True:
-        try:
-            for moment in moments:
-                while await forget(database, moment, older_than) == CHUNK:
-                    pass
-        except Exception as error:  # noqa: BLE001 - upkeep that fails is tried again, and stands in no effect's way
-            log.warning("upkeep failed, will try again", error=type(error).__name__)
-        await asyncio.sleep(EVERY)

@@ -1,6 +1,51 @@
-"""Background work of a process: waiting for events."""
+"""Background work of a process: one way to run it and one way to repeat it, with one error policy."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, NoReturn
+
+import structlog
+
+from common.db.outages import is_outage
+
+log = structlog.get_logger(__name__)
+
+Work = Callable[[], Awaitable[object]]
+
+_RESTART_PAUSE: Final = 1.0
+
+
+@contextlib.asynccontextmanager
+async def background(*works: Work) -> AsyncIterator[None]:
+    """Runs each of `works` for the length of the block and cancels it at the end.
+
+    A work that returns or raises is started again after a second: a defect must not leave a process running for days
+    without its background work.
+    """
+    tasks = [asyncio.create_task(_keep_running(work)) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def every(seconds: float, work: Work) -> NoReturn:
+    """Calls `work` now and then every `seconds` after it has returned.
+
+    An outage is logged as a warning, any other error with its traceback; either way the next call comes.
+    """
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            if is_outage(error):
+                log.warning("background work postponed", work=_name(work), error=type(error).__name__)
+            else:
+                log.exception("background work failed", work=_name(work))
+        await asyncio.sleep(seconds)
 
 
 async def first_of(*events: asyncio.Event, within: float | None = None) -> None:
@@ -11,3 +56,16 @@ async def first_of(*events: asyncio.Event, within: float | None = None) -> None:
     finally:
         for wait in waits:
             wait.cancel()
+
+
+async def _keep_running(work: Work) -> NoReturn:
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.critical("background work ended, starting it again", work=_name(work), exc_info=True)
+        await asyncio.sleep(_RESTART_PAUSE)
+
+
+def _name(work: Work) -> str:
+    return getattr(work, "__qualname__", repr(work))

@@ -150,12 +150,14 @@ class RevocationFeed:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(broker.keep(self._listen, asyncio.Event(), what=f"{self._service}.revocations"))
+            tasks.create_task(
+                broker.run_with_reconnect(self._listen, asyncio.Event(), what=f"{self._service}.revocations")
+            )
             tasks.create_task(self._read_snapshots())
 
     async def _listen(self) -> None:
         async with broker.connect(self._amqp_url, f"{self._service}-revocations") as connection:
-            channel = await broker.wire(connection, confirms=False)
+            channel = await broker.raw_channel(connection, confirms=False)
             lost = asyncio.Event()
             channel.closing.add_done_callback(lambda _: lost.set())
             channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())

@@ -1,23 +1,18 @@
 """Token verification as a service's lifespan keeps it: keys, revocations and verifier in one block."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, NoReturn, Protocol
+from collections.abc import AsyncIterator
+from typing import Protocol
 
-import structlog
 from pydantic import SecretStr
 
+from common.runtime.background import background
 from common.runtime.health import Health
 from common.security.jwks import JwksClient
 from common.security.revocation import SCOPE, Denylist, RevocationFeed
 from common.security.service_client import ClientCredentials, ClientSettings, ServiceClient, http_client
 from common.security.tokens import TokenVerifier
 from common.settings import resource
-
-log = structlog.get_logger(__name__)
-
-_PAUSE: Final = 1.0
 
 
 class VerifierSettings(ClientSettings, Protocol):
@@ -46,22 +41,11 @@ async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIte
             on_keys_changed=keys.changed,
         )
         health.add("revocations", feed.check)
-        running = [asyncio.create_task(kept_running(work)) for work in (keys.run, feed.run)]
         try:
-            yield TokenVerifier(issuer=settings.public_url, audience=settings.audience, keys=keys, denylist=denylist)
+            async with background(keys.run, feed.run):
+                yield TokenVerifier(
+                    issuer=settings.public_url, audience=settings.audience, keys=keys, denylist=denylist
+                )
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
             await keys.refresh.close()
             await own_tokens.close()
-
-
-async def kept_running(work: Callable[[], Awaitable[None]]) -> NoReturn:
-    """Begins `work` again should a defect end it: a process must not go on for good with old keys or revocations."""
-    while True:
-        try:
-            await work()
-        except Exception:
-            log.critical("verification was not kept up to date, beginning again", exc_info=True)
-        await asyncio.sleep(_PAUSE)

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from common.db import shared_tables
-from common.db.database import driver_dsn
+from common.db.driver import driver_dsn
 from common.db.migrations import upgrade
 from common.observability.logs import configure_logging
 

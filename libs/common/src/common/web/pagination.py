@@ -2,10 +2,10 @@
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, Protocol, TypeVar
 from zlib import crc32
 
 from fastapi import Depends, Query, Request
@@ -21,6 +21,8 @@ _BIGINT: Final = 2**63 - 1
 
 T = TypeVar("T")
 Row = TypeVar("Row")
+Row_co = TypeVar("Row_co", covariant=True)
+Parse = Callable[[str], Any]
 
 
 class InvalidCursor(BadRequest):
@@ -34,22 +36,32 @@ class Page(BaseModel, Generic[T]):
     next_cursor: str | None = None
 
 
+class Fetch(Protocol[Row_co]):
+    """A query of up to `limit` rows after a keyset: a value for a list ordered by one column, else a tuple."""
+
+    def __call__(self, *, after: Any, limit: int) -> Awaitable[Sequence[Row_co]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PageParams:
-    """`?limit=` and `?cursor=` of a list. Use as `page: PageDep`. A cursor is good for the path that it came from."""
+    """`?limit=` and `?cursor=` of a list. Use as `page: PageDep`. A cursor is valid for the path that returned it."""
 
     path: str
     limit: int
     cursor: str | None
 
-    def after(self, *types: Callable[[str], Any]) -> tuple[Any, ...] | None:
-        """The keyset to continue after, one value for each type, or None for the first page. Raises InvalidCursor."""
-        return decode_cursor(self.path, self.cursor, *types) if self.cursor is not None else None
+    async def load(self, fetch: Fetch[Row], *, by: Mapping[str, Parse], item: Callable[[Row], T]) -> Page[T]:
+        """The page that `fetch` returns. `by` names the attributes that the list is ordered by, with their parsers.
 
-    def page(self, rows: Sequence[Row], *, key: Callable[[Row], Sequence[Any]], item: Callable[[Row], T]) -> Page[T]:
-        """The page out of up to `limit + 1` rows: the query asks for one more, whose presence says there is a next."""
+        One row more than the page holds is fetched: its presence means that there is a next page.
+        Raises InvalidCursor.
+        """
+        keyset = decode_cursor(self.path, self.cursor, *by.values()) if self.cursor is not None else None
+        after = keyset[0] if keyset is not None and len(by) == 1 else keyset
+        rows = await fetch(after=after, limit=self.limit + 1)
         shown = rows[: self.limit]
-        cursor = encode_cursor(self.path, key(shown[-1])) if len(rows) > self.limit else None
+        more = len(rows) > self.limit
+        cursor = encode_cursor(self.path, [getattr(shown[-1], name) for name in by]) if more else None
         return Page(items=[item(row) for row in shown], next_cursor=cursor)
 
 
@@ -75,7 +87,7 @@ def encode_cursor(of: str, values: Sequence[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).rstrip(b"=").decode()
 
 
-def decode_cursor(of: str, cursor: str, *types: Callable[[str], Any]) -> tuple[Any, ...]:
+def decode_cursor(of: str, cursor: str, *types: Parse) -> tuple[Any, ...]:
     """The values of a cursor of the list `of`, read by `types` (such as `instant, UUID`).
 
     Raises InvalidCursor on anything else: what another list gave out would go on somewhere in the middle of this one.

@@ -1,5 +1,6 @@
 """OAuth clients, for administrators."""
 
+from functools import partial
 from typing import Final
 
 from fastapi import Response
@@ -31,8 +32,7 @@ async def register_client(body: RegisterClient, session: SessionDep, response: R
 @router.get("")
 async def list_clients(session: SessionDep, page: PageDep) -> Page[ClientOut]:
     """All managed clients, newest first."""
-    rows = await queries.clients(session, after=page.after(instant, str), limit=page.limit + 1)
-    return page.page(rows, key=lambda client: (client.created_at, client.id), item=_out)
+    return await page.load(partial(queries.clients, session), by={"created_at": instant, "id": str}, item=_out)
 
 
 @router.get("/{client_id}", responses=responses(404))

@@ -1,6 +1,7 @@
 """A person's own sessions."""
 
 import uuid
+from functools import partial
 from typing import Final
 
 from auth import queries
@@ -29,14 +30,8 @@ async def list_sessions(principal: PrincipalDep, session: SessionDep, page: Page
             current=str(family.id) == principal.session_id,
         )
 
-    rows = await queries.own_sessions(
-        session,
-        principal.user_id,
-        now=utc_now(),
-        after=page.after(instant, uuid.UUID),
-        limit=page.limit + 1,
-    )
-    return page.page(rows, key=lambda family: (family.created_at, family.id), item=item)
+    fetch = partial(queries.own_sessions, session, principal.user_id, now=utc_now())
+    return await page.load(fetch, by={"created_at": instant, "id": uuid.UUID}, item=item)
 
 
 @router.delete("/{session_id}", status_code=204, responses=responses(404))

@@ -1,7 +1,7 @@
 """Ways to reach a person, and the ways in which one does not get through."""
 
 
-class Pointless(Exception):
+class NothingToSend(Exception):
     """There is nothing to send any more."""
 
 
@@ -17,5 +17,5 @@ class Deferred(ChannelError):
     """The other side may take this message later, or it is not known whether it did."""
 
 
-class ChannelAway(ChannelError):
+class ChannelUnavailable(ChannelError):
     """Nobody is there who could take any message: no message's fault."""

@@ -36,7 +36,7 @@ class Queue(ABC, Generic[C]):
     """What is to be delivered over one channel, and how."""
 
     channel: ClassVar[str]
-    bell: ClassVar[str]
+    notify_channel: ClassVar[str]
     """Rung when a delivery falls due."""
     slots: int
     """How many are sent side by side."""
@@ -54,7 +54,7 @@ class Queue(ABC, Generic[C]):
 
     @abstractmethod
     async def send(self, claim: C) -> None:
-        """Returns once the other side has taken it. Raises `Pointless`, a `ChannelError`, or `Unavailable`."""
+        """Returns once the other side has taken it. Raises `NothingToSend`, a `ChannelError`, or `Unavailable`."""
 
     @abstractmethod
     def delay(self, attempts: int) -> float | None:

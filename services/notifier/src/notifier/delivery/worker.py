@@ -11,8 +11,9 @@ waited for.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Generic
 
 import structlog
@@ -21,12 +22,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common.db.database import Database, utc_now
 from common.db.notify import listen
-from common.db.outages import is_outage
 from common.errors import Unavailable
 from common.observability.spans import span
 from common.observability.trace import traced
-from common.runtime.background import first_of
-from notifier.delivery.errors import ChannelAway, Deferred, Pointless, Refused
+from common.runtime.background import background, every, first_of
+from notifier.delivery.errors import ChannelUnavailable, Deferred, NothingToSend, Refused
 from notifier.delivery.outcomes import Outcome, jittered
 from notifier.delivery.queue import C, Queue
 
@@ -79,22 +79,20 @@ class Deliverer(Generic[C]):
             OUTCOMES.labels(queue.channel, outcome)  # zero from the start, so that the first case counts
 
     async def run(self, stop: asyncio.Event) -> None:
-        bell = listen(
-            self._queue.bell,
+        channel = self._queue.channel
+        listening = partial(
+            listen,
+            self._queue.notify_channel,
             self._wake.set,
             dsn=self._database.dsn,
-            name=f"notifier-deliver-{self._queue.channel}-bell",
+            name=f"notifier-deliver-{channel}-listen",
         )
-        async with asyncio.TaskGroup() as group:
-            helpers = [
-                group.create_task(work)
-                for work in (
-                    bell,
-                    self._every(self._lease.total_seconds() / 3, self._renew),
-                    self._every(_POLL, self._tend),
-                    self._every(_MEASURE_EVERY, self._measure),
-                )
-            ]
+        async with background(
+            listening,
+            partial(every, self._lease.total_seconds() / 3, self._renew),
+            partial(every, _POLL, self._tend),
+            partial(every, _MEASURE_EVERY, self._measure),
+        ):
             try:
                 while not stop.is_set():
                     self._wake.clear()
@@ -102,8 +100,6 @@ class Deliverer(Generic[C]):
                     await first_of(self._wake, stop, within=_POLL)
             finally:
                 await self._drain()
-                for helper in helpers:
-                    helper.cancel()
 
     async def _turn(self, free_slots: int) -> None:
         """One transaction: records what came of deliveries and claims new ones, which are then begun.
@@ -163,7 +159,7 @@ class Deliverer(Generic[C]):
     async def _attempt(self, claim: C) -> Outcome[C]:  # noqa: PLR0911 - one for each way it can end
         try:
             await self._queue.send(claim)
-        except Pointless as error:
+        except NothingToSend as error:
             return Outcome(claim, "cancelled", str(error))
         except Refused as error:
             self._pause = 0
@@ -171,7 +167,7 @@ class Deliverer(Generic[C]):
         except Deferred as error:
             self._pause = 0
             return self._deferred(claim, str(error))
-        except ChannelAway as error:
+        except ChannelUnavailable as error:
             self._step_back(error)
             return Outcome(claim, "pending", str(error), counts=False)
         except Unavailable as error:
@@ -190,7 +186,7 @@ class Deliverer(Generic[C]):
             return Outcome(claim, "failed", f"given up after {claim.attempts} attempts: {cause}")
         return Outcome(claim, "pending", cause, jittered(delay))
 
-    def _step_back(self, error: ChannelAway) -> None:
+    def _step_back(self, error: ChannelUnavailable) -> None:
         """Nobody claims for a while, then one at a time until the other side is there again."""
         now = asyncio.get_running_loop().time()
         if now >= self._away_until:
@@ -233,16 +229,6 @@ class Deliverer(Generic[C]):
             pending, age = await self._queue.backlog(session)
         PENDING.labels(self._queue.channel).set(pending)
         OLDEST.labels(self._queue.channel).set(age)
-
-    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await work()
-            except Exception as error:
-                if not is_outage(error):
-                    raise
-                log.warning("database away", error=type(error).__name__)
 
     def _ids(self, claim: C) -> dict[str, Any]:
         return {"channel": self._queue.channel, **self._queue.ids(claim)}

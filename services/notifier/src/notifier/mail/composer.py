@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from common.errors import Unavailable
 from common.security.service_client import ServiceClient
-from notifier.delivery.errors import Pointless
+from notifier.delivery.errors import NothingToSend
 from notifier.mail import texts
 from notifier.mail.message import Mail, mail
 from notifier.mail.texts import Text
@@ -34,7 +34,7 @@ class Composer:
         self._users = users
 
     async def compose(self, delivery: ClaimedDelivery) -> Mail:
-        """Raises `Pointless`, `Refused`, or `Unavailable` while users can't make a link."""
+        """Raises `NothingToSend`, `Refused`, or `Unavailable` while users can't make a link."""
         name, email = delivery.name, delivery.email
         text: Text
         match delivery.kind:
@@ -50,7 +50,7 @@ class Composer:
                 text = texts.secret_link(purpose, f"{self._pages[purpose]}?token={quote(link.token, safe='')}")
             case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled" as kind:
                 if delivery.order_id is None:
-                    raise Pointless("it names no order")
+                    raise NothingToSend("it names no order")
                 text = texts.order_update(kind, name, delivery.order_id, delivery.data)
         return mail(
             sender=self._sender,
@@ -65,7 +65,7 @@ class Composer:
     async def _issue_link(self, link_id: UUID) -> IssuedLink:
         answer = await self._users.post(f"/internal/secret-links/{link_id}")
         if answer.status_code == 404:
-            raise Pointless("the link was used, replaced or has expired")
+            raise NothingToSend("the link was used, replaced or has expired")
         if answer.status_code != 200:
             raise Unavailable(f"users answered {answer.status_code}")
         return IssuedLink.model_validate_json(answer.content)

@@ -31,7 +31,7 @@ class Channel(Protocol):
 
 class MailQueue(Queue[ClaimedDelivery]):
     channel: ClassVar = "mail"
-    bell: ClassVar = DELIVERIES_CHANNEL
+    notify_channel: ClassVar = DELIVERIES_CHANNEL
 
     def __init__(self, composer: Composer, channel: Channel, *, slots: int) -> None:
         self.slots = slots

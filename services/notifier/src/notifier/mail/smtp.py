@@ -6,10 +6,10 @@ from typing import Final
 
 import aiosmtplib
 
-from notifier.delivery.errors import ChannelAway, Deferred, Refused
+from notifier.delivery.errors import ChannelUnavailable, Deferred, Refused
 from notifier.mail.message import Mail
 from notifier.mail.texts import one_line
-from notifier.settings import NotifierSettings
+from notifier.settings import Settings
 
 _TIMEOUT: Final = 10.0
 _ACCEPTANCE_TIMEOUT: Final = 60.0
@@ -23,7 +23,7 @@ _LONGEST_CAUSE: Final = 300
 class MailChannel:
     """Sends one mail per call; as many connections are open as calls were ever under way at once."""
 
-    def __init__(self, settings: NotifierSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
 
@@ -33,7 +33,7 @@ class MailChannel:
         try:
             try:
                 await self._begin(connection, mail)
-            except ChannelAway:
+            except ChannelUnavailable:
                 if not is_reused:
                     raise
                 # The server may close a kept connection at any time; that says nothing of a new one.
@@ -82,7 +82,7 @@ class MailChannel:
             await connection.ehlo()
         except (aiosmtplib.SMTPException, OSError) as error:
             connection.close()
-            raise ChannelAway(_cause(error)) from error
+            raise ChannelUnavailable(_cause(error)) from error
         return connection
 
     async def _begin(self, connection: aiosmtplib.SMTP, mail: Mail) -> None:
@@ -92,9 +92,9 @@ class MailChannel:
         except aiosmtplib.SMTPResponseException as error:
             if 400 <= error.code < 500 and error.code != _SERVICE_CLOSING:
                 raise Deferred(_cause(error)) from error
-            raise ChannelAway(_cause(error)) from error
+            raise ChannelUnavailable(_cause(error)) from error
         except OSError as error:  # time-outs and lost connections are of this kind, aiosmtplib's as well
-            raise ChannelAway(_cause(error)) from error
+            raise ChannelUnavailable(_cause(error)) from error
 
     async def _transfer(self, connection: aiosmtplib.SMTP, mail: Mail) -> None:
         try:
@@ -102,7 +102,7 @@ class MailChannel:
             await connection.data(mail.content, timeout=_ACCEPTANCE_TIMEOUT)
         except aiosmtplib.SMTPResponseException as error:
             if error.code == _SERVICE_CLOSING:
-                raise ChannelAway(_cause(error)) from error
+                raise ChannelUnavailable(_cause(error)) from error
             if error.code >= 500:
                 raise Refused(_cause(error)) from error
             raise Deferred(_cause(error)) from error

@@ -8,11 +8,10 @@ from uuid import UUID
 import httpx
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.db.database import new_id, ring_after_commit, utc_now
+from common.db.database import first_id_at, new_id, notify_after_commit, utc_now
 from common.errors import Conflict, Forbidden, TooManyRequests
 from notifier import queries
 from notifier.models import TEST_TYPE, EventType, Webhook, WebhookDelivery
-from notifier.retention import first_id_of
 from notifier.webhooks import queries as webhook_queries
 from notifier.webhooks.destinations import port_of
 from notifier.webhooks.queries import PlannedEvent
@@ -69,7 +68,7 @@ async def test(session: AsyncSession, webhook_id: UUID, *, user_id: UUID) -> Web
     """Plans a delivery that tells of nothing, by the way that events go. Raises `NotFound`, `TooManyRequests`."""
     webhook = await webhook_queries.webhook(session, webhook_id, user_id=user_id, lock=True)
     now = utc_now()
-    recent = await webhook_queries.count_tests(session, webhook_id, since=first_id_of(now - timedelta(minutes=1)))
+    recent = await webhook_queries.count_tests(session, webhook_id, since=first_id_at(now - timedelta(minutes=1)))
     if recent >= _MOST_TESTS:
         raise TooManyRequests(f"A webhook is tested {_MOST_TESTS} times a minute.", headers={"Retry-After": "60"})
     delivery = WebhookDelivery(
@@ -78,11 +77,11 @@ async def test(session: AsyncSession, webhook_id: UUID, *, user_id: UUID) -> Web
     session.add(delivery)
     await session.flush()
     await session.refresh(delivery)
-    ring_after_commit(session, WEBHOOKS_CHANNEL)
+    notify_after_commit(session, WEBHOOKS_CHANNEL)
     return delivery
 
 
 async def plan(session: AsyncSession, events: Sequence[PlannedEvent]) -> None:
     """Plans the deliveries of events that were new: one statement, however many there are."""
     if events and await webhook_queries.plan_deliveries(session, events):
-        ring_after_commit(session, WEBHOOKS_CHANNEL)
+        notify_after_commit(session, WEBHOOKS_CHANNEL)

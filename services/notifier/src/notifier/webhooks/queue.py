@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import utc_now
 from common.messaging.cloudevents import rfc3339
-from notifier.delivery.errors import Pointless
+from notifier.delivery.errors import NothingToSend
 from notifier.delivery.outcomes import Outcome
 from notifier.delivery.queue import Queue
 from notifier.models import TEST_TYPE
@@ -29,7 +29,7 @@ PER_HOST: Final = 4
 
 class WebhookQueue(Queue[ClaimedWebhookDelivery]):
     channel: ClassVar = "webhook"
-    bell: ClassVar = WEBHOOKS_CHANNEL
+    notify_channel: ClassVar = WEBHOOKS_CHANNEL
 
     def __init__(self, channel: WebhookChannel, box: SecretBox, *, slots: int) -> None:
         self.slots = slots
@@ -85,5 +85,5 @@ def _data(claim: ClaimedWebhookDelivery) -> dict[str, Any]:
     if claim.type == TEST_TYPE:
         return {"webhook_id": str(claim.webhook_id)}
     if claim.data is None:
-        raise Pointless("its notification is gone")
+        raise NothingToSend("its notification is gone")
     return {"order_id": str(claim.order_id), "customer_id": str(claim.user_id), **claim.data}

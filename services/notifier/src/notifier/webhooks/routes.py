@@ -1,5 +1,6 @@
 """HTTP ↔ webhooks."""
 
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -45,8 +46,8 @@ async def create_webhook(
 @router.get("")
 async def list_webhooks(page: PageDep, principal: ReaderDep, session: SessionDep) -> Page[WebhookOut]:
     """One's own, newest first."""
-    rows = await queries.webhooks(session, principal.user_id, after=_only(page.after(UUID)), limit=page.limit + 1)
-    return page.page(rows, key=lambda row: (row.id,), item=WebhookOut.model_validate)
+    fetch = partial(queries.webhooks, session, principal.user_id)
+    return await page.load(fetch, by={"id": UUID}, item=WebhookOut.model_validate)
 
 
 @router.delete("/{webhook_id}", status_code=204, responses=responses(404))
@@ -77,12 +78,8 @@ async def list_webhook_deliveries(
 ) -> Page[WebhookDeliveryOut]:
     """What was sent or is to be, newest event first; 30 days back."""
     await queries.webhook(session, webhook_id, user_id=principal.user_id)
-    rows = await queries.webhook_deliveries(session, webhook_id, after=_only(page.after(UUID)), limit=page.limit + 1)
-    return page.page(rows, key=lambda row: (row.event_id,), item=WebhookDeliveryOut.model_validate)
-
-
-def _only(keyset: tuple[UUID] | None) -> UUID | None:
-    return keyset[0] if keyset is not None else None
+    fetch = partial(queries.webhook_deliveries, session, webhook_id)
+    return await page.load(fetch, by={"event_id": UUID}, item=WebhookDeliveryOut.model_validate)
 
 
 def _with_secret(webhook: Webhook, secret: bytes, response: Response) -> WebhookWithSecret:

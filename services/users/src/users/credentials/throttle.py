@@ -106,7 +106,7 @@ async def has_room(session: AsyncSession, bucket: Bucket, subject: str) -> bool:
     return await session.scalar(text(fill(bucket, key=":key")), {"key": bucket.key(subject)}) is not None
 
 
-async def forget_old(session: AsyncSession) -> None:
+async def delete_expired(session: AsyncSession) -> None:
     """Deletes counts that no longer matter."""
     for table in (LoginBackoff, LoginBucket):
         await session.execute(delete(table).where(table.updated_at < func.now() - FORGOTTEN_AFTER))

@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.db.database import OUTBOX_CHANNEL, new_id, ring_after_commit
+from common.db.database import OUTBOX_CHANNEL, new_id, notify_after_commit
 from common.observability.logs import current_traceparent
 from users.credentials.throttle import Bucket, fill
 from users.events import SecretLinkRequested
@@ -36,7 +36,7 @@ async def request_password_reset(session: AsyncSession, email: str, *, network: 
         "traceparent": current_traceparent(),
     }
     await session.execute(_REQUEST, values)
-    ring_after_commit(session, OUTBOX_CHANNEL)
+    notify_after_commit(session, OUTBOX_CHANNEL)
 
 
 # Whose network it is, is looked up for nobody as well: the id of a link that is not there yet is no person's.

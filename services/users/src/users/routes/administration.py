@@ -1,5 +1,6 @@
 """What admins see of accounts and do with them."""
 
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -27,16 +28,9 @@ async def list_users(
     status: Status | None = None,
 ) -> Page[UserOut]:
     """All accounts, newest first."""
-    after = page.after(UUID)
-    rows = await queries.users(
-        session,
-        email=email.lower() if email is not None else None,
-        role=role,
-        status=status,
-        after=after[0] if after is not None else None,
-        limit=page.limit + 1,
-    )
-    return page.page(rows, key=lambda user: (user.id,), item=UserOut.model_validate)
+    address = email.lower() if email is not None else None
+    fetch = partial(queries.users, session, email=address, role=role, status=status)
+    return await page.load(fetch, by={"id": UUID}, item=UserOut.model_validate)
 
 
 @router.get("/{user_id}", responses=responses(404))

@@ -1,0 +1,9 @@
+"""The shared tables' metadata, by what a service does: for its `migrations/env.py`."""
+
+from typing import Final
+
+from common.messaging import aggregate_versions, event_log, inbox, outbox, parked
+
+PRODUCER: Final = (outbox.metadata, event_log.metadata)
+CONSUMER: Final = (inbox.metadata, parked.metadata)
+CONSUMER_IN_ORDER: Final = (*CONSUMER, aggregate_versions.metadata)
