@@ -60,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     written = write_migration(arguments.folder, arguments.url, arguments.message, empty=arguments.empty)
     if written is not None:
-        print(written)
+        print(written)  # noqa: T201 - its output
 
 
 if __name__ == "__main__":
