@@ -10,7 +10,7 @@ from rich.table import Table
 
 from waybill_dev.base.options import read_options
 from waybill_dev.base.state import State, find_state
-from waybill_dev.chaos.count import Line
+from waybill_dev.chaos.count import CountRow
 from waybill_dev.chaos.run import Outcome, run
 from waybill_dev.commands.lifecycle import is_up, stop
 from waybill_dev.commands.trace import console
@@ -57,7 +57,7 @@ def chaos(*, minutes: float | None, orders: int | None, pause: float) -> None:
     finally:
         if started and is_up(state):
             stop(state)
-    sys.exit(0 if outcome.is_well else 1)
+    sys.exit(0 if outcome.is_correct else 1)
 
 
 async def _run(state: State, minutes: float | None, orders: int | None, pause: float) -> Outcome:
@@ -68,12 +68,12 @@ async def _run(state: State, minutes: float | None, orders: int | None, pause: f
 
 
 def show(outcome: Outcome, screen: Console) -> None:
-    table = Table(title="What was counted", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(title="Count", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     for name in ("expected", "seen", "lost", "double", "out of order", "repeated"):
         table.add_column(name, justify="right", no_wrap=True)
-    for line in outcome.lines:
-        table.add_row(line.what, *_figures(line))
+    for row in outcome.rows:
+        table.add_row(row.what, *_figures(row))
     screen.print()
     screen.print(table)
     screen.print()
@@ -81,15 +81,15 @@ def show(outcome: Outcome, screen: Console) -> None:
     for what, times in sorted(tally.items()):
         screen.print(f"{times:>5} x {what}")
     screen.print(
-        f"{len(purchases.changes)} orders in {outcome.buying_seconds:.0f} s, all at rest after"
+        f"{len(purchases.changes)} orders in {outcome.ordering_seconds:.0f} s, all processed after"
         f" {outcome.seconds:.0f} s; {purchases.repeated} requests were sent again; survived: {tally.total()}"
     )
     lost, double, disordered = (
-        sum(getattr(line, name) or 0 for line in outcome.lines) for name in ("lost", "double", "disordered")
+        sum(getattr(row, name) or 0 for row in outcome.rows) for name in ("lost", "double", "disordered")
     )
     screen.print(f"lost: {lost}   double effects: {double}   order violations: {disordered}")
 
 
-def _figures(line: Line) -> tuple[str, ...]:
-    figures = (line.expected, line.seen, line.lost, line.double, line.disordered, line.repeated)
+def _figures(row: CountRow) -> tuple[str, ...]:
+    figures = (row.expected, row.seen, row.lost, row.double, row.disordered, row.repeated)
     return tuple("" if figure is None else str(figure) for figure in figures)
