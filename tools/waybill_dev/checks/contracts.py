@@ -25,7 +25,7 @@ VERSION = "1.0.0"
 
 
 def documents() -> Iterator[tuple[str, str]]:
-    """Every file below `contracts/`, with its text."""
+    """Yields the name below `contracts/` and the text of every file."""
     for service, roles in ROLES.items():
         yield f"{service}/openapi.json", _json(asyncio.run(_openapi(service)))
         if "relay" not in roles:

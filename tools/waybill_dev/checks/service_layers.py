@@ -1,4 +1,4 @@
-"""The layers of every service, as a contract of import-linter: one list for all services, and no module outside it."""
+"""The layers of all services, as a contract of import-linter: one list, which names every module."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

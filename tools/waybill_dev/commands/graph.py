@@ -10,8 +10,8 @@ from waybill_dev.commands.trace import console
 def graph() -> None:
     """Prints the import graph of each package in figures.
 
-    Folders (with the modules at the top), arrows between them, arrows against the layers of pyproject.toml, folders
-    in a cycle, and how long the files are.
+    The columns are: folders, and modules at the top; imports between them ("arrows"); imports against the layers of
+    pyproject.toml; folders in a cycle; files and their lines.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("package")

@@ -1,5 +1,4 @@
 import asyncio
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,36 +8,29 @@ import click
 from waybill_dev.base.options import Options
 from waybill_dev.base.state import State, find_state
 from waybill_dev.checks import migration_safety, scratch_database
-from waybill_dev.commands.lifecycle import is_up, stop
+from waybill_dev.commands.lifecycle import booted
 from waybill_dev.errors import LocalError
 from waybill_dev.progress import say
 from waybill_dev.services.programs import ROLES
-from waybill_dev.supervision.boot import detached
 
 
 @click.command()
 @click.argument("service")
 @click.argument("message")
-@click.option("--empty", is_flag=True, help="Write a migration to fill in, without a look at the models.")
+@click.option("--empty", is_flag=True, help="Write a migration to fill in, without comparing the models.")
 def migration(service: str, message: str, *, empty: bool) -> None:
     """Writes a service's next migration from its models.
 
-    MESSAGE says what changes, as in "add a channel to orders". Prints the file that was written, and what in it a
-    running version could not work with (docs/migrations.md). CHECK constraints have to be written by hand.
+    MESSAGE says what changes, as in "add a channel to orders". Prints the written file, and the changes in it that
+    would break a running version (docs/migrations.md). CHECK constraints have to be written by hand.
     """
     if service not in ROLES:
-        raise LocalError(f"{service}: no such service. There are {', '.join(ROLES)}.")
+        raise LocalError(f"{service}: no such service. Known: {', '.join(ROLES)}.")
     base = find_state()
     state = State(base.checkout, base.folder / "migration")
     state.make()
-    try:
-        if not is_up(state):
-            say("booting PostgreSQL to compare the models with")
-            detached(state, Options(frozenset({"postgres"}), owner=os.getpid()), quiet=True)
+    with booted(state, Options(frozenset({"postgres"})), "booting PostgreSQL to compare the models with"):
         written = _write(state, service, message, empty=empty)
-    finally:
-        if is_up(state):
-            stop(state, quiet=True)
     if written is None:
         print(f"the models and migrations of {service} agree: nothing to write (--empty writes a file to fill in)")
         return

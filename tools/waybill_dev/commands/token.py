@@ -15,9 +15,9 @@ from waybill_dev.supervision import control
 @click.command()
 @click.argument("email")
 def token(email: str) -> None:
-    """Prints an access token of the person with this e-mail address.
+    """Prints an access token for EMAIL.
 
-    Asks for the password, unless WAYBILL_PASSWORD holds it or EMAIL is the local administrator's.
+    Prompts for the password, unless WAYBILL_PASSWORD is set or EMAIL is the local administrator's.
     """
     status = control.call(find_state(), "status")
     if status["gateway"] is None:
@@ -31,7 +31,7 @@ def password_of(email: str, admin: dict[str, str] | None) -> str:
     if admin is not None and admin["email"] == email:
         return admin["password"]
     if not sys.stdin.isatty():
-        raise LocalError("there is no terminal to ask for the password on: set WAYBILL_PASSWORD")
+        raise LocalError("there is no terminal for the password prompt: set WAYBILL_PASSWORD")
     return getpass.getpass(f"Password of {email}: ")
 
 
