@@ -1,4 +1,4 @@
-"""What notifier's database tells of an order, whichever version of the service it is of."""
+"""Traces an order in notifier's database, of any released version of the service."""
 
 import asyncio
 from uuid import uuid4
