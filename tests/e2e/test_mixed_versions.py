@@ -17,7 +17,7 @@ import pytest
 
 from waybill_dev.base.state import find_state
 from waybill_dev.chaos.count import count
-from waybill_dev.chaos.run import at_rest
+from waybill_dev.chaos.run import until_settled
 from waybill_dev.chaos.shoppers import Purchases, Shopper, buy, open_shop
 from waybill_dev.chaos.subscriber import Subscriber
 from waybill_dev.journeys.order_journey import travel
@@ -107,12 +107,12 @@ async def test_each_service_is_rolled_out_and_back_beside_old_and_new_others_and
             for service in ROLES:
                 await mixed.run(service, current=False)
         mails = mixed.folder / "logs" / "mail.log"
-        lines = await at_rest(lambda: count(status, purchases, subscriber.received, since, mails))
+        lines = await until_settled(lambda: count(status, purchases, subscriber.received, since, mails))
         await subscriber.unbind()
     finally:
         listening.cancel()
         for shopper in [*shoppers, staff]:
             await shopper.close()
     tell(f"{len(purchases.changes)} orders, {purchases.repeated} requests failed")
-    assert [line for line in lines if not line.is_well] == []
+    assert [line for line in lines if not line.is_correct] == []
     assert purchases.repeated == 0

@@ -8,6 +8,6 @@ from waybill_dev.base.state import State, find_state
 @pytest.fixture
 def state(tmp_path: Path) -> State:
     """An empty state folder of this checkout."""
-    made = State(find_state().checkout, tmp_path / "state")
-    made.make()
-    return made
+    empty = State(find_state().checkout, tmp_path / "state")
+    empty.make()
+    return empty

@@ -1,4 +1,4 @@
-"""What breaks those who hold the contracts of the last release, and what does not."""
+"""Which changes of contracts break users of the last release, and which do not."""
 
 import copy
 import json
@@ -81,11 +81,11 @@ def test_an_event_breaks_in_both_directions(change: Change, where: str, what: st
         lambda e: e["properties"].update(total=copy.deepcopy(e["$defs"]["Line"])),
     ],
 )
-def test_an_event_may_gain_optional_fields_and_words(change: Change) -> None:
+def test_an_event_may_gain_optional_fields_and_descriptions(change: Change) -> None:
     assert list(event_breaks(EVENT, changed(EVENT, change))) == []
 
 
-def test_a_schema_that_contains_itself_ends() -> None:
+def test_a_recursive_schema_is_compared_once() -> None:
     tree = {
         "$defs": {"T": {"properties": {"child": {"$ref": "#/$defs/T"}}}},
         "properties": {"t": {"$ref": "#/$defs/T"}},
@@ -188,7 +188,7 @@ def test_an_api_breaks_for_its_clients(change: Change, where: str) -> None:
         lambda a: schema(a, "Out")["properties"]["state"]["enum"].remove("sent"),
     ],
 )
-def test_an_api_may_ask_for_less_and_answer_more(change: Change) -> None:
+def test_an_api_may_require_less_and_return_more(change: Change) -> None:
     assert list(openapi_breaks(API, changed(API, change))) == []
 
 
@@ -234,7 +234,7 @@ def test_the_sentence_says_which_field_and_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(CONTRACTS.rglob("*.*")), ids=lambda file: file.name)
-def test_what_did_not_change_broke_nothing(file: Path) -> None:
+def test_an_unchanged_file_breaks_nothing(file: Path) -> None:
     assert list(compared(str(file.relative_to(CONTRACTS)), file.read_text(), file, "itself")) == []
 
 
@@ -259,7 +259,7 @@ def released(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_released_is_compared_with_what_is_there_now(released: Path) -> None:
+def test_the_released_contracts_are_compared_with_the_current_ones(released: Path) -> None:
     assert list(complaints(released)) == []
     file = released / "contracts" / "events" / "orders.order.placed.v1.schema.json"
     file.write_text(json.dumps(changed(EVENT, lambda e: e["properties"].pop("count"))))
@@ -268,17 +268,17 @@ def test_what_was_released_is_compared_with_what_is_there_now(released: Path) ->
     assert ["is gone since orders 0.1.0" in complaint for complaint in complaints(released)] == [True]
 
 
-def test_an_event_that_was_retired_on_purpose_may_go_and_no_other(released: Path) -> None:
+def test_only_a_retired_event_may_be_removed(released: Path) -> None:
     releases = released / "deploy" / "releases.toml"
     (released / "contracts" / "events" / "orders.order.placed.v1.schema.json").unlink()
-    said = releases.read_text()
-    releases.write_text(said + 'retired = ["orders.order.shipped.v1"]\n')
+    text = releases.read_text()
+    releases.write_text(text + 'retired = ["orders.order.shipped.v1"]\n')
     assert ["is gone since orders 0.1.0" in complaint for complaint in complaints(released)] == [True]
-    releases.write_text(said + 'retired = ["orders.order.placed.v1"]\n')
+    releases.write_text(text + 'retired = ["orders.order.placed.v1"]\n')
     assert list(complaints(released)) == []
 
 
-def test_the_channel_of_an_event_goes_with_it(tmp_path: Path) -> None:
+def test_the_channel_of_a_retired_event_may_be_removed_with_it(tmp_path: Path) -> None:
     text = (CONTRACTS / "orders" / "asyncapi.yaml").read_text()
     document = yaml.safe_load(text)
     del document["channels"]["orders.order.placed.v1"], document["operations"]["send.orders.order.placed.v1"]
@@ -288,11 +288,11 @@ def test_the_channel_of_an_event_goes_with_it(tmp_path: Path) -> None:
     assert list(compared("orders/asyncapi.yaml", text, now, "itself", ["orders.order.placed.v1"])) == []
 
 
-def test_no_release_breaks_nothing(tmp_path: Path) -> None:
+def test_without_a_release_nothing_is_broken(tmp_path: Path) -> None:
     assert list(complaints(tmp_path)) == []
 
 
-def test_a_release_whose_commit_is_not_there_says_what_to_do(released: Path) -> None:
+def test_for_a_release_with_a_missing_commit_the_error_says_what_to_do(released: Path) -> None:
     file = released / "deploy" / "releases.toml"
     file.write_text(f'[orders]\nversion = "0.1.0"\ncommit = "{"0" * 40}"\n')
     (complaint,) = complaints(released)

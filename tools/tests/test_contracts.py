@@ -1,4 +1,4 @@
-"""What the standards' own validators say of every file in `contracts/`."""
+"""Validates every file in `contracts/` with the validators of its standard."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ DESCRIPTIONS = sorted(CONTRACTS.glob("*/asyncapi.yaml"))
 NPM = shutil.which("npm") if shutil.which("node") else None
 
 
-def test_every_file_is_of_a_kind_that_is_validated_here() -> None:
+def test_every_file_is_validated_here() -> None:
     files = {file for file in CONTRACTS.rglob("*") if file.is_file()}
     assert files == {*SCHEMAS, *APIS, *DESCRIPTIONS}
     assert len(APIS) == 4
@@ -58,19 +58,19 @@ def test_a_description_of_events_names_schemas_that_are_there(file: Path) -> Non
 def test_a_description_of_events_is_what_asyncapis_own_parser_accepts(tmp_path: Path) -> None:
     validator = installed(CHECKOUT / ".dev" / "test" / "asyncapi")
 
-    def said_of(*files: Path) -> subprocess.CompletedProcess[str]:
+    def validate(*files: Path) -> subprocess.CompletedProcess[str]:
         words = ["node", *map(str, (validator / "validate.js", *files))]
         return subprocess.run(words, capture_output=True, text=True, check=False)
 
-    accepted = said_of(*DESCRIPTIONS)
+    accepted = validate(*DESCRIPTIONS)
     assert (accepted.returncode, accepted.stdout) == (0, ""), accepted.stdout + accepted.stderr
     wrong = tmp_path / "asyncapi.yaml"
     wrong.write_text(DESCRIPTIONS[0].read_text().replace("action: send", "action: shout"))
-    assert said_of(wrong).returncode == 1
+    assert validate(wrong).returncode == 1
 
 
 def installed(folder: Path) -> Path:
-    """The validator with its packages, which npm puts beside it."""
+    """The folder with the validator and its npm packages."""
     source = Path(__file__).parent / "asyncapi"
     lock = (source / "package-lock.json").read_bytes()
     done = folder / "node_modules" / "waybill-lock.json"
@@ -86,7 +86,7 @@ def installed(folder: Path) -> Path:
     return folder
 
 
-def test_drift_is_told_file_by_file(tmp_path: Path) -> None:
+def test_drift_is_reported_for_each_file(tmp_path: Path) -> None:
     (tmp_path / "events").mkdir()
     (tmp_path / "events" / "old.json").write_text("{}")
     (tmp_path / "same.json").write_text("{}")

@@ -21,7 +21,7 @@ async def test_an_action_is_performed_and_its_result_returned(state: State) -> N
         assert await asyncio.to_thread(control.call, state, "double", 21) == 42
 
 
-async def test_what_an_action_refuses_is_told_to_the_caller(state: State) -> None:
+async def test_the_error_of_an_action_reaches_the_caller(state: State) -> None:
     async def refuse() -> None:
         raise LocalError("not like this")
 
@@ -30,7 +30,7 @@ async def test_what_an_action_refuses_is_told_to_the_caller(state: State) -> Non
             await asyncio.to_thread(control.call, state, "refuse")
 
 
-async def test_nobody_without_the_token_is_answered(state: State) -> None:
+async def test_a_caller_without_the_token_gets_no_response(state: State) -> None:
     async def status() -> str:
         return "secret"
 
@@ -41,18 +41,18 @@ async def test_nobody_without_the_token_is_answered(state: State) -> None:
             await asyncio.to_thread(control.call, state, "status")
 
 
-def test_without_a_supervisor_it_says_so(state: State) -> None:
+def test_without_a_supervisor_the_error_says_so(state: State) -> None:
     with pytest.raises(control.NotRunning, match="not up"):
         control.call(state, "status")
 
 
-def test_after_a_killed_supervisor_it_says_so(state: State) -> None:
-    write_json(state.supervisor_file, {"port": state.port("nobody"), "token": "x"})
+def test_after_a_killed_supervisor_the_error_says_so(state: State) -> None:
+    write_json(state.supervisor_file, {"port": state.port("unused"), "token": "x"})
     with pytest.raises(control.NotRunning, match="not up"):
         control.call(state, "status")
 
 
-def test_what_a_killed_supervisor_left_is_found_and_ended(state: State) -> None:
+def test_processes_left_by_a_killed_supervisor_are_ended(state: State) -> None:
     process = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
     leftovers.record(state, {"orders-api": process.pid})
     assert leftovers.end_leftovers(state) == ["orders-api"]
@@ -60,7 +60,7 @@ def test_what_a_killed_supervisor_left_is_found_and_ended(state: State) -> None:
     assert leftovers.end_leftovers(state) == []
 
 
-def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(state: State) -> None:
+def test_a_pid_that_belongs_to_another_process_now_is_left_alone(state: State) -> None:
     record: Path = state.folder / "processes.json"
     record.write_text(json.dumps({"orders-api": [os.getpid(), psutil.Process().create_time() - 100]}))
     assert leftovers.end_leftovers(state) == []

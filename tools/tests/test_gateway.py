@@ -1,4 +1,4 @@
-"""The real Envoy with the real configuration, in front of a service that tells what it was sent."""
+"""The real Envoy with the real configuration, in front of a service that answers with the request it received."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def echo_port() -> AsyncIterator[int]:
-    """Of a service that answers every request with what it was sent, as JSON."""
+    """The port of a service that answers every request with its target, headers and length, as JSON."""
     server = await asyncio.start_server(_echo, LOOPBACK, 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
@@ -47,35 +47,35 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     state = State(find_state().checkout, tmp_path_factory.mktemp("gateway"))
     state.make()
-    made = Gateway(state)
-    made.publish(dict.fromkeys(CLUSTERS, ()))
-    process = Process(made.program(cors_origins=json.dumps([ORIGIN])), role="server")
+    envoy = Gateway(state)
+    envoy.publish(dict.fromkeys(CLUSTERS, ()))
+    process = Process(envoy.program(cors_origins=json.dumps([ORIGIN])), role="server")
     process.start()
     await process.until_running()
-    yield made
+    yield envoy
     await process.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def echoing(gateway: Gateway, echo_port: int) -> Gateway:
-    """A gateway that sends everything to the echoing service."""
+    """The gateway, which routes everything to the echoing service."""
     gateway.publish({cluster: [Endpoint(echo_port, echo_port)] for cluster in CLUSTERS})
 
-    async def all_trusted() -> bool:
+    async def all_routed() -> bool:
         return all([await gateway.sends_to(cluster, echo_port) for cluster in CLUSTERS])
 
-    await eventually(all_trusted, within=15)
+    await eventually(all_routed, within=15)
     return gateway
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def client(echoing: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=echoing.url(), timeout=10) as made:
-        yield made
+    async with httpx.AsyncClient(base_url=echoing.url(), timeout=10) as http:
+        yield http
 
 
 def sent(answer: httpx.Response) -> dict[str, str]:
-    """The headers that the service was sent, each once."""
+    """The headers that the service received. None of them came twice."""
     assert answer.status_code == 200, answer.text
     pairs: list[list[str]] = answer.json()["headers"]
     headers = {pair[0]: pair[1] for pair in pairs}
@@ -95,7 +95,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return content
 
 
-async def test_it_answers_for_its_own_health_and_lists_the_documentation(client: httpx.AsyncClient) -> None:
+async def test_the_gateway_answers_for_its_own_health_and_lists_the_documentation(client: httpx.AsyncClient) -> None:
     assert (await client.get("/health")).json() == {"status": "ok"}
     page = await client.get("/docs")
     assert page.headers["Content-Type"].startswith("text/html")
@@ -138,7 +138,7 @@ async def test_a_public_path_reaches_its_service(client: httpx.AsyncClient, path
     ],
 )
 async def test_nothing_else_reaches_a_service(echoing: Gateway, path: str) -> None:
-    # httpx would tidy the path up itself.
+    # A raw request, because httpx would normalise the path.
     status, headers, body = await raw(echoing.port, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert status == 404
     assert json.loads(body)["code"] == "not_found"
@@ -157,7 +157,9 @@ async def raw(port: int, request: str) -> tuple[int, dict[str, str], bytes]:
     return int(first.split()[1]), headers, body
 
 
-async def test_a_service_sees_the_peer_and_no_word_of_the_callers_about_himself(client: httpx.AsyncClient) -> None:
+async def test_a_service_sees_the_peers_address_and_no_header_in_which_callers_name_themselves(
+    client: httpx.AsyncClient,
+) -> None:
     claims = {
         "X-Forwarded-For": "203.0.113.9",
         "X-Forwarded-Host": "evil.example",
@@ -173,7 +175,7 @@ async def test_a_service_sees_the_peer_and_no_word_of_the_callers_about_himself(
     assert not {"x-forwarded-host", "x-real-ip", "forwarded", "x-user-id", "x-envoy-retry-on"} & headers.keys()
 
 
-async def test_the_callers_network_is_the_address_he_comes_from(echoing: Gateway) -> None:
+async def test_the_callers_network_is_that_of_the_peers_address(echoing: Gateway) -> None:
     transport = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
     async with httpx.AsyncClient(base_url=echoing.url(), transport=transport) as neighbour:
         assert sent(await neighbour.get("/orders"))["x-forwarded-for"] == "127.0.0.2"
@@ -182,9 +184,9 @@ async def test_the_callers_network_is_the_address_he_comes_from(echoing: Gateway
 async def test_a_well_formed_request_id_is_kept_and_any_other_replaced(client: httpx.AsyncClient) -> None:
     assert sent(await client.get("/orders", headers={"X-Request-ID": "order-7.a_b"}))["x-request-id"] == "order-7.a_b"
     for bad in ("has space", "x" * 129, "semi;colon", '"quoted"'):
-        made = sent(await client.get("/orders", headers={"X-Request-ID": bad}))["x-request-id"]
-        assert made != bad
-        assert len(made) == 36
+        replaced = sent(await client.get("/orders", headers={"X-Request-ID": bad}))["x-request-id"]
+        assert replaced != bad
+        assert len(replaced) == 36
     problem(await client.get("/nothing", headers={"X-Request-ID": "mine"}), 404, "not_found")
 
 
@@ -203,17 +205,17 @@ async def test_a_well_formed_request_id_is_kept_and_any_other_replaced(client: h
         ("POST /orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked", 501, "Not Implemented"),
     ],
 )
-async def test_what_is_refused_at_first_sight_is_a_problem_with_an_id_too(
+async def test_a_malformed_request_is_answered_with_a_problem_and_a_request_id_too(
     echoing: Gateway, request_head: str, expected: int, title: str
 ) -> None:
     status, headers, body = await raw(echoing.port, f"{request_head}\r\n\r\n")
     assert status == expected
     assert headers["content-type"] == "application/problem+json"
     assert headers["vary"] == "origin"
-    told = json.loads(body)
-    assert (told["status"], told["title"]) == (expected, title)
-    assert told["request_id"] == headers["x-request-id"]
-    assert isinstance(told["instance"], str)
+    content = json.loads(body)
+    assert (content["status"], content["title"]) == (expected, title)
+    assert content["request_id"] == headers["x-request-id"]
+    assert isinstance(content["instance"], str)
 
 
 async def test_a_body_of_a_mebibyte_passes_and_one_byte_more_does_not(client: httpx.AsyncClient) -> None:
@@ -222,7 +224,7 @@ async def test_a_body_of_a_mebibyte_passes_and_one_byte_more_does_not(client: ht
 
 
 @pytest.mark.parametrize("path", ["/health", "/docs"])
-async def test_its_own_pages_are_for_reading(client: httpx.AsyncClient, path: str) -> None:
+async def test_the_gateways_own_pages_are_read_only(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.head(path)).status_code == 200
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
         answer = await client.request(method, path)
@@ -230,19 +232,19 @@ async def test_its_own_pages_are_for_reading(client: httpx.AsyncClient, path: st
         assert answer.headers["Allow"] == "GET, HEAD"
 
 
-async def test_a_method_of_somebodys_own_making_is_not_allowed(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_method_is_not_allowed(client: httpx.AsyncClient) -> None:
     answer = await client.request("BREW", "/orders")
     problem(answer, 405, "method_not_allowed")
     assert answer.headers["Allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # RFC 9110 §15.5.6
 
 
-async def test_two_authorizations_are_refused(client: httpx.AsyncClient) -> None:
+async def test_two_authorization_headers_are_refused(client: httpx.AsyncClient) -> None:
     twice = [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
     problem(await client.get("/orders", headers=twice), 400, "bad_request")
     assert sent(await client.get("/orders", headers=twice[:1]))["authorization"] == "Bearer a"
 
 
-async def test_with_no_healthy_process_the_answer_is_503_at_once(
+async def test_without_a_healthy_process_the_answer_is_503_at_once(
     echoing: Gateway, echo_port: int, client: httpx.AsyncClient
 ) -> None:
     echoing.publish({"notifier": ()})
@@ -262,7 +264,7 @@ async def test_with_no_healthy_process_the_answer_is_503_at_once(
     await eventually(accepted)
 
 
-async def test_its_own_answers_can_be_read_by_allowed_origins_alone(client: httpx.AsyncClient) -> None:
+async def test_only_allowed_origins_can_read_the_gateways_own_answers(client: httpx.AsyncClient) -> None:
     allowed = await client.get("/nothing", headers={"Origin": ORIGIN})
     assert allowed.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert allowed.headers["Vary"] == "Origin"
@@ -271,7 +273,7 @@ async def test_its_own_answers_can_be_read_by_allowed_origins_alone(client: http
     assert refused.headers["Vary"] == "Origin"
 
 
-async def test_calls_between_services_have_listeners_of_their_own(echoing: Gateway) -> None:
+async def test_calls_between_services_use_listeners_of_their_own(echoing: Gateway) -> None:
     for listener in ("auth-internal", "users-internal"):
         async with httpx.AsyncClient(base_url=echoing.url(listener)) as inside:
             assert (await inside.get("/internal/anything")).json()["target"] == "/internal/anything"

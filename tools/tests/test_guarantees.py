@@ -1,4 +1,4 @@
-"""docs/guarantees.md names a test for each promise; a test that was renamed or deleted takes its promise along."""
+"""docs/guarantees.md names a test for each promise, and that test exists."""
 
 import re
 

@@ -21,12 +21,12 @@ async def mail(state: State) -> AsyncIterator[MailServer]:
 
 
 def message(text: str, *, message_id: str | None = None) -> EmailMessage:
-    made = EmailMessage()
-    made["From"], made["To"], made["Subject"] = "shop@example.com", "ada@example.com", "Your order"
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "shop@example.com", "ada@example.com", "Your order"
     if message_id is not None:
-        made["Message-ID"] = message_id
-    made.set_content(text)
-    return made
+        mail["Message-ID"] = message_id
+    mail.set_content(text)
+    return mail
 
 
 def send(server: MailServer, *messages: EmailMessage) -> None:
@@ -52,19 +52,19 @@ async def test_a_mail_delivered_again_under_its_message_id_is_still_one_file(mai
     assert b"again" in file.read_bytes()
 
 
-async def test_mails_without_a_message_id_are_kept_apart(mail: MailServer) -> None:
+async def test_mails_without_a_message_id_get_a_file_each(mail: MailServer) -> None:
     send(mail, message("one"), message("one"))
     assert len(received(mail)) == 2
 
 
-async def test_a_message_id_can_not_lead_out_of_the_folder(mail: MailServer) -> None:
+async def test_a_message_id_cannot_name_a_file_outside_the_folder(mail: MailServer) -> None:
     send(mail, message("x", message_id="<../../../escaped@shop>"))
     (file,) = received(mail)
     assert file.parent == mail.maildir
     assert not list(mail.maildir.parent.rglob("*escaped*"))
 
 
-async def test_a_mail_past_the_limit_is_refused(mail: MailServer) -> None:
+async def test_a_mail_above_the_limit_is_refused(mail: MailServer) -> None:
     with pytest.raises(smtplib.SMTPException):
         send(mail, message("x" * 11_000_000))
     assert received(mail) == []

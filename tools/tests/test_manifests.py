@@ -20,20 +20,20 @@ def checkout(folder: Path, *, service: str, example: str = SERVICE % "", dashboa
     return folder
 
 
-def test_manifests_as_they_should_be_are_fine(tmp_path: Path) -> None:
+def test_valid_manifests_pass(tmp_path: Path) -> None:
     assert list(complaints(checkout(tmp_path, service=SERVICE % ""))) == []
 
 
-def test_a_field_that_kubernetes_does_not_know_is_found(tmp_path: Path) -> None:
+def test_a_field_that_kubernetes_does_not_know_is_reported(tmp_path: Path) -> None:
     (complaint,) = complaints(checkout(tmp_path, service=SERVICE % ", selctor: {}"))
     assert "selctor" in complaint
 
 
-def test_an_example_is_held_against_the_same(tmp_path: Path) -> None:
+def test_examples_are_validated_too(tmp_path: Path) -> None:
     (complaint,) = complaints(checkout(tmp_path, service=SERVICE % "", example=SERVICE % ", selctor: {}"))
     assert complaint.startswith("examples/service.yaml: ")
 
 
-def test_a_dashboard_that_is_no_json_is_found(tmp_path: Path) -> None:
+def test_a_dashboard_that_is_not_json_is_reported(tmp_path: Path) -> None:
     (complaint,) = complaints(checkout(tmp_path, service=SERVICE % "", dashboard="{"))
     assert "dashboard.json" in complaint

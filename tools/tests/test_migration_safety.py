@@ -52,7 +52,7 @@ def written(folder: Path, upgrade: str, *, mark: str = "", downgrade: str = "pas
         "op.execute('CREATE UNIQUE INDEX uq_orders_number ON orders (number)')",
     ],
 )
-def test_what_the_running_version_could_not_live_with_is_refused(upgrade: str, tmp_path: Path) -> None:
+def test_a_change_that_breaks_the_running_version_is_refused(upgrade: str, tmp_path: Path) -> None:
     (complaint,) = written(tmp_path, upgrade)
     assert complaint.startswith("services/orders/migrations/versions/0002_next.py:8: ")
     assert "Instead, " in complaint
@@ -79,17 +79,17 @@ def test_what_the_running_version_could_not_live_with_is_refused(upgrade: str, t
         "op.execute('CREATE TABLE returns (id uuid)'); op.execute('CREATE INDEX ix_id ON returns (id)')",
     ],
 )
-def test_what_only_adds_is_fine(upgrade: str, tmp_path: Path) -> None:
+def test_a_change_that_only_adds_passes(upgrade: str, tmp_path: Path) -> None:
     assert written(tmp_path, upgrade, downgrade="op.drop_table('returns')") == []
 
 
-def test_a_revision_that_says_why_may_contract(tmp_path: Path) -> None:
+def test_a_migration_that_gives_a_reason_may_contract(tmp_path: Path) -> None:
     assert written(tmp_path, "op.drop_table('old')", mark="contracts = 'no version reads it since 0.3'") == []
 
 
-def test_a_mark_without_a_reason_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_mark_without_a_reason_is_ignored(tmp_path: Path) -> None:
     assert len(written(tmp_path, "op.drop_table('old')", mark="contracts = ' '")) == 1
 
 
-def test_the_migrations_that_there_are_only_expand() -> None:
+def test_all_committed_migrations_only_expand() -> None:
     assert list(complaints(find_state().checkout)) == []

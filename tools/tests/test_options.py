@@ -4,7 +4,7 @@ from waybill_dev.base.options import Options, read_options
 from waybill_dev.errors import LocalError
 
 
-def test_by_default_everything_is_booted_on_servers_of_our_own() -> None:
+def test_by_default_everything_is_booted_on_local_servers() -> None:
     options = read_options(environment={})
     assert options == Options()
     assert options.postgres_url is None
@@ -31,7 +31,7 @@ def test_a_malformed_setting_is_refused_by_name(name: str, value: str) -> None:
         read_options(environment={name: value})
 
 
-def test_well_formed_settings_are_taken() -> None:
+def test_well_formed_settings_are_accepted() -> None:
     options = read_options(
         environment={
             "WAYBILL_POSTGRES_URL": "postgresql://me:secret@db.example:5432/postgres",

@@ -1,4 +1,4 @@
-"""What notifier's database tells of an order, whichever version of the service it is of."""
+"""Traces an order in notifier's database, of any released version of the service."""
 
 import asyncio
 from uuid import uuid4
@@ -10,7 +10,7 @@ import pytest
 from common.db.migrations import config
 from common.testing.plugin import MakeDatabase
 from waybill_dev.base.state import find_state
-from waybill_dev.journeys.order_trace import taken
+from waybill_dev.journeys.order_trace import notifier_hops
 
 MIGRATIONS = find_state().checkout / "services" / "notifier" / "migrations"
 BEFORE_WEBHOOKS = "0004"
@@ -27,5 +27,5 @@ async def test_a_notification_is_traced_in_the_database_of_any_version(
     connection = await asyncpg.connect(url)
     await connection.execute("INSERT INTO inbox (consumer, event_id) VALUES ('notifier.inbound', $1)", event_id)
     await connection.close()
-    (hop,) = await taken(url, order_id, [event_id])
+    (hop,) = await notifier_hops(url, order_id, [event_id])
     assert hop.where == "notifier consume"

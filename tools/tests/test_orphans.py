@@ -1,4 +1,4 @@
-"""Whose exit codes the supervisor collects."""
+"""Which children the supervisor reaps."""
 
 import os
 import subprocess
@@ -15,13 +15,13 @@ def dead_child() -> subprocess.Popen[bytes]:
     return child
 
 
-def test_the_exit_code_of_a_child_that_just_died_is_left_to_who_waits_for_it() -> None:
+def test_the_exit_code_of_a_child_that_just_died_is_left_for_its_waiting_task() -> None:
     child = dead_child()
     assert child.pid in orphans.reap(set())
     assert child.wait() == 7
 
 
-def test_a_child_that_nobody_waits_for_is_collected_at_the_next_look() -> None:
+def test_a_child_without_a_waiting_task_is_reaped_by_the_next_call() -> None:
     child = dead_child()
     assert child.pid not in orphans.reap(orphans.reap(set()))
     with pytest.raises(ChildProcessError):

@@ -21,7 +21,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print('up', flush=True)
 while True: signal.pause()
 """
-DYING = "import sys; sys.exit('no database to be had')"
+DYING = "import sys; sys.exit('no database available')"
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     await asyncio.gather(*(process.stop() for process in started))
 
 
-async def test_it_is_starting_until_it_is_ready(start: Start) -> None:
+async def test_a_process_is_starting_until_it_is_ready(start: Start) -> None:
     process = start(SLEEPER)
     assert process.status is Status.STARTING
     await process.until_running()
     assert process.pid is not None
 
 
-async def test_a_killed_process_is_there_again_within_five_seconds(start: Start) -> None:
+async def test_a_killed_process_runs_again_within_five_seconds(start: Start) -> None:
     process = start(SLEEPER)
     await process.until_running()
     first = process.pid
@@ -73,14 +73,14 @@ async def test_a_killed_process_is_there_again_within_five_seconds(start: Start)
     assert process.last_exit == -signal.SIGKILL
 
 
-async def test_one_that_keeps_dying_is_started_again_more_and_more_rarely_and_says_why(start: Start) -> None:
+async def test_a_process_that_keeps_dying_is_restarted_with_back_off_and_the_error_says_why(start: Start) -> None:
     process = start(DYING)
-    with pytest.raises(LocalError, match=r"(?s)exit code 1, no database to be had.*program\.log"):
+    with pytest.raises(LocalError, match=r"(?s)exit code 1, no database available.*program\.log"):
         await process.until_running()
     assert process.status is Status.BACKOFF
 
 
-async def test_a_stopped_process_stays_away(start: Start) -> None:
+async def test_a_stopped_process_stays_stopped(start: Start) -> None:
     process = start(SLEEPER)
     await process.until_running()
     pid = process.pid
@@ -91,14 +91,14 @@ async def test_a_stopped_process_stays_away(start: Start) -> None:
         os.kill(pid, 0)
 
 
-async def test_one_that_ignores_the_signal_is_killed_when_its_time_is_over(start: Start) -> None:
+async def test_a_process_that_ignores_the_stop_signal_is_killed(start: Start) -> None:
     process = start(STUBBORN, stop_seconds=0.2)
     await process.until_running()
     await asyncio.wait_for(process.stop(), 5)
     assert process.status is Status.STOPPED
 
 
-async def test_what_it_left_in_its_session_ends_with_it(start: Start, tmp_path: Path) -> None:
+async def test_the_children_of_a_stopped_process_are_killed(start: Start, tmp_path: Path) -> None:
     child = tmp_path / "child"
     parent = f"""
 import subprocess
@@ -110,13 +110,13 @@ open({str(child)!r}, 'w').write(str(child.pid))
     await process.until_running()
     await process.stop()
 
-    async def gone() -> bool:
-        return _is_gone(int(await asyncio.to_thread(child.read_text)))
+    async def ended() -> bool:
+        return _has_ended(int(await asyncio.to_thread(child.read_text)))
 
-    await eventually(gone, within=5)
+    await eventually(ended, within=5)
 
 
-def _is_gone(pid: int) -> bool:
+def _has_ended(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Which processes a service of another version has."""
+"""Which roles a service has, in this version and in others."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def test_this_version_has_all_its_roles(state: State, service: str) -> None:
     assert not has_role(state, service, "dance")
 
 
-def test_a_version_from_before_a_role_is_run_without_it(state: State) -> None:
+def test_a_version_older_than_a_role_runs_without_it(state: State) -> None:
     before = state.folder / "before"
     package = before / "services" / "orders" / "src" / "orders"
     package.mkdir(parents=True)

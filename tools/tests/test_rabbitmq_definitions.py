@@ -6,12 +6,12 @@ import pytest
 from waybill_dev.servers.rabbitmq_definitions import definitions, password_hash, subscriber
 
 
-def test_passwords_are_hashed_as_rabbitmqs_documentation_does_it() -> None:
+def test_passwords_are_hashed_as_in_rabbitmqs_documentation() -> None:
     salt = bytes.fromhex("908dc60a")
     assert password_hash("test12", salt=salt) == "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
 
 
-def test_no_password_is_in_the_definitions() -> None:
+def test_the_definitions_contain_no_password() -> None:
     text = str(definitions(services={"orders": "orders-secret"}, administrator="admin-secret"))
     assert "orders-secret" not in text
     assert "admin-secret" not in text
@@ -36,11 +36,11 @@ def test_no_password_is_in_the_definitions() -> None:
         ("auth", "read", "orders.events", False),
     ],
 )
-def test_a_service_may_only_touch_its_own_names_and_read_the_events_that_it_acts_on(
+def test_a_service_may_use_its_own_names_and_read_the_events_that_it_consumes(
     service: str, kind: str, name: str, allowed: bool
 ) -> None:
-    made: dict[str, Any] = definitions(services={service: "x"}, administrator="y")
-    permission = next(row for row in made["permissions"] if row["user"] == service)
+    generated: dict[str, Any] = definitions(services={service: "x"}, administrator="y")
+    permission = next(row for row in generated["permissions"] if row["user"] == service)
     assert bool(re.search(permission[kind], name)) is allowed
 
 
@@ -61,7 +61,7 @@ def test_a_service_may_only_touch_its_own_names_and_read_the_events_that_it_acts
         ("read", "notifier.inbound", False),
     ],
 )
-def test_a_subscriber_may_only_touch_his_own_names_and_read_orders_events(kind: str, name: str, allowed: bool) -> None:
-    made: dict[str, Any] = subscriber("acme", "secret")
-    assert "secret" not in str(made)
-    assert bool(re.search(made["permissions"][0][kind], name)) is allowed
+def test_a_subscriber_may_use_its_own_names_and_read_orders_events(kind: str, name: str, allowed: bool) -> None:
+    generated: dict[str, Any] = subscriber("acme", "secret")
+    assert "secret" not in str(generated)
+    assert bool(re.search(generated["permissions"][0][kind], name)) is allowed

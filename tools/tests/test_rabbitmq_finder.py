@@ -1,4 +1,4 @@
-"""Which RabbitMQ is run: programs, a container, or none with advice."""
+"""Which RabbitMQ runs: programs, a container, or none, with advice."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from waybill_dev.supervision.process import Process, Status
 ENGINE = rabbitmq_container.find_engine()
 
 
-def test_a_machine_without_any_is_told_what_to_install() -> None:
+def test_without_any_rabbitmq_the_error_says_what_to_install() -> None:
     script = "from waybill_dev.servers.rabbitmq_finder import find_broker; find_broker()"
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -1,4 +1,4 @@
-"""Throw-away data goes to memory where that can be had, and never into what is not ours."""
+"""Throw-away data is in memory where there is room, and never in a folder of another user."""
 
 from pathlib import Path
 
@@ -17,13 +17,13 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
     return State(tmp_path, tmp_path / "state")
 
 
-def test_each_run_finds_the_same_folder_and_another_checkout_another(state: State, tmp_path: Path) -> None:
+def test_each_run_gets_the_same_folder_and_another_checkout_another_one(state: State, tmp_path: Path) -> None:
     folder = ram_disk.scratch(state)
     assert folder.parent == ram_disk.MEMORY
     assert ram_disk.scratch(state) == folder != ram_disk.scratch(State(tmp_path, tmp_path / "other"))
 
 
-def test_what_is_discarded_is_gone_and_the_state_stays(state: State) -> None:
+def test_discard_deletes_the_folder_and_keeps_the_state(state: State) -> None:
     (ram_disk.scratch(state) / "data").mkdir()
     ram_disk.discard(state)
     ram_disk.discard(state)
@@ -40,7 +40,7 @@ def test_without_room_or_without_memory_the_state_folder_is_used(state: State, m
     ram_disk.discard(state)
 
 
-def test_somebody_elses_link_is_neither_used_nor_emptied(state: State, tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_folder_is_neither_used_nor_emptied(state: State, tmp_path: Path) -> None:
     ours = ram_disk.scratch(state)
     ours.rmdir()
     (tmp_path / "precious").mkdir()

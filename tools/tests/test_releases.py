@@ -1,4 +1,4 @@
-"""The release file says what git says."""
+"""`deploy/releases.toml` agrees with git."""
 
 import re
 import subprocess
@@ -18,13 +18,13 @@ def git(*words: str) -> str:
     return subprocess.run(["git", "-C", CHECKOUT, *words], check=True, capture_output=True, text=True).stdout
 
 
-def test_a_release_is_of_a_service_and_names_a_whole_commit() -> None:
+def test_a_release_belongs_to_a_service_and_names_a_full_commit() -> None:
     assert RELEASED.keys() <= ROLES.keys()
     assert all(re.fullmatch(r"[0-9a-f]{40}", release.commit) for release in RELEASED.values())
 
 
 @pytest.mark.parametrize("service", RELEASED)
-def test_a_release_was_on_the_way_here_and_calls_itself_what_we_call_it(service: str) -> None:
+def test_a_release_is_an_ancestor_and_has_the_version_that_we_give_it(service: str) -> None:
     release = RELEASED[service]
     if not has(CHECKOUT, release.commit):
         pytest.skip(f"this clone lacks {release.commit} of {service} {release.version}: git fetch --unshallow")

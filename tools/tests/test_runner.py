@@ -24,7 +24,7 @@ uv==0.13.9 \\
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A small one whose locks are as they should be."""
+    """A small checkout with locks that agree."""
     (tmp_path / "requirements.lock").write_text(LOCK)
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "waybill"\ndependencies = ["rich>=15"]\n')
     for service in ROLES:
@@ -39,11 +39,11 @@ async def complaint(checkout: Path) -> str:
     return str(await locks_agree(checkout)())
 
 
-async def test_locks_that_agree_are_fine(checkout: Path) -> None:
+async def test_locks_that_agree_pass(checkout: Path) -> None:
     assert await locks_agree(checkout)() is None
 
 
-async def test_a_service_pinned_to_another_version_is_found(checkout: Path) -> None:
+async def test_a_service_pinned_to_another_version_is_reported(checkout: Path) -> None:
     lock = checkout / "services" / "orders" / "requirements.lock"
     lock.write_text(lock.read_text().replace("8.5.1", "8.5.0"))
     assert "services/orders/requirements.lock and requirements.lock differ in click" in str(
@@ -51,25 +51,25 @@ async def test_a_service_pinned_to_another_version_is_found(checkout: Path) -> N
     )
 
 
-async def test_another_hash_is_found(checkout: Path) -> None:
+async def test_another_hash_is_reported(checkout: Path) -> None:
     lock = checkout / "services" / "orders" / "requirements.lock"
     lock.write_text(lock.read_text().replace("sha256:bb", "sha256:ff"))
     assert "differ in click" in await complaint(checkout)
 
 
-async def test_a_requirement_that_was_not_locked_is_found(checkout: Path) -> None:
+async def test_a_requirement_that_was_not_locked_is_reported(checkout: Path) -> None:
     pyproject = checkout / "services" / "users" / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace("click>=8", "click>=9"))
     assert "services/users/pyproject.toml asks for click>=9" in await complaint(checkout)
 
 
-async def test_a_registrys_address_in_a_lock_is_found(checkout: Path) -> None:
+async def test_a_registrys_address_in_a_lock_is_reported(checkout: Path) -> None:
     lock = checkout / "requirements.lock"
     lock.write_text("--index-url https://registry.invalid/simple\n" + LOCK)
     assert "names a registry" in await complaint(checkout)
 
 
-def test_pins_hold_version_and_hashes(checkout: Path) -> None:
+def test_a_pin_is_version_and_hashes(checkout: Path) -> None:
     assert pins(checkout / "requirements.lock")["rich"] == "rich==15.0.0 --hash=sha256:cc"
 
 
@@ -89,7 +89,7 @@ async def test_all_checks_run_even_if_one_fails(tmp_path: Path) -> None:
     assert {outcome.name: outcome.complaint for outcome in outcomes} == {"bad": "this is wrong", "good": None}
 
 
-def test_tests_run_on_two_workers_without_the_slow_ones_unless_told_otherwise() -> None:
+def test_by_default_tests_run_on_two_workers_without_the_slow_ones() -> None:
     chosen = with_defaults(["services/orders"], slow=False)
     assert chosen == [
         "-p",

@@ -8,7 +8,7 @@ import click
 
 from waybill_dev.errors import LocalError
 
-# Imported when used: `./dev status` need not wait for what `./dev test` needs.
+# Each is imported when it is used: `./dev status` does not wait for the imports of `./dev test`.
 COMMANDS = {
     "demo": "waybill_dev.commands.demo:demo",
     "up": "waybill_dev.commands.lifecycle:up",
@@ -25,8 +25,11 @@ COMMANDS = {
     "bench": "waybill_dev.commands.bench:bench",
     "lock": "waybill_dev.commands.generate:lock",
     "contracts": "waybill_dev.commands.generate:contracts",
+    "migration": "waybill_dev.commands.migration:migration",
+    "graph": "waybill_dev.commands.graph:graph",
     "ops": "waybill_dev.commands.ops:ops",
     "subscriber": "waybill_dev.commands.subscriber:subscriber",
+    "token": "waybill_dev.commands.token:token",
     "trace": "waybill_dev.commands.trace:trace",
     "chaos": "waybill_dev.commands.chaos:chaos",
 }
@@ -46,11 +49,11 @@ class Commands(click.Group):
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def dev() -> None:
-    """Runs, tests and checks Waybill on this machine. State is kept in .dev/ (or WAYBILL_STATE_DIR)."""
+    """Runs, tests and checks Waybill on this machine. Its state is in .dev/ (or WAYBILL_STATE_DIR)."""
 
 
 def main() -> None:
-    # So that a command that is told to end still stops what it started.
+    # An exception, so that a terminated command still stops what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         dev(prog_name="./dev")

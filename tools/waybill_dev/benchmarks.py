@@ -1,4 +1,4 @@
-"""Which benchmarks there are. Each is the module of its name in `bench/`, which runs in a process of its own."""
+"""The list of benchmarks. Each is the module of its name in `bench/` and runs in a process of its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Benchmark:
     sentence: str
     seconds: int
-    """About how long it takes on two cores, the boot of the servers aside."""
+    """Approximate duration on two cores, without the boot of the servers."""
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -18,7 +18,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "consumer": Benchmark("The consumer with its inbox ÷ aio-pika acknowledging each message.", 40),
     "latency": Benchmark("Order committed → notification committed ÷ raw publish → receipt, p99.", 60),
     "revocation": Benchmark("Sign-out at auth → 401 at orders.", 20),
-    "logins": Benchmark("Password logins ÷ argon2 alone on all cores; refusals that look alike.", 50),
+    "logins": Benchmark("Password logins ÷ argon2 alone on all cores; indistinguishable refusals.", 50),
     "size": Benchmark("Placing, reading and relaying with many orders and waiting rows ÷ with few.", 150),
     "footprint": Benchmark("Memory of each API process, and a warm ./dev up.", 30),
 }

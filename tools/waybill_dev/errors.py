@@ -1,7 +1,7 @@
 class LocalError(Exception):
-    """What went wrong, said to a person: printed without a traceback, exit code 1.
+    """An expected failure. Its message is printed for a person, without a traceback, and the exit code is 1.
 
-    `log` names the file in which the cause can be read.
+    `log` names the file that holds the cause.
     """
 
     def __init__(self, message: str, *, log: object | None = None) -> None:

@@ -1,7 +1,7 @@
-"""pytest plugin: the whole system, booted once for all tests that ask for `stack`.
+"""pytest plugin: boots the whole system once for all tests that use the fixture `stack`.
 
-It is a stack of its own, with its own servers: tests stop and kill its processes, while other tests go on using
-the servers that `./dev test` booted for them. Tests that use it take turns, whichever worker they run in.
+The stack has its own servers: its tests stop and kill processes, while other tests keep using the servers that
+`./dev test` booted. Tests that use the stack run one at a time, across all workers.
 """
 
 import fcntl
@@ -21,11 +21,11 @@ from waybill_dev.base.state import find_state
 
 STACK_DIR = "WAYBILL_TEST_STACK_DIR"
 STACK_OWNER = "WAYBILL_TEST_STACK_OWNER"
-# What a test needs to see within seconds; addresses that none but tests use.
+# Short delays, so that tests see their effect within seconds, and an origin that only tests use.
 SETTINGS = {
     "WAYBILL_CORS_ORIGINS": '["https://shop.example"]',
     "WAYBILL_RETRY_DELAYS": "1,2,3",
-    "WAYBILL_KEY_PENDING_SECONDS": "8",  # a second more than all services need to know of a key
+    "WAYBILL_KEY_PENDING_SECONDS": "8",  # all services know a new key after 7 s
 }
 
 
@@ -34,15 +34,15 @@ def stack_folder() -> Path:
 
 
 def webhook_port() -> int:
-    """Of a receiver on loopback: the same for each worker and process, another in another checkout."""
+    """The port of a receiver on loopback: the same in all workers, and another one in each checkout."""
     return 20_000 + zlib.crc32(bytes(stack_folder())) % 8_000
 
 
 class StackUnderTest:
-    """The running system, and what an operator may do to it by `./dev`."""
+    """The running system, operated by `./dev`."""
 
     def __init__(self, folder: Path, variables: Mapping[str, str] = MappingProxyType({})) -> None:
-        """`variables` are for the services' environment, beside `SETTINGS`."""
+        """`variables` are added to `SETTINGS` in the services' environment."""
         self.checkout = find_state().checkout
         self.folder = folder
         own = {"WAYBILL_WEBHOOK_ALLOW": f"127.0.0.1:{webhook_port()}", "WAYBILL_STATE_DIR": str(folder)}
@@ -50,17 +50,17 @@ class StackUnderTest:
 
     @property
     def status(self) -> dict[str, Any]:
-        """`./dev status --json`, as it is now."""
+        """The current content of `./dev status --json`."""
         status: dict[str, Any] = json.loads(self.dev("status", "--json"))
         return status
 
     @cached_property
     def addresses(self) -> dict[str, Any]:
-        """`status` as it was when first asked for: what is asked for by each test, and stays. Its pids do not."""
+        """`status`, cached: for addresses, which stay the same. Its pids may be out of date."""
         return self.status
 
     def dev(self, *words: str) -> str:
-        """What `./dev WORDS` printed. Raises CalledProcessError with its stderr as a note."""
+        """Runs `./dev WORDS` and returns its output. Raises CalledProcessError with its stderr as a note."""
         done = subprocess.run(
             [self.checkout / "dev", *words],
             env=self._environment,
@@ -77,13 +77,13 @@ class StackUnderTest:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the whole system come first: they take turns, and a worker that waits for its turn does nothing else."""
+    """Runs tests of the whole system first: they run one at a time, and a worker that waits is idle."""
     items.sort(key=lambda item: "stack" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture
 def stack(booted_stack: StackUnderTest) -> Iterator[StackUnderTest]:
-    """The whole system, ready, and this test's alone: tests of other workers that want it wait."""
+    """The whole system, ready, for this test alone: tests in other workers wait."""
     with (booted_stack.folder / "turn.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield booted_stack
@@ -91,7 +91,7 @@ def stack(booted_stack: StackUnderTest) -> Iterator[StackUnderTest]:
 
 @pytest.fixture(scope="session")
 def booted_stack() -> Iterator[StackUnderTest]:
-    """The whole system, ready. `./dev test` stops it at the end; outside of it, this fixture does."""
+    """The whole system, ready. `./dev test` stops it at its end; under plain pytest, this fixture does."""
     folder = stack_folder()
     folder.mkdir(parents=True, exist_ok=True)
     under_test = StackUnderTest(folder)

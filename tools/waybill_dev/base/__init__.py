@@ -1,1 +1,1 @@
-"""The state folder, ports, secrets and options that everything else is built on."""
+"""What everything else builds on: the state folder, ports, secrets, options, and how programs are started."""

@@ -1,4 +1,4 @@
-"""Passwords and keys of the local stack: made once at random, kept as files that only the owner can read."""
+"""Passwords and keys of the local stack: random, created once, and kept in files that only their owner can read."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from waybill_dev.base.state import State, write_private
 
 
 def secret(state: State, owner: str, name: str) -> str:
-    """The secret `name` of `owner` (a service or a server); made at the first call. URL-safe, 256 bit."""
+    """The secret `name` of `owner` (a service or a server): URL-safe, 256 bits. The first call creates it."""
     file = folder(state, owner) / name
     if not file.exists():
         write_private(file, secrets.token_urlsafe(32))
@@ -17,7 +17,7 @@ def secret(state: State, owner: str, name: str) -> str:
 
 
 def key(state: State, owner: str, name: str) -> str:
-    """Like `secret`, but 32 random bytes in standard base64, as the services read keys."""
+    """Like `secret`, but 32 random bytes in standard base64: the form in which services read keys."""
     file = folder(state, owner) / name
     if not file.exists():
         write_private(file, base64.b64encode(secrets.token_bytes(32)).decode())
@@ -25,6 +25,7 @@ def key(state: State, owner: str, name: str) -> str:
 
 
 def put(state: State, owner: str, name: str, value: str) -> None:
+    """Stores a value that is derived from other settings. An unchanged file is not written again."""
     file = folder(state, owner) / name
     if not file.exists() or file.read_text() != value:
         write_private(file, value)

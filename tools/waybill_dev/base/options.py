@@ -1,4 +1,4 @@
-"""What `./dev up` reads from the environment (CONTRACT §1), checked before anything starts."""
+"""The options of a stack, read from the environment (CONTRACT §1) and validated before anything starts."""
 
 import dataclasses
 import json
@@ -16,9 +16,9 @@ EVERYTHING = frozenset({*BACKING, "mail", "gateway", "services"})
 
 @dataclass(frozen=True)
 class Options:
-    """`parts` is what to boot; the URLs name servers to use in place of our own.
+    """`parts` lists what to boot. A URL names a server to use in place of a local one.
 
-    With an `owner`, a process, the stack stops when that has ended, however it did.
+    `owner` is a process id: the stack stops when that process has ended, for whatever reason.
     """
 
     parts: frozenset[str] = EVERYTHING
@@ -40,9 +40,10 @@ class Options:
 
 
 def read_options(parts: frozenset[str] = EVERYTHING, environment: Mapping[str, str] = os.environ) -> Options:
-    """Raises LocalError that names the variable and what it should look like."""
+    """Raises LocalError that names the variable and shows the expected form."""
     if unknown := parts - EVERYTHING:
-        raise LocalError(f"--only: {', '.join(sorted(unknown))}? There are {', '.join(sorted(EVERYTHING))}.")
+        known = ", ".join(sorted(EVERYTHING))
+        raise LocalError(f"--only: unknown part {', '.join(sorted(unknown))}. Known parts: {known}.")
     _check_webhook_allow(environment.get("WAYBILL_WEBHOOK_ALLOW", ""))
     _check_retry_delays(environment.get("WAYBILL_RETRY_DELAYS"))
     return Options(
@@ -82,7 +83,7 @@ def _cors_origins(value: str) -> str:
 def _check_webhook_allow(value: str) -> None:
     for entry in filter(None, (part.strip() for part in value.split(","))):
         if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}", entry):
-            raise LocalError(f"WAYBILL_WEBHOOK_ALLOW must be a comma list of host:port; {entry!r} is not one")
+            raise LocalError(f"WAYBILL_WEBHOOK_ALLOW must be a comma list of host:port, and {entry!r} is not one")
 
 
 def _check_retry_delays(value: str | None) -> None:

@@ -1,4 +1,4 @@
-"""PostgreSQL refuses to run as root; as root it runs as `nobody`."""
+"""PostgreSQL refuses to run as root. When `./dev` runs as root, PostgreSQL runs as the user `nobody`."""
 
 import os
 import pwd
@@ -8,13 +8,13 @@ from pathlib import Path
 from waybill_dev.errors import LocalError
 
 USER = "nobody"
-# Enough to pass through folders closed to others, such as a checkout in root's home. Containers are given
+# Each lets a process enter folders that are closed to its user, such as a checkout in root's home. Containers grant
 # the second one more often.
 PASSING_CAPABILITIES = {"dac_read_search": 2, "dac_override": 1}
 
 
 def drop_root(folder: Path) -> tuple[str, ...]:
-    """The words to put before a command that must not run as root: none for an ordinary user."""
+    """The words to put before a command that must not run as root. Empty for an ordinary user."""
     if os.geteuid() != 0:
         return ()
     setpriv = shutil.which("setpriv")
@@ -33,12 +33,12 @@ def drop_root(folder: Path) -> tuple[str, ...]:
             # PostgreSQL looks for its files by access(2), which counts capabilities only with this bit.
             "--securebits=+no_setuid_fixup",
         )
-    # Changing the user forgets the signal set for the parent's death.
+    # A change of user clears the parent-death signal, so it is set again.
     return (setpriv, *identity, *capabilities, "--pdeathsig=INT", "--")
 
 
 def give_to(*paths: Path) -> None:
-    """Makes paths belong to the user that `drop_root` changes to."""
+    """Gives the paths to the user that `drop_root` switches to."""
     if os.geteuid() == 0:
         user = pwd.getpwnam(USER)
         for path in paths:
@@ -57,6 +57,6 @@ def _passing_capability(folder: Path) -> str:
         if bounding >> bit & 1:
             return name
     raise LocalError(
-        f"PostgreSQL does not run as root but as `{USER}`, who can't enter {folder}: "
-        "move the checkout to a folder open to all (chmod a+x), or run ./dev as an ordinary user."
+        f"PostgreSQL does not run as root but as `{USER}`, which can't enter {folder}: "
+        "move the checkout to a folder that everybody may enter (chmod a+x), or run ./dev as an ordinary user."
     )

@@ -1,6 +1,6 @@
-"""Questions to servers of this machine that tell whether they answer yet.
+"""Readiness probes for servers on this machine.
 
-Asked many times a second of a dozen processes while the stack boots: cheaper by hand than by an HTTP client.
+While the stack boots, a dozen processes are probed many times a second. This costs less than an HTTP client would.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ async def listens(port: int) -> bool:
 
 
 async def answers_http(port: int, path: str, *, auth: tuple[str, str] | None = None) -> bool:
-    """Whether GET `path` answers 200. Neither raises nor takes longer than TIMEOUT."""
+    """Whether GET `path` answers 200 within TIMEOUT. Never raises."""
     headers = {}
     if auth is not None:
         headers["Authorization"] = "Basic " + base64.b64encode(":".join(auth).encode()).decode()
@@ -36,7 +36,7 @@ async def answers_http(port: int, path: str, *, auth: tuple[str, str] | None = N
 
 
 async def get_text(port: int, path: str) -> str:
-    """The body; empty while nothing answers."""
+    """The body of GET `path`; empty when nothing answers."""
     try:
         async with asyncio.timeout(TIMEOUT):
             _, body = await _exchange(port, f"GET {path}", {}, b"")
@@ -46,7 +46,7 @@ async def get_text(port: int, path: str) -> str:
 
 
 async def post_json(port: int, path: str, content: object) -> tuple[int, str]:
-    """(status, body). Raises OSError or TimeoutError."""
+    """Returns (status, body). Raises OSError or TimeoutError."""
     async with asyncio.timeout(PATIENT_TIMEOUT):
         return await _exchange(port, f"POST {path}", {"Content-Type": "application/json"}, json.dumps(content).encode())
 

@@ -1,4 +1,4 @@
-"""What to run: one program of the stack, as data, and how a process of it is made."""
+"""A program of the stack, as data, and how a process of it is started."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass(frozen=True)
 class Program:
-    """`ready` is asked again and again until it is true; it neither blocks nor raises."""
+    """`ready` is polled until it returns true. It must neither block nor raise."""
 
     name: str
     command: tuple[str, ...]
@@ -28,7 +28,7 @@ class Program:
 
 
 def spawn(program: Program) -> subprocess.Popen[bytes]:
-    """Starts it in a session of its own (a terminal's Ctrl-C must not reach it: the supervisor stops in order)."""
+    """Starts the program in a session of its own: Ctrl-C must reach the supervisor alone, which stops all in order."""
     with program.log.open("ab") as log:
         return subprocess.Popen(
             program.command,
@@ -43,7 +43,7 @@ def spawn(program: Program) -> subprocess.Popen[bytes]:
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """For `preexec_fn`: the process gets the signal when this one ends, even by SIGKILL. On Linux; else nothing."""
+    """For `preexec_fn`: the child receives the signal when this process ends, even by SIGKILL. Linux only."""
     parent = os.getpid()
 
     def arrange() -> None:
@@ -56,6 +56,6 @@ def die_with_parent(number: signal.Signals) -> Callable[[], None]:
 
 
 def base_environment() -> dict[str, str]:
-    """What programs get from the caller's environment: where things are, not how Python or a server behaves."""
+    """The variables that programs inherit: where things are, but not those that change Python or a server."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "USER", "LOGNAME", "SSL_CERT_FILE")
     return {name: os.environ[name] for name in kept if name in os.environ}

@@ -1,4 +1,4 @@
-"""Memory as a disk, for data that nobody wants back: a test's database is made there in a fraction of the time."""
+"""A folder in memory for throw-away data. Databases of tests are created there in a fraction of the time."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ ROOM = 2 * 1024**3
 
 
 def scratch(state: State) -> Path:
-    """A folder for throw-away data: in memory where the system offers that with room to spare, else the state folder.
+    """A folder for throw-away data: in memory where at least ROOM bytes are free, else the state folder.
 
-    The same for each run of one state folder, so that what a killed run left is found and used again.
+    A state folder always gets the same one, so that a run reuses what a killed run left.
     """
     folder = _folder(state)
     try:
@@ -27,7 +27,7 @@ def scratch(state: State) -> Path:
 
 
 def discard(state: State) -> None:
-    """Gives the memory back. The state folder itself is left alone."""
+    """Frees the memory. The state folder itself stays."""
     folder = _folder(state)
     if _is_ours(folder):
         shutil.rmtree(folder)
@@ -38,5 +38,5 @@ def _folder(state: State) -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Anybody may make folders there, and links."""
+    """Any user may create folders and links in MEMORY."""
     return folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid()

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-# Below the range from which Linux and macOS take ports for outgoing connections, so that a remembered port
-# is rarely taken while the stack is down.
+# Below the ports that Linux and macOS use for outgoing connections, so that a remembered port is rarely in use when
+# the stack boots again.
 PORT_RANGE = range(13000, 32000)
 
 
 @dataclass(frozen=True)
 class State:
-    """Where one stack keeps everything. Two checkouts, or `up` and `test` of one, have one each."""
+    """The folder in which one stack keeps everything. `up` and `test` have one each, and so has every checkout."""
 
     checkout: Path
     folder: Path
@@ -42,15 +42,15 @@ class State:
         self.secrets.mkdir(mode=0o700, exist_ok=True)
 
     def port(self, name: str, *, preferred: int | None = None) -> int:
-        """A free loopback port for `name`: the remembered one, else `preferred`, else any.
+        """Reserves a free loopback port for `name`: the remembered one, else `preferred`, else any.
 
-        Call it only when the program that listens on it does not run.
+        Call it only while the program that listens on it does not run.
         """
         file = self.folder / "ports.json"
         ports: dict[str, int] = read_json(file) or {}
-        taken = {port for other, port in ports.items() if other != name}
+        reserved = {port for other, port in ports.items() if other != name}
         candidates = [ports.get(name), preferred, *random.sample(PORT_RANGE, 200)]
-        port = next(c for c in candidates if c is not None and c not in taken and is_free(c) and _claim(c))
+        port = next(c for c in candidates if c is not None and c not in reserved and is_free(c) and _claim(c))
         if ports.get(name) != port:
             write_json(file, {**ports, name: port})
         return port
@@ -63,9 +63,9 @@ def find_state(environment: Mapping[str, str] = os.environ) -> State:
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing listens on the port, neither on loopback nor on all addresses."""
+    """Whether nothing listens on the port, on loopback or on all addresses."""
     with socket.socket() as probe:
-        # As servers do: else a closed connection's TIME_WAIT would make a free port look taken.
+        # As servers do. Otherwise a closed connection in TIME_WAIT would block a free port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -78,10 +78,10 @@ _claims: dict[int, socket.socket] = {}
 
 
 def _claim(port: int) -> bool:
-    """Takes the port for this process; false where another one that has not ended took it.
+    """Claims the port for this process. False when another running process has claimed it.
 
-    To two checkouts that start at once, a port looks free until somebody listens on it; and two Envoys would even share
-    it. An abstract socket's name (unix(7), Linux alone) goes with the process, however that ends.
+    Two checkouts that start at once both see a port as free until one listens on it, and two Envoys would share it.
+    The claim is the name of an abstract socket (unix(7), Linux only): the kernel frees it when the process ends.
     """
     if sys.platform == "linux" and port not in _claims:
         name = socket.socket(socket.AF_UNIX)
@@ -103,7 +103,7 @@ def read_json(file: Path) -> dict[str, int] | None:
 
 
 def write_private(file: Path, content: str) -> None:
-    """Replaces the file whole, readable by its owner alone."""
+    """Replaces the file atomically; only its owner may read it."""
     new = file.with_name(f".{file.name}.new")
     new.touch(mode=0o600)
     new.write_text(content)

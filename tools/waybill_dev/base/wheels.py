@@ -1,4 +1,4 @@
-"""Servers that come as Python wheels: found without importing the packages, which would run code of their own."""
+"""Locates servers that come as Python wheels, without importing the packages: their imports have side effects."""
 
 import importlib.util
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Makes .venv on a machine that has only Python. Standard library only."""
+"""Creates .venv on a machine that has only Python. Uses the standard library alone."""

@@ -1,6 +1,6 @@
-"""RabbitMQ and pip from Debian's or Ubuntu's own packages, unpacked into a cache: no root, nothing installed.
+"""RabbitMQ and pip from Debian's or Ubuntu's packages, unpacked into a cache: without root, installing nothing.
 
-Standard library only: it also runs before the virtual environment exists.
+Standard library only, because it also runs before the virtual environment exists.
 """
 
 import contextlib
@@ -24,33 +24,32 @@ def cache_folder() -> Path:
 
 
 def is_debian() -> bool:
-    """Whether apt and dpkg are at hand, as on Debian, Ubuntu and their like."""
+    """Whether apt and dpkg are available, as on Debian, Ubuntu and their derivatives."""
     return all(shutil.which(program) for program in ("apt-get", "apt-cache", "dpkg-deb"))
 
 
 def unpacked(package: str, *, family: str | None = None) -> Path:
-    """The folder with `package` and what it needs unpacked; downloaded at the first call.
+    """Returns the folder in which `package` and its dependencies are unpacked. The first call downloads them.
 
-    `family` is a name prefix of dependencies to bring even where the system has them (an Erlang of the
-    system's does not see libraries outside its own folder); other dependencies come only if missing.
-    Raises LocalError with apt's last words.
+    Dependencies that the system has are left out, except those whose name starts with `family`: the system's Erlang
+    would not see libraries outside its own folder. Raises LocalError with apt's error output.
     """
-    place = cache_folder() / f"{package}-{_system()}"
-    if place.is_dir():
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(place.with_suffix(".lock")):
-        if not place.is_dir():
-            with tempfile.TemporaryDirectory(prefix=f".{package}-", dir=place.parent) as work:
-                say(f"downloading {package} and what it needs (nothing is installed on the system)")
+    folder = cache_folder() / f"{package}-{_system()}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(prefix=f".{package}-", dir=folder.parent) as work:
+                say(f"downloading {package} and its dependencies (nothing is installed on the system)")
                 tree = _download(Path(work), package, family)
-                _relocate_erlang(tree, place)
-                tree.rename(place)
-    return place
+                _relocate_erlang(tree, folder)
+                tree.rename(folder)
+    return folder
 
 
 def library_path(tree: Path) -> str:
-    """LD_LIBRARY_PATH for programs of an unpacked tree."""
+    """LD_LIBRARY_PATH for the programs in an unpacked tree."""
     folders = {file.parent for pattern in ("lib/**/*.so*", "usr/lib/*/*.so*") for file in tree.glob(pattern)}
     return ":".join(sorted(str(folder) for folder in folders))
 
@@ -81,7 +80,7 @@ def _download(work: Path, package: str, family: str | None) -> Path:
 
 
 class _Apt:
-    """apt with a state of its own and the system's sources, keys and proxies."""
+    """apt with its own state, and the system's sources, keys and proxies."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
@@ -92,13 +91,13 @@ class _Apt:
             f"-oDir::State::lists={work}/lists",
             f"-oDir::Cache={work}/cache",
             "-oDebug::NoLocking=1",
-            "-oAPT::Sandbox::User=root",  # apt's own user can't enter this folder
+            "-oAPT::Sandbox::User=root",  # apt's own user cannot enter this folder
             "-oAcquire::Retries=2",
             "-oAPT::Update::Post-Invoke::=true",
         ]
 
     def needed(self, package: str, *, nothing_installed: bool = False) -> list[str]:
-        """The packages that installing `package` would add to this system, or to an empty one."""
+        """The packages that an installation of `package` would add to this system, or to an empty one."""
         status = [f"-oDir::State::status={self.work}/empty"] if nothing_installed else []
         plan = self.run("apt-get", *status, "--simulate", "--no-install-recommends", "install", package)
         return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
@@ -113,17 +112,17 @@ class _Apt:
             text=True,
             check=False,
         )
-        # An update fails where any one source does; what matters is whether the package is found after it.
+        # An update fails when a single source does. What matters is whether the package is found afterwards.
         if done.returncode != 0 and "update" not in arguments:
             raise LocalError(f"apt failed: {program} {' '.join(arguments)}\n{done.stderr.strip()}")
         return done.stdout
 
 
-def _relocate_erlang(tree: Path, place: Path) -> None:
-    """Erlang's start scripts hold the folder where Debian installs it; point them at the final one."""
+def _relocate_erlang(tree: Path, folder: Path) -> None:
+    """Replaces the path of Debian's installation in Erlang's start scripts by `folder`, the final one."""
     for script in tree.glob("usr/lib/erlang/**/bin/*"):
         if script.is_symlink() or script.stat().st_size > 100_000:
             continue
         content = script.read_bytes()
         if content.startswith(b"#!"):
-            script.write_bytes(content.replace(b"/usr/lib/erlang", f"{place}/usr/lib/erlang".encode()))
+            script.write_bytes(content.replace(b"/usr/lib/erlang", f"{folder}/usr/lib/erlang".encode()))

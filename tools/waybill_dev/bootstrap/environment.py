@@ -1,9 +1,9 @@
-"""Makes `.venv`: run by `./dev` with any Python, before anything is installed; standard library only.
+"""Creates `.venv`. `./dev` runs this with any Python, before anything is installed: standard library only.
 
     PYTHONPATH=tools python3 -m waybill_dev.bootstrap.environment CHECKOUT
 
-pip, with its hash checked, installs uv alone, and uv all the rest (measured: 3 s against pip's 55).
-Where uv does not run, pip does it all.
+pip installs uv, with its hash checked, and uv installs the rest (measured: 3 s, pip 55 s). Where uv does not run, pip
+installs everything.
 """
 
 import fcntl
@@ -40,14 +40,14 @@ class Environment:
         self.python = self.folder / "bin" / "python"
 
     def make(self) -> None:
-        """Makes or updates it; a second `./dev` of this checkout waits for the first. Raises LocalError."""
+        """Creates or updates it. A second `./dev` of this checkout waits for the first. Raises LocalError."""
         (self.checkout / ".dev").mkdir(exist_ok=True)
         with (self.checkout / ".dev" / "setup.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self._is_current():
                 return
             if not self._runs():
-                say(f"making .venv with Python {sys.version.split()[0]}")
+                say(f"creating .venv with Python {sys.version.split()[0]}")
                 self._create()
             say("installing the dependencies of requirements.lock")
             self._install()
@@ -59,7 +59,7 @@ class Environment:
         return stamp.exists() and stamp.read_bytes() == self.lock_file.read_bytes()
 
     def _runs(self) -> bool:
-        """Whether there is one whose Python still exists and is new enough."""
+        """Whether it exists, and its Python still exists and is new enough."""
         check = [str(self.python), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         return self.python.exists() and subprocess.run(check, check=False).returncode == 0
 
@@ -74,9 +74,9 @@ class Environment:
                 stanza.flush()
                 self._pip("install", "--no-deps", "-r", stanza.name)
         uv = str(self.folder / "bin" / "uv")
-        # Compiled once here, not by a dozen processes at the first boot.
+        # Compiled once here, instead of by a dozen processes at the first boot.
         options = ["--quiet", "--compile-bytecode", "--require-hashes", f"--python={self.python}"]
-        # As pip does: the system's certificates, among them those of a proxy on the way.
+        # The system's certificates, as pip uses them: they include those of a proxy.
         environment = {"UV_SYSTEM_CERTS": "true", **os.environ}
         try:
             subprocess.run(
@@ -86,7 +86,7 @@ class Environment:
                 env=environment,
             )
         except (OSError, subprocess.CalledProcessError):
-            say("uv could not do it; pip goes on, which takes about a minute")
+            say("uv failed; installing with pip, which takes about a minute")
             self._pip("install", "-r", str(self.lock_file))
 
     def _uv_is_current(self) -> bool:
@@ -99,7 +99,7 @@ class Environment:
         _run([*command, "--disable-pip-version-check"], "pip")
 
     def _pip_command(self) -> list[str]:
-        """The pip of the running Python's own bundle, run by the environment's Python; else Debian's, unpacked."""
+        """The pip that the running Python bundles, run by the environment's Python; else Debian's, unpacked."""
         wheel = bundled_pip()
         if wheel is not None:
             return [str(self.python), f"{wheel}/pip"]
@@ -117,7 +117,7 @@ class Environment:
         )
 
     def _link_sources(self) -> None:
-        """Our own code is not installed: its folders are on the path, relative to this environment."""
+        """Puts the folders of our own code on the path, relative to the environment. It is not installed."""
         packages = subprocess.run(
             [self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
             check=True,
@@ -129,7 +129,7 @@ class Environment:
 
 
 def uv_stanza(lock: str) -> str:
-    """The lines of a requirements file that pin uv with its hashes."""
+    """The lines of a requirements file that pin uv and its hashes."""
     found = re.search(r"^uv==.*(?:\n[ \t]+--hash=.*)+", lock, re.MULTILINE)
     if found is None:
         raise LocalError("requirements.lock does not pin uv")
@@ -137,7 +137,7 @@ def uv_stanza(lock: str) -> str:
 
 
 def bundled_pip() -> Path | None:
-    """The pip wheel that comes with `ensurepip`, which Debian leaves out."""
+    """The pip wheel of `ensurepip`, which Debian leaves out."""
     library = Path(sysconfig.get_path("stdlib"))
     folders = [library / "ensurepip" / "_bundled"]
     if packaged := sysconfig.get_config_var("WHEEL_PKG_DIR"):

@@ -1,1 +1,1 @@
-"""Orders go in while processes are killed at random; then everything is counted."""
+"""Places orders while processes are killed at random, then counts what arrived."""

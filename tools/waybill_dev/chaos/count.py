@@ -1,4 +1,4 @@
-"""The count: what was acknowledged against what every service has, event by event."""
+"""Compares what clients had acknowledged with what every service has, event by event."""
 
 import asyncio
 import dataclasses
@@ -23,8 +23,8 @@ NOTIFICATIONS = """SELECT id::text, order_id::text, kind FROM notifications
 
 
 @dataclass(frozen=True)
-class Line:
-    """`repeated` is what at-least-once delivery allows; `lost`, `double` and `disordered` must be 0."""
+class CountRow:
+    """One comparison. `lost`, `double` and `disordered` must be 0; `repeated` is allowed by at-least-once delivery."""
 
     what: str
     expected: int
@@ -35,13 +35,13 @@ class Line:
     repeated: int | None = None
 
     @property
-    def is_well(self) -> bool:
+    def is_correct(self) -> bool:
         return not (self.lost or self.double or self.disordered)
 
 
 async def count(
     status: dict[str, Any], purchases: Purchases, received: Iterable[tuple[str, int]], since: datetime, mail_log: Path
-) -> list[Line]:
+) -> list[CountRow]:
     services = status["services"]
     ours = purchases.changes
     changes = {(order, version) for order, changes in ours.items() for version in range(1, changes + 1)}
@@ -59,70 +59,70 @@ async def count(
         await notifier.close()
     events = {row["event_id"]: (row["subject"], row["version"]) for row in logged}
     arrived = [one for one in received if one[0] in versions]
-    heard = {order for user in purchases.hears_by_mail for order in purchases.orders_of[user]}
-    mailed = {event_id for event_id, (order, _) in events.items() if order in heard}
+    with_mail = {order for user in purchases.mail_customers for order in purchases.orders_of[user]}
+    mailed = {event_id for event_id, (order, _) in events.items() if order in with_mail}
     return [
         _changes(ours, versions),
         _stream("events published", changes, [(row["subject"], row["version"]) for row in logged], once=True),
         _stream("events, as a subscriber got them", changes, arrived, once=False),
         _set("events received by notifier", set(events), [event_id for event_id in events if event_id in inbox]),
-        _told(set(events), notifications),
+        _notified(set(events), notifications),
         await asyncio.to_thread(_mails, Path(status["mail"]["maildir"]), mail_log, purchases.domain, mailed),
     ]
 
 
-def _changes(acknowledged: dict[str, int], versions: dict[str, int]) -> Line:
+def _changes(acknowledged: dict[str, int], versions: dict[str, int]) -> CountRow:
     expected = Counter(acknowledged)
     found = Counter(versions)
     lost, double = expected - found, found - expected
-    return Line("changes of orders", expected.total(), found.total(), lost.total(), double.total())
+    return CountRow("changes of orders", expected.total(), found.total(), lost.total(), double.total())
 
 
-def _stream(what: str, expected: set[tuple[str, int]], seen: list[tuple[str, int]], *, once: bool) -> Line:
-    """In order means: an aggregate's version comes, the first time, after the version before it."""
+def _stream(what: str, expected: set[tuple[str, int]], seen: list[tuple[str, int]], *, once: bool) -> CountRow:
+    """In order means that a version of an order first arrives after the version before it."""
     distinct: set[tuple[str, int]] = set()
     disordered = 0
     for order, version in seen:
         if (order, version) not in distinct and version > 1 and (order, version - 1) not in distinct:
             disordered += 1
         distinct.add((order, version))
-    again = len(seen) - len(distinct)
+    repeated = len(seen) - len(distinct)
     unknown = len(distinct - expected)
-    return Line(
+    return CountRow(
         what,
         len(expected),
         len(distinct),
         len(expected - distinct),
-        unknown + (again if once else 0),
+        unknown + (repeated if once else 0),
         disordered,
-        None if once else again,
+        None if once else repeated,
     )
 
 
-def _set(what: str, expected: set[str], seen: list[str]) -> Line:
+def _set(what: str, expected: set[str], seen: list[str]) -> CountRow:
     distinct = set(seen)
-    return Line(what, len(expected), len(distinct), len(expected - distinct), len(seen) - len(expected & distinct))
+    return CountRow(what, len(expected), len(distinct), len(expected - distinct), len(seen) - len(expected & distinct))
 
 
-def _told(events: set[str], notifications: list[asyncpg.Record]) -> Line:
-    """A double effect is a notification without an event of its own, or the second one of an order's state."""
+def _notified(events: set[str], notifications: list[asyncpg.Record]) -> CountRow:
+    """A notification is double when it has no event of its own, or is the second for the same state of an order."""
     found = _set("notifications", events, [row["id"] for row in notifications])
     states = len({(row["order_id"], row["kind"]) for row in notifications})
     return dataclasses.replace(found, double=found.double + len(notifications) - states)
 
 
-def _mails(maildir: Path, log: Path, domain: str, expected: set[str]) -> Line:
-    """A mail is told from its repetition by the Message-ID, which begins with the event's id."""
+def _mails(maildir: Path, log: Path, domain: str, expected: set[str]) -> CountRow:
+    """A Message-ID begins with the event's id, so a mail that was delivered twice has the same one."""
     seen: dict[str, str] = {}
     for file in maildir.glob("*.eml"):
         mail = read_mail(file)
         if str(mail["To"]).rstrip(">").endswith(f"@{domain}"):
             seen[file.name] = str(mail["Message-ID"]).strip("<>").partition("@")[0]
-    taken = Counter(line.split()[1] for line in _lines(log) if line.startswith("250 "))
-    again = sum(taken[name] - 1 for name in seen if taken[name])
-    return dataclasses.replace(_set("mails", expected, list(seen.values())), repeated=again)
+    deliveries = Counter(line.split()[1] for line in _log_lines(log) if line.startswith("250 "))
+    repeated = sum(deliveries[name] - 1 for name in seen if deliveries[name])
+    return dataclasses.replace(_set("mails", expected, list(seen.values())), repeated=repeated)
 
 
-def _lines(log: Path) -> Iterable[str]:
+def _log_lines(log: Path) -> Iterable[str]:
     for file in sorted(log.parent.glob(f"{log.name}*")):
         yield from file.read_text(errors="replace").splitlines()

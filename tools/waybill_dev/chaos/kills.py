@@ -1,6 +1,6 @@
-"""Who dies when: SIGKILL for one process after the other, in random order, until all have died once; then again.
+"""Kills one process after the other with SIGKILL, in random order: none a second time before all died once.
 
-For the servers it is now and then an operator's restart.
+A server is restarted instead, as an operator would, half of the time.
 """
 
 import asyncio
@@ -14,20 +14,20 @@ from waybill_dev.base.state import State
 from waybill_dev.errors import LocalError
 from waybill_dev.supervision import control
 
-SPARED = {"epmd"}  # Erlang's name server holds nothing of ours and is asked only when a node starts
+EXEMPT = {"epmd"}  # Erlang's name server holds none of our data, and is used only when a node starts
 RESTARTABLE = {"postgres", "rabbitmq"}
 
 
-async def strike(state: State, until: asyncio.Event, tally: Counter[str], pause: float) -> None:
-    """Counts in `tally` what was done to whom. `pause`: seconds between two kills, on average."""
-    struck: Counter[str] = Counter()
+async def kill_at_random(state: State, until: asyncio.Event, tally: Counter[str], pause: float) -> None:
+    """Counts in `tally` what was done to which process. `pause` is the average number of seconds between two kills."""
+    deaths: Counter[str] = Counter()
     while not until.is_set():
         status = await asyncio.to_thread(control.call, state, "status")
-        running = [one for one in status["processes"] if one["state"] == "running" and one["name"] not in SPARED]
+        running = [one for one in status["processes"] if one["state"] == "running" and one["name"] not in EXEMPT]
         if running:
-            fewest = min(struck[one["name"]] for one in running)
-            victim = random.choice([one for one in running if struck[one["name"]] == fewest])  # noqa: S311 - no secret
-            struck[victim["name"]] += 1
+            fewest = min(deaths[one["name"]] for one in running)
+            victim = random.choice([one for one in running if deaths[one["name"]] == fewest])  # noqa: S311 - no secret
+            deaths[victim["name"]] += 1
             await _end(state, victim["name"], victim["pid"], tally)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(until.wait(), pause * random.uniform(0.2, 1.8))  # noqa: S311 - likewise
@@ -44,13 +44,13 @@ async def _end(state: State, name: str, pid: int, tally: Counter[str]) -> None:
 
 
 async def until_all_run(state: State, within: float) -> None:
-    """Raises LocalError when a process does not come back."""
+    """Waits until every process runs. Raises LocalError after `within` seconds."""
     deadline = asyncio.get_running_loop().time() + within
     while True:
         status = await asyncio.to_thread(control.call, state, "status")
-        away = [one["name"] for one in status["processes"] if one["state"] != "running"]
-        if not away:
+        missing = [one["name"] for one in status["processes"] if one["state"] != "running"]
+        if not missing:
             return
         if asyncio.get_running_loop().time() > deadline:
-            raise LocalError(f"not running again within {within:.0f} s: {', '.join(away)}")
+            raise LocalError(f"not running again within {within:.0f} s: {', '.join(missing)}")
         await asyncio.sleep(0.5)

@@ -1,87 +1,87 @@
-"""A run: a shop is opened, orders go in while processes die, all comes to rest, and the count is taken."""
+"""One chaos run: prepares customers, places orders while processes die, waits until nothing changes, and counts."""
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
+from waybill_dev.base.background import background
 from waybill_dev.base.state import State
-from waybill_dev.chaos.count import Line, count
-from waybill_dev.chaos.kills import strike, until_all_run
+from waybill_dev.chaos.count import CountRow, count
+from waybill_dev.chaos.kills import kill_at_random, until_all_run
 from waybill_dev.chaos.shoppers import Purchases, Shopper, buy, open_shop
 from waybill_dev.chaos.subscriber import Subscriber
 from waybill_dev.progress import say
 from waybill_dev.supervision import control
 
-TOLD_EVERY_SECONDS = 10.0
+PROGRESS_SECONDS = 10.0
 COUNT_EVERY_SECONDS = 3.0
 STALLED_SECONDS = 90.0
-BACK_SECONDS = 60.0
+RECOVERY_SECONDS = 60.0
 
 
 @dataclass
 class Outcome:
     purchases: Purchases
     tally: Counter[str]
-    lines: list[Line]
-    buying_seconds: float
+    rows: list[CountRow]
+    ordering_seconds: float
     seconds: float
 
     @property
-    def is_well(self) -> bool:
-        return all(line.is_well for line in self.lines)
+    def is_correct(self) -> bool:
+        return all(row.is_correct for row in self.rows)
 
 
 async def run(state: State, *, minutes: float | None, orders: int | None, pause: float) -> Outcome:
-    """Ends when `orders` are in or `minutes` are over. Raises LocalError when something does not come back."""
+    """Places `orders`, or orders for `minutes`. Raises LocalError when a process does not recover."""
     status = control.call(state, "status")
     began, since = time.monotonic(), datetime.now(UTC)
     purchases, shoppers, staff = await open_shop(status["gateway"], status["admin"])
     subscriber = Subscriber(status["broker"]["amqp_url"])
     await subscriber.bind()
-    await _write_down_queues(state, status)
+    await _persist_queue_list(state, status)
     tally: Counter[str] = Counter()
     deadline = time.monotonic() + minutes * 60 if minutes is not None else None
     try:
-        async with _meanwhile(subscriber.listen()):
+        async with background(subscriber.listen()):
             stop = asyncio.Event()
-            async with _meanwhile(_tell(purchases, tally)), asyncio.TaskGroup() as group:
-                group.create_task(strike(state, stop, tally, pause))
-                await _shopping(purchases, shoppers, staff, orders, deadline)
+            async with background(_report_progress(purchases, tally)), asyncio.TaskGroup() as group:
+                group.create_task(kill_at_random(state, stop, tally, pause))
+                await _place_orders(purchases, shoppers, staff, orders, deadline)
                 stop.set()
-            bought = time.monotonic()
-            say(f"{len(purchases.changes)} orders are in; waiting until nothing moves any more")
-            await until_all_run(state, BACK_SECONDS)
-            # The addresses stay: the processes came back on the ports that they had.
-            lines = await at_rest(
+            ordered = time.monotonic()
+            say(f"{len(purchases.changes)} orders placed; waiting until nothing changes any more")
+            await until_all_run(state, RECOVERY_SECONDS)
+            # `status` is still right about addresses: restarted processes keep their ports.
+            rows = await until_settled(
                 lambda: count(status, purchases, subscriber.received, since, state.logs / "mail.log"),
             )
         await subscriber.unbind()
     finally:
         for shopper in [*shoppers, staff]:
             await shopper.close()
-    return Outcome(purchases, tally, lines, bought - began, time.monotonic() - began)
+    return Outcome(purchases, tally, rows, ordered - began, time.monotonic() - began)
 
 
-async def _write_down_queues(state: State, status: dict[str, Any]) -> None:
-    """Stops and starts our broker in order, once.
+async def _persist_queue_list(state: State, status: dict[str, Any]) -> None:
+    """Restarts the local broker once, in order.
 
-    A node writes down which quorum queues it has when it stops, or within three minutes (3.10). One that is killed
-    before that comes back with a queue without a leader, which takes nothing and holds up who publishes to it.
+    A node writes the list of its quorum queues to disk when it stops, or within three minutes (3.10). A node that is
+    killed before that comes back with a queue without a leader. Such a queue accepts nothing and blocks publishers.
     """
     if status["broker"]["pid"] is not None:
         await asyncio.to_thread(control.call, state, "restart", "rabbitmq")
-        await until_all_run(state, BACK_SECONDS)
+        await until_all_run(state, RECOVERY_SECONDS)
 
 
-async def _shopping(
+async def _place_orders(
     purchases: Purchases, shoppers: list[Shopper], staff: Shopper, orders: int | None, deadline: float | None
 ) -> None:
     numbers = iter(range(orders)) if orders is not None else itertools.count()
@@ -97,34 +97,23 @@ async def _shopping(
             group.create_task(shop(shopper, user_id))
 
 
-async def at_rest(counting: Callable[[], Coroutine[Any, Any, list[Line]]]) -> list[Line]:
-    """The count, once it is well and stands still, or once it has not moved for long."""
-    last: list[Line] | None = None
-    moved = time.monotonic()
+async def until_settled(counting: Callable[[], Coroutine[Any, Any, list[CountRow]]]) -> list[CountRow]:
+    """Counts until two counts are equal and correct, or nothing changed for STALLED_SECONDS. Returns the last."""
+    last: list[CountRow] | None = None
+    changed = time.monotonic()
     while True:
         try:
-            lines = await counting()
+            rows = await counting()
         except (OSError, asyncpg.PostgresError, TimeoutError):
-            lines = last or []
-        if lines != last:
-            last, moved = lines, time.monotonic()
-        elif lines and (all(line.is_well for line in lines) or time.monotonic() - moved > STALLED_SECONDS):
-            return lines
+            rows = last or []
+        if rows != last:
+            last, changed = rows, time.monotonic()
+        elif rows and (all(row.is_correct for row in rows) or time.monotonic() - changed > STALLED_SECONDS):
+            return rows
         await asyncio.sleep(COUNT_EVERY_SECONDS)
 
 
-async def _tell(purchases: Purchases, tally: Counter[str]) -> None:
+async def _report_progress(purchases: Purchases, tally: Counter[str]) -> None:
     while True:
-        await asyncio.sleep(TOLD_EVERY_SECONDS)
+        await asyncio.sleep(PROGRESS_SECONDS)
         say(f"{len(purchases.changes)} orders, {tally.total()} kills and restarts")
-
-
-@contextlib.asynccontextmanager
-async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -1,7 +1,7 @@
-"""Customers who order, and staff who see some orders through, whatever becomes of their requests.
+"""Customers who place orders, and staff who process some of them, through all failures.
 
-Every request is repeated until its outcome is known. An order carries an `Idempotency-Key`, so that repeating it makes
-no second one; a change of state that was made already is answered 409 the next time.
+Every request is repeated until its outcome is known. An order has an `Idempotency-Key`, so a repetition creates no
+second one. A change of state that was applied already is answered 409 when it is repeated.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from waybill_dev.errors import LocalError
 SKU = "CHAOS-LAMP"
 PRODUCT = {"name": "Lamp", "price": {"amount": 1000, "currency": "EUR"}, "active": True}
 CUSTOMERS = 50
-SEEN_THROUGH = 2  # every second order goes through all its states
-WAY: tuple[tuple[str, dict[str, str] | None], ...] = (
+PROCESSED = 2  # every second order goes through all its states
+STEPS: tuple[tuple[str, dict[str, str] | None], ...] = (
     ("confirm", None),
     ("ship", {"carrier": "Postal", "tracking_number": "PX-1"}),
     ("deliver", None),
@@ -38,20 +38,20 @@ class Account:
 
 @dataclass
 class Purchases:
-    """What was acknowledged: each order with the number of its changes, placing included."""
+    """What was acknowledged. `changes` has the number of changes of each order, placing included."""
 
     domain: str
-    """Of the customers' addresses, and nobody else's."""
+    """The domain of these customers' e-mail addresses, used in this run only."""
     customers: list[str] = field(default_factory=list)
-    hears_by_mail: set[str] = field(default_factory=set)
+    mail_customers: set[str] = field(default_factory=set)
     changes: dict[str, int] = field(default_factory=dict)
     orders_of: dict[str, set[str]] = field(default_factory=dict)
     repeated: int = 0
-    """Requests whose outcome was unknown, or a 5xx, and that were sent again."""
+    """Requests that were sent again, because their outcome was unknown or a 5xx."""
 
 
 class Shopper:
-    """One person with a connection of his own that is kept alive."""
+    """One person, with a connection of their own that is kept alive."""
 
     def __init__(self, gateway: str, account: Account, purchases: Purchases) -> None:
         self._client = httpx.AsyncClient(base_url=gateway, timeout=20)
@@ -61,9 +61,12 @@ class Shopper:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def ask(self, method: str, path: str, *, known: frozenset[int] = frozenset(), **request: Any) -> Any:
-        """The answer, once there is one below 500: a 2xx, or a status in `known`. Raises LocalError otherwise."""
-        headers = request.pop("headers", {})
+    async def request(self, method: str, path: str, *, known: frozenset[int] = frozenset(), **arguments: Any) -> Any:
+        """Repeats the request until the answer is a 2xx, or, when it is a repetition, a status in `known`.
+
+        Raises LocalError when another status comes, or no answer within PATIENCE_SECONDS.
+        """
+        headers = arguments.pop("headers", {})
         deadline = time.monotonic() + PATIENCE_SECONDS
         first = True
         while time.monotonic() < deadline:
@@ -72,7 +75,7 @@ class Shopper:
                 await asyncio.sleep(PAUSE_SECONDS)
             try:
                 bearer = await self._bearer()
-                answer = await self._client.request(method, path, headers={**bearer, **headers}, **request)
+                answer = await self._client.request(method, path, headers={**bearer, **headers}, **arguments)
             except httpx.TransportError:
                 first = False
                 continue
@@ -97,10 +100,10 @@ class Shopper:
 
 
 async def open_shop(gateway: str, admin: dict[str, str]) -> tuple[Purchases, list[Shopper], Shopper]:
-    """The customers, only the first of whom hears of his orders by mail, and the staff. Done before anything dies."""
+    """Signs up the customers and the staff. Only the first customer gets mails about orders."""
     purchases = Purchases(f"{secrets.token_hex(4)}.chaos.example")
     staff = Shopper(gateway, Account(admin["email"], admin["password"]), purchases)
-    await staff.ask("PUT", f"/products/{SKU}", json=PRODUCT)
+    await staff.request("PUT", f"/products/{SKU}", json=PRODUCT)
     shoppers = []
     async with httpx.AsyncClient(base_url=gateway, timeout=20) as client:
         for number in range(CUSTOMERS):
@@ -112,10 +115,10 @@ async def open_shop(gateway: str, admin: dict[str, str]) -> tuple[Purchases, lis
             user_id = answer.json()["id"]
             shopper = Shopper(gateway, account, purchases)
             if number == 0:
-                purchases.hears_by_mail.add(user_id)
+                purchases.mail_customers.add(user_id)
             else:
                 preferences = {"order_updates": False, "welcome": False}
-                await shopper.ask("PUT", "/notification-preferences", json=preferences)
+                await shopper.request("PUT", "/notification-preferences", json=preferences)
             purchases.customers.append(user_id)
             purchases.orders_of[user_id] = set()
             shoppers.append(shopper)
@@ -123,13 +126,13 @@ async def open_shop(gateway: str, admin: dict[str, str]) -> tuple[Purchases, lis
 
 
 async def buy(shopper: Shopper, user_id: str, staff: Shopper, purchases: Purchases, number: int) -> None:
-    """One order; every second is seen through by the staff."""
+    """Places one order. Staff take every second one through all its states."""
     headers = {"Idempotency-Key": secrets.token_hex(16)}
-    answer = await shopper.ask("POST", "/orders", headers=headers, json={"lines": [{"sku": SKU, "quantity": 1}]})
+    answer = await shopper.request("POST", "/orders", headers=headers, json={"lines": [{"sku": SKU, "quantity": 1}]})
     order_id = answer.json()["id"]
     purchases.changes[order_id] = 1
     purchases.orders_of[user_id].add(order_id)
-    if number % SEEN_THROUGH == 0:
-        for step, body in WAY:
-            await staff.ask("POST", f"/orders/{order_id}/{step}", known=frozenset({409}), json=body)
+    if number % PROCESSED == 0:
+        for step, body in STEPS:
+            await staff.request("POST", f"/orders/{order_id}/{step}", known=frozenset({409}), json=body)
             purchases.changes[order_id] += 1

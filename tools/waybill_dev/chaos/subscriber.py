@@ -1,4 +1,4 @@
-"""Somebody else's subscriber: a queue of its own, bound to orders' events, and all that came through it."""
+"""An outside subscriber: a queue of its own, bound to orders' events, and everything it received."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ ERRORS = (aio_pika.exceptions.AMQPError, OSError, TimeoutError, asyncio.InvalidS
 
 
 class Subscriber:
-    """`received` holds (order, version) in the order of arrival, repetitions included."""
+    """`received` has (order, version) of each event in the order of arrival, repetitions included."""
 
     def __init__(self, amqp_url: str) -> None:
         self._url = amqp_url
@@ -21,16 +21,16 @@ class Subscriber:
         self.received: list[tuple[str, int]] = []
 
     async def bind(self) -> None:
-        """From here on nothing is missed."""
+        """Declares the queue. From then on no event is missed."""
         async with await self._connect() as connection:
             await self._declare(connection)
 
     async def listen(self) -> None:
-        """Until it is cancelled; connects again when the broker was away."""
+        """Receives until it is cancelled. Reconnects after an outage of the broker."""
         while True:
             with contextlib.suppress(*ERRORS):
                 async with await self._connect() as connection:
-                    await self._take(connection)
+                    await self._receive(connection)
             await asyncio.sleep(0.5)
 
     async def unbind(self) -> None:
@@ -44,14 +44,14 @@ class Subscriber:
     async def _declare(self, connection: AbstractConnection) -> aio_pika.abc.AbstractQueue:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=PREFETCH)
-        # Should nobody be left to delete it, it goes by itself.
+        # It expires when this process was killed and cannot delete it.
         queue = await channel.declare_queue(
             self._queue, durable=True, arguments={"x-queue-type": "quorum", "x-expires": HOUR_MS}
         )
         await queue.bind("orders.events", "orders.order.#")
         return queue
 
-    async def _take(self, connection: AbstractConnection) -> None:
+    async def _receive(self, connection: AbstractConnection) -> None:
         queue = await self._declare(connection)
         async with queue.iterator() as messages:
             async for message in messages:

@@ -1,4 +1,7 @@
-"""`contracts/`: what services publish for others, made from their code. `--check` tells of drift instead of writing."""
+"""Writes what is generated from the services' code: `contracts/` and `docs/settings.md`.
+
+With `--check` it writes nothing, and prints which file is not what the code says.
+"""
 
 import asyncio
 import importlib
@@ -15,13 +18,14 @@ from pydantic import SecretStr
 from common.messaging.asyncapi import asyncapi, event_types, schema
 from common.runtime.health import Health
 from waybill_dev.base.state import find_state
+from waybill_dev.checks import settings_page
 from waybill_dev.services.programs import ROLES
 
 VERSION = "1.0.0"
 
 
 def documents() -> Iterator[tuple[str, str]]:
-    """Every file below `contracts/`, with its text."""
+    """Yields the name below `contracts/` and the text of every file."""
     for service, roles in ROLES.items():
         yield f"{service}/openapi.json", _json(asyncio.run(_openapi(service)))
         if "relay" not in roles:
@@ -34,9 +38,8 @@ def documents() -> Iterator[tuple[str, str]]:
 
 
 async def _openapi(service: str) -> dict[str, Any]:
-    settings = importlib.import_module(f"{service}.settings")
-    kind = next(value for name, value in vars(settings).items() if getattr(value, "service", None) == service)
-    # Nothing is connected to: the document is made from the routes alone.
+    kind = importlib.import_module(f"{service}.settings").Settings
+    # Nothing is connected to: the document describes the routes alone.
     secrets = {name: SecretStr("unused") for name, field in kind.model_fields.items() if field.is_required()}
     app = importlib.import_module(f"{service}.app").create_app(kind.model_construct(**secrets), Health())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://contracts") as client:
@@ -50,7 +53,7 @@ def _json(document: Any) -> str:
 
 
 def drift(folder: Path, wanted: dict[str, str]) -> list[str]:
-    """A sentence for each file that is not as the code would make it."""
+    """A sentence for each file of the folder that is not what the code says, is missing, or has no source."""
     sentences = []
     for name, text in wanted.items():
         path = folder / name
@@ -64,18 +67,21 @@ def drift(folder: Path, wanted: dict[str, str]) -> list[str]:
 
 
 def main() -> None:
-    folder = find_state().checkout / "contracts"
-    wanted = dict(documents())
+    checkout = find_state().checkout
+    contracts, settings = checkout / "contracts", checkout / "docs" / "settings.md"
+    wanted, page = dict(documents()), settings_page.page()
     if "--check" in sys.argv[1:]:
-        if sentences := drift(folder, wanted):
+        sentences = drift(contracts, wanted)
+        if not settings.exists() or settings.read_text() != page:
+            sentences.append("docs/settings.md is not what the code says")
+        if sentences:
             print("\n".join([*sentences, "Run ./dev contracts and commit what it writes."]))
             sys.exit(1)
         return
-    for name, text in wanted.items():
-        path = folder / name
+    for path, text in {**{contracts / name: text for name, text in wanted.items()}, settings: page}.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    print(f"{len(wanted)} files written to contracts/")
+    print(f"wrote {len(wanted)} files to contracts/, and docs/settings.md")
 
 
 if __name__ == "__main__":

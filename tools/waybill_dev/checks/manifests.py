@@ -1,7 +1,10 @@
-"""Whether what deploys the system is well formed: `python -m waybill_dev.checks.manifests CHECKOUT` prints what is not.
+"""Prints what is malformed in the files that deploy the system.
 
-With `kubectl` each kustomization is built, and the outcome held against Kubernetes' own schemas; without it its files
-are, as the examples are either way. With `docker` compose reads its file.
+    python -m waybill_dev.checks.manifests CHECKOUT
+
+Where `kubectl` is installed, each kustomization is built, and the result is validated against Kubernetes' schemas.
+Without it, the single files are validated, as the examples always are. Where `docker` is installed, compose reads its
+file.
 """
 
 import json
@@ -33,7 +36,7 @@ def _kubernetes(folder: Path) -> Iterator[str]:
     kubectl = shutil.which("kubectl")
     kustomizations = sorted([*folder.glob("base/*"), *folder.glob("overlays/*")])
     plain = [folder / "examples", *(kustomizations if kubectl is None else [])]
-    for file in (file for place in plain for file in sorted(place.glob("*.yaml"))):
+    for file in (file for part in plain for file in sorted(part.glob("*.yaml"))):
         yield from _invalid(file.relative_to(folder), yaml.safe_load_all(file.read_text()))
     if kubectl is None:
         return
@@ -48,19 +51,19 @@ def _kubernetes(folder: Path) -> Iterator[str]:
 def _invalid(where: Path, documents: Iterable[dict[str, Any] | None]) -> Iterator[str]:
     for document in documents:
         if not document or document.get("kind", "Kustomization") == "Kustomization":
-            continue  # a kustomization may leave out to say so
+            continue  # the kind is optional in a kustomization
         try:
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
         except kubernetes_validate.ValidationError as error:
             field = ".".join(map(str, error.path))
             yield f"{where}: {document['kind']} {document['metadata']['name']}: {field}: {error.message}"
         except kubernetes_validate.SchemaNotFoundError:
-            continue  # an operator's: its schema is the operator's own
+            continue  # a custom resource: its schema comes with its operator
 
 
 def _compose(file: Path) -> Iterator[str]:
     docker = shutil.which("docker")
-    # Somebody's docker may have no compose.
+    # A docker may be without compose.
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         yield from _unreadable(file)
         return
@@ -84,7 +87,7 @@ def _unreadable(file: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.CRITICAL)  # the library tells which version it took
+    logging.disable(logging.CRITICAL)  # the library logs the version of each schema
     found = list(complaints(Path(sys.argv[1])))
     print("\n".join(found))
     sys.exit(1 if found else 0)

@@ -1,4 +1,4 @@
-"""What `./dev check` runs: each check is a command or a function, and reports what is wrong as text."""
+"""Runs checks in parallel. A check is a command or a function that returns what is wrong as text."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ COMMON = "waybill-common"
 
 @dataclass(frozen=True)
 class Outcome:
-    """`complaint` is what a person has to read; None when all is well."""
+    """`complaint` is the text for a person to read, or None when the check passed."""
 
     name: str
     seconds: float
@@ -28,11 +28,11 @@ class Outcome:
 
 
 async def run_all(checks: Sequence[tuple[str, Check]], *, at_once: int, done: Callable[[Outcome], None]) -> bool:
-    """Runs all, `at_once` of them in parallel, tells each outcome; whether all was well."""
-    places = asyncio.Semaphore(at_once)
+    """Runs all checks, `at_once` in parallel, and calls `done` after each. Returns whether all passed."""
+    slots = asyncio.Semaphore(at_once)
 
     async def run(name: str, check: Check) -> Outcome:
-        async with places:
+        async with slots:
             began = time.monotonic()
             outcome = Outcome(name, 0, await check())
             outcome = Outcome(name, time.monotonic() - began, outcome.complaint)
@@ -44,7 +44,7 @@ async def run_all(checks: Sequence[tuple[str, Check]], *, at_once: int, done: Ca
 
 
 def command(*words: str | Path, folder: Path) -> Check:
-    """Python with these arguments, run in `folder`: a non-zero exit code is a complaint, its output the text."""
+    """A check that runs Python with these arguments in `folder`. If it fails, its output is the complaint."""
 
     async def check() -> str | None:
         process = await asyncio.create_subprocess_exec(
@@ -62,7 +62,7 @@ def command(*words: str | Path, folder: Path) -> Check:
 
 
 def locks_agree(checkout: Path) -> Check:
-    """Every service's lock is a part of the root's, holds all that its pyproject asks for, and names no registry."""
+    """Every service's lock is a subset of the root's, satisfies its pyproject, and names no registry."""
 
     async def check() -> str | None:
         root = pins(checkout / "requirements.lock")
@@ -80,18 +80,18 @@ def locks_agree(checkout: Path) -> Check:
                 if root.get(name) != pin
             ]
             complaints += _unmet(folder / "pyproject.toml", own, checkout)
-        return "\n".join([*complaints, "./dev lock makes the locks anew"]) if complaints else None
+        return "\n".join([*complaints, "./dev lock writes the locks again"]) if complaints else None
 
     return check
 
 
 def pins(lock: Path) -> dict[str, str]:
-    """Each package's version with its hashes; both where it is pinned twice, for different systems."""
+    """Each package's version with its hashes, or both where it is pinned twice, for different systems."""
     found: dict[str, str] = {}
     for stanza in re.findall(r"^[A-Za-z0-9][^\n]*(?:\n[ \t]+[^\n]*)*", lock.read_text(), re.MULTILINE):
         requirement, *rest = (line.strip(" \\") for line in stanza.splitlines())
         name = canonicalize_name(re.split(r"[=\[ ;]", requirement)[0])
-        # A marker may differ: it tells who asked for the package.
+        # Markers may differ, as they depend on which packages require this one.
         version = requirement.partition(" ")[0]
         hashes = sorted(line for line in rest if line.startswith("--hash="))
         pin = " ".join([version, *hashes])
@@ -109,7 +109,7 @@ def _unmet(pyproject: Path, locked: dict[str, str], checkout: Path) -> Iterator[
 
 
 def _requirements(pyproject: Path, checkout: Path) -> Iterator[Requirement]:
-    """With those of our own packages that it names."""
+    """Its requirements, with those of our own packages in place of the packages."""
     content = tomllib.loads(pyproject.read_text())
     listed = [*content["project"].get("dependencies", ()), *content.get("dependency-groups", {}).get("dev", ())]
     for requirement in map(Requirement, listed):

@@ -1,4 +1,4 @@
-"""The layers of every service, as a contract of import-linter: one list for all services, and no module outside it."""
+"""The layers of all services, as a contract of import-linter: one list, which names every module."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from importlinter.domain.contract import Contract, ContractCheck
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a module is: `layer` counts from 0 at the top, `group` tells independent siblings of a layer apart."""
+class Slot:
+    """A module's place in the list: `layer` counts from 0 at the top, `group` numbers the siblings within a layer."""
 
     layer: int
     group: int
@@ -39,44 +39,47 @@ class ServiceLayers(Contract):
         complaints: list[str] = []
         for service in self.services:
             modules = sorted(m for m in graph.modules if m.startswith(f"{service}.") and not graph.find_children(m))
-            places: dict[str, Place] = {}
+            slots: dict[str, Slot] = {}
             for module in modules:
-                found = list(_places(self.layers, module.removeprefix(f"{service}.")))
+                found = find_slots(self.layers, module.removeprefix(f"{service}."))
                 if len(found) == 1:
-                    places[module] = found[0]
+                    slots[module] = found[0]
                 else:
                     complaints.append(f"{module} is in {len(found) or 'no'} layers: name it in pyproject.toml")
-            complaints += _upward(graph, places)
-            complaints += self._leaks(graph, places)
+            complaints += upward_imports(graph, slots)
+            complaints += self._leaks(graph, slots)
         return ContractCheck(kept=not complaints, metadata={"complaints": complaints})
 
-    def _leaks(self, graph: ImportGraph, places: dict[str, Place]) -> Iterator[str]:
-        for module, place in places.items():
-            if place.layer < self.edges:
+    def _leaks(self, graph: ImportGraph, slots: dict[str, Slot]) -> Iterator[str]:
+        for module, slot in slots.items():
+            if slot.layer < self.edges:
                 continue
             for library in self.edge_libraries:
                 if library in graph.modules and (chain := graph.find_shortest_chain(module, library)):
-                    yield f"{module} must not know {library}: {' -> '.join(chain)}"
+                    yield f"{module} must not import {library}: {' -> '.join(chain)}"
 
     def render_broken_contract(self, check: ContractCheck) -> None:
         for complaint in check.metadata["complaints"]:
             output.print_error(complaint)
 
 
-def _places(layers: Sequence[str], module: str) -> Iterator[Place]:
-    for number, layer in enumerate(layers):
-        for group, patterns in enumerate(layer.split("|")):
-            if any(fnmatchcase(module, pattern) for pattern in patterns.split()):
-                yield Place(number, group)
+def find_slots(layers: Sequence[str], module: str) -> list[Slot]:
+    return [
+        Slot(number, group)
+        for number, layer in enumerate(layers)
+        for group, patterns in enumerate(layer.split("|"))
+        if any(fnmatchcase(module, pattern) for pattern in patterns.split())
+    ]
 
 
-def _upward(graph: ImportGraph, places: dict[str, Place]) -> Iterator[str]:
-    for importer, place in places.items():
+def upward_imports(graph: ImportGraph, slots: dict[str, Slot]) -> Iterator[str]:
+    """A sentence for each import from a lower layer to a higher one, or between two groups of a layer."""
+    for importer, slot in slots.items():
         for imported in graph.find_modules_directly_imported_by(importer):
-            other = places.get(imported)
+            other = slots.get(imported)
             if other is None:
                 continue
-            if other.layer < place.layer:
+            if other.layer < slot.layer:
                 yield f"{importer} is below {imported} and must not import it"
-            elif other.layer == place.layer and other.group != place.group:
+            elif other.layer == slot.layer and other.group != slot.group:
                 yield f"{importer} and {imported} must not import each other"

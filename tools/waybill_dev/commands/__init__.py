@@ -1,0 +1,1 @@
+"""The commands of `./dev`, one module for each or for a few that belong together."""

@@ -13,29 +13,28 @@ from waybill_dev.base.options import Options
 from waybill_dev.base.program import die_with_parent
 from waybill_dev.base.state import State, find_state
 from waybill_dev.benchmarks import BENCHMARKS
-from waybill_dev.commands.lifecycle import is_up, stop
+from waybill_dev.commands.lifecycle import booted, is_up
 from waybill_dev.commands.test import servers
 from waybill_dev.commands.trace import console
 from waybill_dev.errors import LocalError
 from waybill_dev.progress import say
-from waybill_dev.supervision.boot import detached
 
 Rows = list[dict[str, Any]]
 _NAMES = "\n".join(f"  {name:<12} {benchmark.sentence}" for name, benchmark in BENCHMARKS.items())
 
 
 @click.command(
-    help="Benchmarks, as ratios against ceilings measured in the same run, on a system of their own; all by default."
-    f"\n\n\b\n{_NAMES}\n\nExit code 0 when they ran: a goal that is missed is shown, not an error.",
-    short_help="Benchmarks, as ratios against ceilings measured in the same run.",
+    help="Runs benchmarks, on a system of their own; all by default. Results are ratios to ceilings that are measured"
+    f" in the same run.\n\n\b\n{_NAMES}\n\nExit code 0 when they ran: a missed goal is shown, and is no error.",
+    short_help="Runs benchmarks. Results are ratios to a ceiling.",
 )
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)), metavar="[NAME]...")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.option(
     "--scale",
     type=click.Choice(["normal", "full", "smoke"]),
     default="normal",
-    help="full: size is measured with 10 million orders. smoke: everything runs for a moment, figures mean nothing.",
+    help="full: size is measured with 10 million orders. smoke: everything runs for a moment, without useful figures.",
 )
 def bench(names: tuple[str, ...], scale: str, *, as_json: bool) -> None:
     names = names or tuple(BENCHMARKS)
@@ -44,20 +43,15 @@ def bench(names: tuple[str, ...], scale: str, *, as_json: bool) -> None:
     state.make()
     if is_up(state):
         raise LocalError("another ./dev bench of this checkout is running")
-    say("booting the whole system, for the benchmarks alone")
-    found: dict[str, Rows] = {}
-    try:
-        detached(state, Options(owner=os.getpid()), quiet=True)
+    results: dict[str, Rows] = {}
+    with booted(state, Options(), "booting the whole system, for the benchmarks alone"):
         say(f"this takes about {sum(BENCHMARKS[name].seconds for name in names) / 60:.0f} minutes")
         for name, rows in _run(state, scale, names):
-            found[name] = rows
+            results[name] = rows
             if not as_json:
                 show(name, rows)
-    finally:
-        if is_up(state):
-            stop(state, quiet=True)
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(results, indent=2, ensure_ascii=False))
 
 
 def _run(state: State, scale: str, names: Sequence[str]) -> Iterator[tuple[str, Rows]]:
@@ -72,8 +66,8 @@ def _run(state: State, scale: str, names: Sequence[str]) -> Iterator[tuple[str, 
     assert process.stdout is not None  # noqa: S101 - it is piped
     with process.stdout as lines:
         for line in lines:
-            told = json.loads(line)
-            yield told["name"], told["rows"]
+            result = json.loads(line)
+            yield result["name"], result["rows"]
     if process.wait() != 0:
         raise LocalError(f"a benchmark failed (exit code {process.returncode})", log=f"{state.logs}/")
 

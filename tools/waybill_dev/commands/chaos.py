@@ -1,7 +1,5 @@
 import asyncio
-import dataclasses
 import logging
-import os
 import sys
 
 import click
@@ -10,54 +8,49 @@ from rich.table import Table
 
 from waybill_dev.base.options import read_options
 from waybill_dev.base.state import State, find_state
-from waybill_dev.chaos.count import Line
+from waybill_dev.chaos.count import CountRow
 from waybill_dev.chaos.run import Outcome, run
-from waybill_dev.commands.lifecycle import is_up, stop
+from waybill_dev.commands.lifecycle import booted, is_up
 from waybill_dev.commands.trace import console
 from waybill_dev.errors import LocalError
 from waybill_dev.progress import say
 from waybill_dev.supervision import control
-from waybill_dev.supervision.boot import detached
 
 MINUTES = 2.0
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help=f"For how long orders go in ({MINUTES}).")
-@click.option("--orders", type=click.IntRange(min=1), help="How many orders go in.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help=f"How long orders are placed ({MINUTES}).")
+@click.option("--orders", type=click.IntRange(min=1), help="How many orders are placed.")
 @click.option(
     "--pause",
     type=click.FloatRange(min=0, min_open=True),
     default=3.0,
     show_default=True,
-    help="Seconds between two kills, on average. The rarer they are, the more orders get in.",
+    help="Average number of seconds between two kills. Rarer kills let more orders through.",
 )
 def chaos(*, minutes: float | None, orders: int | None, pause: float) -> None:
-    """Places orders while random processes are killed, then counts what was lost, doubled or out of order.
+    """Places orders while processes are killed, then counts.
 
-    Uses the stack that is up, or boots one, with a second relay, and stops it. One customer of fifty hears of
-    his orders by mail: mails cost more than all the rest. Exit code 1 on any violation.
+    Counts what was lost, doubled or out of order. Uses the running stack, or boots one with a second relay and stops
+    it afterwards. One customer of fifty gets mails about orders, because mails cost more than everything else. Exit
+    code 1 on any violation.
     """
     if minutes is None and orders is None:
         minutes = MINUTES
     options = read_options()
     state = find_state()
     started = not is_up(state)
-    try:
+    with booted(state, options, "booting the whole system", quiet=False):
         if started:
-            say("booting the whole system")
-            detached(state, dataclasses.replace(options, owner=os.getpid()), quiet=True)
             control.call(state, "scale", "orders", "relay", 2)
-        # What the broker's driver has to say of each outage is no news here.
+        # The broker's driver logs every outage, and outages are the point here.
         for name in ("aio_pika", "aiormq"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        say("opening the shop")
+        say("signing up customers")
         outcome = asyncio.run(_run(state, minutes, orders, pause))
         show(outcome, console())
-    finally:
-        if started and is_up(state):
-            stop(state)
-    sys.exit(0 if outcome.is_well else 1)
+    sys.exit(0 if outcome.is_correct else 1)
 
 
 async def _run(state: State, minutes: float | None, orders: int | None, pause: float) -> Outcome:
@@ -68,12 +61,12 @@ async def _run(state: State, minutes: float | None, orders: int | None, pause: f
 
 
 def show(outcome: Outcome, screen: Console) -> None:
-    table = Table(title="What was counted", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(title="Count", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     for name in ("expected", "seen", "lost", "double", "out of order", "repeated"):
         table.add_column(name, justify="right", no_wrap=True)
-    for line in outcome.lines:
-        table.add_row(line.what, *_figures(line))
+    for row in outcome.rows:
+        table.add_row(row.what, *_figures(row))
     screen.print()
     screen.print(table)
     screen.print()
@@ -81,15 +74,15 @@ def show(outcome: Outcome, screen: Console) -> None:
     for what, times in sorted(tally.items()):
         screen.print(f"{times:>5} x {what}")
     screen.print(
-        f"{len(purchases.changes)} orders in {outcome.buying_seconds:.0f} s, all at rest after"
+        f"{len(purchases.changes)} orders in {outcome.ordering_seconds:.0f} s, all processed after"
         f" {outcome.seconds:.0f} s; {purchases.repeated} requests were sent again; survived: {tally.total()}"
     )
     lost, double, disordered = (
-        sum(getattr(line, name) or 0 for line in outcome.lines) for name in ("lost", "double", "disordered")
+        sum(getattr(row, name) or 0 for row in outcome.rows) for name in ("lost", "double", "disordered")
     )
     screen.print(f"lost: {lost}   double effects: {double}   order violations: {disordered}")
 
 
-def _figures(line: Line) -> tuple[str, ...]:
-    figures = (line.expected, line.seen, line.lost, line.double, line.disordered, line.repeated)
+def _figures(row: CountRow) -> tuple[str, ...]:
+    figures = (row.expected, row.seen, row.lost, row.double, row.disordered, row.repeated)
     return tuple("" if figure is None else str(figure) for figure in figures)

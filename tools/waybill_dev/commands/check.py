@@ -1,44 +1,37 @@
 import asyncio
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import asyncpg
 import click
 
 from waybill_dev.base.options import Options
 from waybill_dev.base.state import State, find_state
+from waybill_dev.checks import scratch_database
 from waybill_dev.checks.runner import Check, Outcome, command, locks_agree, run_all
-from waybill_dev.commands.lifecycle import is_up, stop
-from waybill_dev.progress import say
+from waybill_dev.commands.lifecycle import booted
 from waybill_dev.services.programs import ROLES
-from waybill_dev.supervision import control
-from waybill_dev.supervision.boot import detached
 
 AT_ONCE = 2
-# It can't be run by `python -m`, and its script breaks when a checkout is moved.
+# import-linter cannot be run by `python -m`, and its script breaks when a checkout is moved.
 IMPORT_LINTER = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-logo'])"
 SOURCES = ("libs/common", "services", "tools", "bench", "tests", "examples")
 
 
 @click.command()
 def check() -> None:
-    """Format, lint, types, layers, locks, contracts, migrations, manifests. Runs all, shows all failures."""
+    """Runs all checks of the sources, and shows all failures.
+
+    Format, lint, types, layers, locks, contracts, migrations and manifests.
+    """
     base = find_state()
     state = State(base.checkout, base.folder / "check")
     state.make()
     migrated = [name for name in ROLES if any(migrations(base.checkout, name).glob("versions/*.py"))]
-    try:
-        if migrated and not is_up(state):
-            say("booting PostgreSQL for the migrations")
-            detached(state, Options(frozenset({"postgres"}), owner=os.getpid()), quiet=True)
-        well = asyncio.run(run_all(all_checks(state, migrated), at_once=AT_ONCE, done=_tell))
-    finally:
-        if is_up(state):
-            stop(state)
-    sys.exit(0 if well else 1)
+    with booted(state, Options(frozenset({"postgres"})), "booting PostgreSQL for the migrations"):
+        passed = asyncio.run(run_all(all_checks(state, migrated), at_once=AT_ONCE, done=_print_outcome))
+    sys.exit(0 if passed else 1)
 
 
 def all_checks(state: State, migrated: Sequence[str]) -> list[tuple[str, Check]]:
@@ -63,25 +56,17 @@ def migrations(checkout: Path, service: str) -> Path:
 
 
 def _drift(state: State, service: str) -> Check:
-    """A database made from the migrations alone, compared with the models."""
+    """A check that applies the migrations to an empty database and compares it with the models."""
 
     async def run() -> str | None:
-        server: str = control.call(state, "status")["postgres"]["url"]
-        name = f"drift_{service}"
-        connection = await asyncpg.connect(server)
-        try:
-            await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            await connection.execute(f"CREATE DATABASE {name}")
-        finally:
-            await connection.close()
         folder = migrations(state.checkout, service)
-        url = f"{server.rpartition('/')[0]}/{name}"
+        url = await scratch_database.create(state, f"drift_{service}")
         return await command("-m", "waybill_dev.checks.migration_drift", folder, url, folder=state.checkout)()
 
     return run
 
 
-def _tell(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome) -> None:
     mark = "ok  " if outcome.complaint is None else "FAIL"
     print(f"{mark} {outcome.name:<24} {outcome.seconds:5.1f} s", flush=True)
     if outcome.complaint is not None:

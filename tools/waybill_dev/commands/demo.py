@@ -1,6 +1,4 @@
 import asyncio
-import dataclasses
-import os
 from email.message import EmailMessage
 
 import click
@@ -10,35 +8,28 @@ from rich.text import Text
 
 from waybill_dev.base.options import read_options
 from waybill_dev.base.state import find_state
-from waybill_dev.commands.lifecycle import is_up, stop
+from waybill_dev.commands.lifecycle import booted
 from waybill_dev.commands.trace import console, show_hops
 from waybill_dev.errors import LocalError
 from waybill_dev.journeys.order_journey import Journey, travel
 from waybill_dev.progress import say
 from waybill_dev.supervision import control
-from waybill_dev.supervision.boot import detached
 
 
 @click.command()
 def demo() -> None:
-    """One order from sign-up to e-mail through the whole system, shown hop by hop.
+    """Takes one order from sign-up to e-mail, and shows each hop.
 
-    Boots what is not up and stops what it started. Exit code 0 only if the e-mail was really received.
+    Boots the system unless it is up, and stops what it started. Exit code 0 only if the e-mail was received.
     """
     options = read_options()
     state = find_state()
-    started = not is_up(state)
     try:
-        if started:
-            say("booting the whole system (./dev up keeps it running)")
-            detached(state, dataclasses.replace(options, owner=os.getpid()), quiet=True)
-        say("signing up, ordering, and waiting for the e-mail")
-        show(asyncio.run(travel(control.call(state, "status"))), console())
+        with booted(state, options, "booting the whole system (./dev up keeps it running)", quiet=False):
+            say("signing up, ordering, and waiting for the e-mail")
+            show(asyncio.run(travel(control.call(state, "status"))), console())
     except LocalError as error:
         raise LocalError(str(error), log=f"{state.logs}/ (./dev logs)") from error
-    finally:
-        if started and is_up(state):
-            stop(state)
 
 
 def show(journey: Journey, screen: Console) -> None:

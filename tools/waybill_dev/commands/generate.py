@@ -1,4 +1,4 @@
-"""Files that are made from other files of the checkout, and committed."""
+"""Generates files that are committed: locks, contracts and the page of settings."""
 
 import os
 import subprocess
@@ -18,7 +18,10 @@ OWN = ("waybill-common", *(f"waybill-{service}" for service in ROLES))
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[--upgrade | --upgrade-package NAME]…")
 def lock(options: tuple[str, ...]) -> None:
-    """Makes all requirements.lock files from the pyproject.toml files; what is pinned stays unless told."""
+    """Writes all requirements.lock files.
+
+    They follow from the pyproject.toml files. Pinned versions stay, unless --upgrade or --upgrade-package is given.
+    """
     checkout = find_state().checkout
     say("requirements.lock")
     _compile(checkout, "--group", "dev", "pyproject.toml", "-o", "requirements.lock", *options)
@@ -30,7 +33,10 @@ def lock(options: tuple[str, ...]) -> None:
 
 @click.command()
 def contracts() -> None:
-    """Writes contracts/ from the code: OpenAPI, AsyncAPI, and each event's schema."""
+    """Writes contracts/ and docs/settings.md from the code.
+
+    contracts/ has each service's OpenAPI and AsyncAPI documents, and the schema of each event.
+    """
     os.execv(sys.executable, [sys.executable, "-m", "waybill_dev.checks.contracts"])  # noqa: S606
 
 
@@ -42,4 +48,4 @@ def _compile(checkout: Path, *arguments: str) -> None:
         *arguments,
     ]
     if subprocess.run(command, cwd=checkout, check=False, stdout=subprocess.DEVNULL).returncode != 0:
-        raise LocalError("uv could not make the lock; its reasons are above")
+        raise LocalError("uv could not write the lock; its reasons are above")

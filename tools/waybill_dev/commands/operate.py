@@ -1,4 +1,4 @@
-"""`status`, `logs`, and what an operator does to single processes."""
+"""`status`, `logs`, and the commands that start, stop and scale single processes."""
 
 import json
 import sys
@@ -26,9 +26,12 @@ NOT_UP: dict[str, object] = {
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def status(*, as_json: bool) -> None:
-    """Every process: name, role, pid, state, URL. Exit code 3 when the stack is not up."""
+    """Prints every process: name, role, pid, state, URL.
+
+    Exit code 3 when the stack is not up.
+    """
     try:
         report = control.call(find_state(), "status")
     except control.NotRunning as error:
@@ -42,7 +45,7 @@ def status(*, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on printing what is added.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
 def logs(name: str | None, *, follow: bool) -> None:
     """Prints one process's log (NAME or NAME:ROLE), or all."""
     folder = find_state().logs
@@ -60,36 +63,48 @@ def logs(name: str | None, *, follow: bool) -> None:
 @click.command()
 @click.argument("target", metavar="NAME[:ROLE]")
 def start(target: str) -> None:
-    """Starts a service, one of its roles, postgres, rabbitmq, mail or gateway; returns when it is ready."""
-    _ask(f"starting {target}", "start", target)
+    """Starts a service, a role or a server.
+
+    The servers are postgres, rabbitmq, mail and gateway. Returns when all processes are ready.
+    """
+    _perform(f"starting {target}", "start", target)
 
 
 @click.command()
 @click.argument("target", metavar="NAME[:ROLE]")
 def stop(target: str) -> None:
-    """Stops it until it is started again; returns when it is gone."""
-    _ask(f"stopping {target}", "stop", target)
+    """Stops a service, a role or a server.
+
+    It stays stopped until it is started. Returns when all processes have ended.
+    """
+    _perform(f"stopping {target}", "stop", target)
 
 
 @click.command()
 @click.argument("target", metavar="NAME[:ROLE]")
 def restart(target: str) -> None:
-    """Stops and starts it; several processes of a role one after the other."""
-    _ask(f"restarting {target}", "restart", target)
+    """Restarts a service, a role or a server.
+
+    The processes of a role restart one after the other.
+    """
+    _perform(f"restarting {target}", "restart", target)
 
 
 @click.command()
 @click.argument("wanted", metavar="NAME:ROLE=N")
 def scale(wanted: str) -> None:
-    """Runs N processes of one role, behind the gateway; returns when they are ready."""
+    """Runs N processes of one role, behind the gateway.
+
+    Returns when all of them are ready.
+    """
     name, _, count = wanted.partition("=")
     service, _, role = name.partition(":")
     if not count.isdecimal() or not role:
-        raise LocalError(f"{wanted}: it must look like orders:api=2")
-    _ask(f"scaling {service}:{role} to {count}", "scale", service, role, int(count))
+        raise LocalError(f"{wanted}: expected NAME:ROLE=N, such as orders:api=2")
+    _perform(f"scaling {service}:{role} to {count}", "scale", service, role, int(count))
 
 
-def _ask(what: str, action: str, *arguments: object) -> None:
-    say(what)
+def _perform(progress: str, action: str, *arguments: object) -> None:
+    say(progress)
     control.call(find_state(), action, *arguments)
     say("done")

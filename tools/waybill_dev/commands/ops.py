@@ -13,9 +13,12 @@ from waybill_dev.supervision import control
 @click.argument("service")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ops(service: str, command: tuple[str, ...]) -> None:
-    """Runs an operators' command of a service against the running stack: `python -m SERVICE COMMAND…`."""
+    """Runs an operators' command of a service.
+
+    It is `python -m SERVICE COMMAND…` with the environment of the running stack.
+    """
     if service not in ROLES:
-        raise LocalError(f"{service}: no such service. There are {', '.join(ROLES)}.")
+        raise LocalError(f"{service}: no such service. Known: {', '.join(ROLES)}.")
     state = find_state()
     environment = control.call(state, "environment", service)
     os.chdir(programs.folder(state, service))

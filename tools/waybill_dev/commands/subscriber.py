@@ -1,4 +1,4 @@
-"""`./dev subscriber NAME`: what somebody outside needs to read orders' events, at the local broker."""
+"""`./dev subscriber NAME`: access to orders' events at the local broker for an outside subscriber."""
 
 import re
 from urllib.parse import urlsplit
@@ -19,16 +19,19 @@ NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 @click.command()
 @click.argument("name")
 def subscriber(name: str) -> None:
-    """Prints the AMQP URL of an outside subscriber, who may make queues and exchanges called NAME.… and read orders'.
+    """Prints the AMQP URL of an outside subscriber.
 
-    Makes him at the first call.
+    A subscriber may create queues and exchanges whose names begin with NAME. and bind them to orders' events. The first
+    call creates the subscriber.
     """
     if not NAME.fullmatch(name) or name in {*ROLES, rabbitmq_definitions.ADMINISTRATOR}:
-        raise LocalError(f"{name}: a subscriber's name is lower-case letters, digits and dashes, and no service's")
+        raise LocalError(
+            f"{name}: a subscriber's name has lower-case letters, digits and dashes, and is not a service's"
+        )
     state = find_state()
     broker = control.call(state, "status")["broker"]
     if not broker or broker["management_url"] is None:
-        raise LocalError("the broker is not ours: docs/events.md has the commands for its operator")
+        raise LocalError("the broker is external: docs/events.md has the commands for its operator")
     password = credentials.secret(state, f"rabbitmq/{name}", "password")
     administrator = urlsplit(broker["amqp_url"])
     answer = httpx.post(

@@ -13,42 +13,38 @@ import click
 from waybill_dev.base.options import BACKING, Options
 from waybill_dev.base.program import die_with_parent
 from waybill_dev.base.state import State, find_state
-from waybill_dev.commands.lifecycle import is_up, stop
+from waybill_dev.commands.lifecycle import booted, is_up, stop
 from waybill_dev.progress import say
 from waybill_dev.supervision import control
-from waybill_dev.supervision.boot import detached
 from waybill_dev.testing import STACK_DIR, STACK_OWNER
 
 WORKERS = "2"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--slow", is_flag=True, help="Also the tests that take long (marked slow).")
+@click.option("--slow", is_flag=True, help="Run the slow tests too (marked slow).")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PYTEST ARGUMENTS]")
 def test(arguments: tuple[str, ...], *, slow: bool) -> None:
-    """Runs the tests on a PostgreSQL and a RabbitMQ of their own; `./dev test services/orders` runs one part.
+    """Runs the tests on servers of their own.
 
-    Everything that pytest takes can be given. Its exit code is returned.
+    `./dev test services/orders` runs one part. All of pytest's arguments are accepted, and its exit code is returned.
     """
     base = find_state()
     state = State(base.checkout, base.folder / "test")
     stack = State(base.checkout, state.folder / "stack")
     state.make()
-    with _alone(state):
+    # Quiet, so that pytest's summary is the end of the output.
+    with _lock(state), booted(state, Options(BACKING), "booting PostgreSQL and RabbitMQ for the tests"):
         try:
-            if not is_up(state):
-                say("booting PostgreSQL and RabbitMQ for the tests")
-                detached(state, Options(BACKING, owner=os.getpid()), quiet=True)
             code = _run_pytest(state, stack, with_defaults(arguments, slow=slow), _folder(base.checkout, arguments))
         finally:
-            for running in (stack, state):
-                if is_up(running):
-                    stop(running, quiet=True)  # pytest's summary stays the last that is said
+            if is_up(stack):
+                stop(stack, quiet=True)
     sys.exit(code)
 
 
 def with_defaults(arguments: Sequence[str], *, slow: bool) -> list[str]:
-    """Adds what `./dev test` chooses where nothing else was: two workers, no slow tests."""
+    """Adds the defaults of `./dev test` that the arguments leave open: two workers, no slow tests."""
     given = list(arguments)
     chosen = ["-p", "waybill_dev.testing"]
     if not any(word.startswith(("-n", "--numprocesses", "--pdb", "--dist")) or word == "no:xdist" for word in given):
@@ -63,7 +59,7 @@ def environment(state: State, stack: State) -> dict[str, str]:
 
 
 def servers(state: State) -> dict[str, str]:
-    """Where the servers of a stack are, as `common.testing.plugin` reads it."""
+    """The addresses of a stack's servers, in the variables that `common.testing.plugin` reads."""
     status = control.call(state, "status")
     administrator = urlsplit(status["broker"]["amqp_url"]).netloc.rpartition("@")[0]
     return {
@@ -85,7 +81,7 @@ def _run_pytest(state: State, stack: State, arguments: Sequence[str], folder: Pa
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue  # pytest got it as well, and says what it has
+            continue  # pytest received it too, and prints its summary
         except SystemExit:
             process.terminate()
             process.wait()
@@ -93,13 +89,13 @@ def _run_pytest(state: State, stack: State, arguments: Sequence[str], folder: Pa
 
 
 def _folder(checkout: Path, arguments: Sequence[str]) -> Path:
-    """The caller's folder where a path given makes sense in it, else the checkout."""
+    """The caller's folder if one of the given paths exists in it, else the checkout."""
     paths = [Path(word.partition("::")[0]) for word in arguments if not word.startswith("-")]
     return Path.cwd() if any(path.exists() for path in paths) else checkout
 
 
 @contextmanager
-def _alone(state: State) -> Iterator[None]:
+def _lock(state: State) -> Iterator[None]:
     with (state.folder / "tests.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

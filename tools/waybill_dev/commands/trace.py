@@ -16,22 +16,22 @@ from waybill_dev.supervision import control
 
 @click.command()
 @click.argument("order_id", type=click.UUID)
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def trace(order_id: UUID, *, as_json: bool) -> None:
-    """Prints one order's way through all services so far, hop by hop with its times.
+    """Traces one order through all services, with times.
 
-    Exit code 1 when there is no such order or the stack is not up, 2 when ORDER_ID is no UUID.
+    Exit code 1 when the order does not exist or the stack is not up, 2 when ORDER_ID is not a UUID.
     """
     hops = asyncio.run(order_trace.trace(control.call(find_state(), "status"), order_id))
     if as_json:
-        told = [{"at": hop.at.isoformat(), "where": hop.where, "what": hop.what} for hop in hops]
-        print(json.dumps({"order_id": str(order_id), "hops": told}, indent=2))
+        rows = [{"at": hop.at.isoformat(), "where": hop.where, "what": hop.what} for hop in hops]
+        print(json.dumps({"order_id": str(order_id), "hops": rows}, indent=2))
     else:
         show_hops(f"Order {order_id}", hops, console())
 
 
 def console() -> Console:
-    # Into a file or a pipe, nothing needs to wrap.
+    # Rich takes 80 columns for a file or a pipe, which would wrap the tables.
     return Console() if sys.stdout.isatty() else Console(width=120)
 
 

@@ -72,7 +72,7 @@ async def run(gateway: str, inbox: str, seconds: float) -> bool:
     subprocess.run([*promote, administrator.email, "admin"], check=True, stdout=subprocess.DEVNULL)  # noqa: ASYNC221
     purchases = Purchases("waybill.example")
     staff = Shopper(gateway, administrator, purchases)
-    await staff.ask("PUT", f"/products/{SKU}", json=PRODUCT)
+    await staff.request("PUT", f"/products/{SKU}", json=PRODUCT)
     customer, account = await sign_up(gateway)
     purchases.orders_of[customer] = set()
     shopper = Shopper(gateway, account, purchases)

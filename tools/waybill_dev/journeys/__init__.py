@@ -1,1 +1,1 @@
-"""One order through the whole system, and the trace of its way."""
+"""Takes an order through the whole system, signs people in, and traces an order."""

@@ -1,4 +1,4 @@
-"""One order's way through the whole system, as its customer takes it: sign-up, token, order, e-mail."""
+"""Takes one order through the whole system as a customer would: sign-up, token, order, e-mail."""
 
 import asyncio
 import secrets
@@ -14,6 +14,7 @@ import httpx
 
 from waybill_dev.errors import LocalError
 from waybill_dev.journeys.order_trace import Hop, read_mail, trace
+from waybill_dev.journeys.sign_in import access_token
 
 SKU = "DEMO-LAMP"
 PRODUCT = {"name": "Desk lamp", "price": {"amount": 4990, "currency": "EUR"}, "active": True}
@@ -24,7 +25,7 @@ POLL_SECONDS = 0.05
 
 @dataclass
 class Journey:
-    """What happened; `hops` in the order of their times."""
+    """The order, its e-mail, and its hops sorted by time."""
 
     order: dict[str, Any]
     mail: EmailMessage
@@ -32,43 +33,41 @@ class Journey:
 
 
 async def travel(status: dict[str, Any]) -> Journey:
-    """Takes one order through the stack that `./dev status --json` describes. Raises LocalError if it gets stuck."""
+    """Runs the journey on the stack that `./dev status --json` describes. Raises LocalError when a step fails."""
     hops = []
 
     def note(where: str, what: str) -> None:
         hops.append(Hop(datetime.now(UTC), where, what))
 
     async with httpx.AsyncClient(base_url=status["gateway"], timeout=20) as client:
-        await _stock(client, status["admin"])
+        await _ensure_product(client, status["admin"])
         customer = {
             "name": "Ada Lovelace",
             "email": f"ada-{secrets.token_hex(4)}@waybill.example",
             "password": secrets.token_urlsafe(18),
         }
-        await _ask(client, "POST", "/users?send_welcome=true", json=customer)
+        await _request(client, "POST", "/users?send_welcome=true", json=customer)
         note("users", f"signed up {customer['email']}")
         bearer = await _sign_in(client, customer["email"], customer["password"])
         note("auth", "access token issued")
-        order = await _ask(client, "POST", "/orders", headers=bearer, json={"lines": [{"sku": SKU, "quantity": 2}]})
+        order = await _request(client, "POST", "/orders", headers=bearer, json={"lines": [{"sku": SKU, "quantity": 2}]})
         note("gateway", f"201 for POST /orders, {order['id']}")
-    mail = await _mail(Path(status["mail"]["maildir"]), order["id"])
-    hops += await _settled(status, UUID(order["id"]))
+    mail = await _wait_for_mail(Path(status["mail"]["maildir"]), order["id"])
+    hops += await _hops_with_mail(status, UUID(order["id"]))
     return Journey(order, mail, sorted(hops, key=lambda hop: hop.at))
 
 
-async def _stock(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
+async def _ensure_product(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
     bearer = await _sign_in(client, admin["email"], admin["password"])
     if (await client.get(f"/products/{SKU}", headers=bearer)).status_code != 200:
-        await _ask(client, "PUT", f"/products/{SKU}", headers=bearer, json=PRODUCT)
+        await _request(client, "PUT", f"/products/{SKU}", headers=bearer, json=PRODUCT)
 
 
 async def _sign_in(client: httpx.AsyncClient, address: str, password: str) -> dict[str, str]:
-    form = {"grant_type": "password", "username": address, "password": password}
-    answer = await _ask(client, "POST", "/token", data=form)
-    return {"Authorization": f"Bearer {answer['access_token']}"}
+    return {"Authorization": f"Bearer {await access_token(client, address, password)}"}
 
 
-async def _ask(client: httpx.AsyncClient, method: str, path: str, **request: Any) -> dict[str, Any]:
+async def _request(client: httpx.AsyncClient, method: str, path: str, **request: Any) -> dict[str, Any]:
     try:
         answer = await client.request(method, path, **request)
     except httpx.TransportError as error:
@@ -79,8 +78,8 @@ async def _ask(client: httpx.AsyncClient, method: str, path: str, **request: Any
     return content
 
 
-async def _settled(status: dict[str, Any], order_id: UUID) -> list[Hop]:
-    """The order's hops, with notifier's record of the mail where that comes: it is written after the mail was taken."""
+async def _hops_with_mail(status: dict[str, Any], order_id: UUID) -> list[Hop]:
+    """The order's hops. Waits up to RECORD_SECONDS for notifier to record the mail, after the server accepted it."""
     deadline = time.monotonic() + RECORD_SECONDS
     while True:
         hops = await trace(status, order_id)
@@ -89,8 +88,8 @@ async def _settled(status: dict[str, Any], order_id: UUID) -> list[Hop]:
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _mail(maildir: Path, order_id: str) -> EmailMessage:
-    """The mail that names the order."""
+async def _wait_for_mail(maildir: Path, order_id: str) -> EmailMessage:
+    """Returns the first mail that names the order."""
     deadline = time.monotonic() + MAIL_SECONDS
     seen: set[Path] = set()
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""One order's way through the services, hop by hop, as their own records tell it."""
+"""Traces one order through the services, hop by hop, from their own records."""
 
 import asyncio
 import email
@@ -26,7 +26,7 @@ DELIVERIES = """SELECT notification_id, kind, channel, state, cause, attempts, d
                 FROM deliveries JOIN notifications ON notifications.id = notification_id WHERE order_id = $1"""
 POSTED = """SELECT 'webhook' AS channel, w.type AS kind, state, cause, attempts, w.created_at, settled_at
             FROM webhook_deliveries w JOIN notifications ON notifications.id = event_id WHERE order_id = $1"""
-# A notifier of before webhooks has none.
+# Releases of notifier before webhooks have no such table.
 HAS_POSTED = "SELECT to_regclass('webhook_deliveries') IS NOT NULL"
 NOTIFIED = "SELECT id, kind FROM notifications WHERE order_id = $1"
 
@@ -39,22 +39,22 @@ class Hop:
 
 
 async def trace(status: dict[str, Any], order_id: UUID) -> list[Hop]:
-    """What became of the order so far, in the order of the times; `status` is `./dev status --json`.
+    """Returns the order's hops so far, sorted by time. `status` is the content of `./dev status --json`.
 
-    Raises LocalError when there is no such order, or a database is away.
+    Raises LocalError when the order does not exist or a database is unavailable.
     """
     services = status["services"]
     try:
-        hops, event_ids = await _told(services["orders"]["database_url"], order_id)
-        hops += await taken(services["notifier"]["database_url"], order_id, event_ids)
+        hops, event_ids = await _order_hops(services["orders"]["database_url"], order_id)
+        hops += await notifier_hops(services["notifier"]["database_url"], order_id, event_ids)
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-        raise LocalError(f"a database can't be asked: {type(error).__name__} {error}") from error
-    hops += await asyncio.to_thread(_mailed, Path(status["mail"]["maildir"]), event_ids)
+        raise LocalError(f"a database is unavailable: {type(error).__name__} {error}") from error
+    hops += await asyncio.to_thread(_mail_hops, Path(status["mail"]["maildir"]), event_ids)
     return sorted(hops, key=lambda hop: hop.at)
 
 
-async def _told(database_url: str, order_id: UUID) -> tuple[list[Hop], list[UUID]]:
-    """What orders recorded, and the ids of the events that left it."""
+async def _order_hops(database_url: str, order_id: UUID) -> tuple[list[Hop], list[UUID]]:
+    """The hops that orders recorded, and the ids of the published events."""
     connection = await asyncpg.connect(database_url, timeout=10)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -71,8 +71,8 @@ async def _told(database_url: str, order_id: UUID) -> tuple[list[Hop], list[UUID
     return hops, [row["event_id"] for row in published]
 
 
-async def taken(database_url: str, order_id: UUID, event_ids: list[UUID]) -> list[Hop]:
-    """What notifier received, told and sent."""
+async def notifier_hops(database_url: str, order_id: UUID, event_ids: list[UUID]) -> list[Hop]:
+    """The events that notifier received, and its deliveries."""
     connection = await asyncpg.connect(database_url, timeout=10)
     try:
         received = await connection.fetch(RECEIVED, event_ids)
@@ -89,11 +89,11 @@ async def taken(database_url: str, order_id: UUID, event_ids: list[UUID]) -> lis
         effect = f"notification {kind}, committed with the inbox" if kind else "no notification"
         hops.append(Hop(row["received_at"], "notifier consume", f"event received: {effect}"))
     hops += [Hop(row["parked_at"], "notifier consume", f"event parked: {row['cause']}") for row in parked]
-    hops += [_delivered(row) for row in deliveries]
+    hops += [_delivery_hop(row) for row in deliveries]
     return hops
 
 
-def _delivered(row: asyncpg.Record) -> Hop:
+def _delivery_hop(row: asyncpg.Record) -> Hop:
     what = f"{row['channel']} of {row['kind']} {row['state']}"
     if row["settled_at"] is None:
         tried = f" after {row['attempts']} attempts: {row['cause']}" if row["cause"] else ""
@@ -101,8 +101,8 @@ def _delivered(row: asyncpg.Record) -> Hop:
     return Hop(row["settled_at"], "notifier deliver", what + (f": {row['cause']}" if row["cause"] else ""))
 
 
-def _mailed(maildir: Path, event_ids: Iterable[UUID]) -> list[Hop]:
-    """A mail's Message-ID begins with the id of the event that it tells of."""
+def _mail_hops(maildir: Path, event_ids: Iterable[UUID]) -> list[Hop]:
+    """The mails whose Message-ID begins with the id of one of the events."""
     wanted = {str(event_id) for event_id in event_ids}
     hops = []
     for file in maildir.glob("*"):

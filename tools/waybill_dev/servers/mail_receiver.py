@@ -1,10 +1,10 @@
-"""The SMTP receiver of the local stack: every mail becomes one file, and nothing is ever sent on.
+"""The SMTP receiver of the local stack. It stores every mail in a file, and sends none on.
 
     python -m waybill_dev.servers.mail_receiver --port 2525 --maildir FOLDER
 
-A file is named by the mail's Message-ID, so a mail that is delivered again under the same Message-ID replaces
-the same file, as mailbox servers that suppress duplicates do (Dovecot, Cyrus). At-least-once delivery ends as
-one mail here; count the `250` answers in the log to see how often it was handed in.
+The Message-ID determines the file's name. So a mail that is delivered again replaces its file, as in mailbox servers
+that suppress duplicates (Dovecot, Cyrus): at-least-once delivery ends in one mail. The log has a `250` line for each
+delivery.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SIZE_LIMIT = 10 * 1024 * 1024
 
 
 class Maildir:
-    """Keeps mails in `folder`, which holds nothing else: what is being written stays in a folder beside it."""
+    """Stores mails in `folder`. Files that are being written are in the folder `NAME.incoming` next to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,12 +37,12 @@ class Maildir:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's
         content = envelope.original_content or b""
-        name = await asyncio.to_thread(self.keep, content)
+        name = await asyncio.to_thread(self.store, content)
         print(f"250 {name} to {len(envelope.rcpt_tos)} recipient(s), {len(content)} bytes", flush=True)
-        return "250 2.0.0 kept"
+        return "250 2.0.0 stored"
 
-    def keep(self, content: bytes) -> str:
-        """Writes it whole and durably before the sender is told so; returns the file's name."""
+    def store(self, content: bytes) -> str:
+        """Writes the mail atomically and durably. Returns the file's name."""
         name = file_name(content)
         new = self._incoming / uuid.uuid4().hex
         with new.open("wb") as file:
@@ -59,7 +59,7 @@ class Maildir:
 
 
 def file_name(content: bytes) -> str:
-    """Stable for a Message-ID; unique for a mail without one."""
+    """The same name for the same Message-ID; a unique one for a mail without Message-ID."""
     message_id = email.message_from_bytes(content, policy=email.policy.compat32)["Message-ID"]
     identity = str(message_id).strip() if message_id else uuid.uuid4().hex
     return f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.eml"

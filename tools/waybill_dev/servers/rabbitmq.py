@@ -1,4 +1,4 @@
-"""The stack's own RabbitMQ node: private ports, cookie, data and name server, all on loopback."""
+"""The stack's own RabbitMQ node, with its own ports, cookie, data and Erlang name server, all on loopback."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def amqp_url(user: str, password: str, port: int) -> str:
 
 class RabbitMQ:
     def __init__(self, state: State, broker: Programs | Container, services: Mapping[str, str]) -> None:
-        """`services`: each service's password."""
+        """`services` maps each service to its password."""
         self.state = state
         self.broker = broker
         self.folder = state.folder / "rabbitmq"
@@ -54,13 +54,13 @@ class RabbitMQ:
         return f"http://{LOOPBACK}:{self.management_port}"
 
     def programs(self) -> Iterator[Program]:
-        """The node, and before it the Erlang name server that it needs. (A container brings its own.)"""
+        """The Erlang name server, which a container brings itself, and then the node."""
         self._configure()
         if isinstance(self.broker, Programs):
             environment = {**base_environment(), **self.broker.environment, **self._environment()}
             yield self._epmd(self.broker, environment)
-            # All is on disk within a moment. With the management plugin it then waits 5 s for nothing: the plugin's
-            # event handler asks the application controller, which is waiting for that handler to end (3.10).
+            # All data is on disk within a moment. With the management plugin the node then waits 5 s in a deadlock: the
+            # plugin's event handler calls the application controller, which waits for that handler to end (3.10).
             yield self._node((self.broker.server,), environment, stop_seconds=3)
         else:
             ports = (self.port, self.management_port)
@@ -142,6 +142,6 @@ class RabbitMQ:
             "ERL_EPMD_ADDRESS": LOOPBACK,
             "ERL_CRASH_DUMP_BYTES": "0",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": arguments,
-            # Makes the start script become the node instead of its parent: one pid, plain signals.
+            # The start script then replaces itself by the node, so that there is one pid to signal.
             "RUNNING_UNDER_SYSTEMD": "true",
         }

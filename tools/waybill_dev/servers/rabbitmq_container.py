@@ -1,4 +1,4 @@
-"""RabbitMQ from a container engine, where the machine has neither it nor packages to unpack it from."""
+"""RabbitMQ from a container engine, for machines without RabbitMQ and without packages to unpack."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ IMAGE = "rabbitmq:4-management"
 
 
 def find_engine() -> str | None:
-    """Docker or podman, the first that answers."""
+    """Docker or podman: the first one that responds."""
     for engine in ("docker", "podman"):
         if shutil.which(engine) and _run(engine, "info").returncode == 0:
             return engine
@@ -24,7 +24,7 @@ def find_engine() -> str | None:
 
 
 def pull(engine: str) -> None:
-    """Has the image ready. Raises LocalError with the engine's last words."""
+    """Pulls the image if it is missing. Raises LocalError with the engine's error output."""
     if _run(engine, "image", "inspect", IMAGE).returncode == 0:
         return
     say(f"pulling {IMAGE} with {engine}")
@@ -34,10 +34,10 @@ def pull(engine: str) -> None:
 
 
 def command(engine: str, folder: Path, environment: Mapping[str, str], ports: Iterable[int]) -> tuple[str, ...]:
-    """Runs the image as if it were a program: the caller's user, `folder` at its own path, ports on loopback.
+    """The command that runs the image like a program: as the caller's user, with `folder` at the same path.
 
-    It ends with SIGTERM, as the client hands that on. A container that outlived its client (that was killed) is
-    removed first, as abruptly: its data is in `folder`.
+    `ports` are published on loopback. The engine's client passes SIGTERM on to the container. A container that
+    outlived its killed client is removed first, by force: its data is in `folder`.
     """
     name = container_name(folder)
     run = [engine, "run", "--rm", "--name", name, "--user", f"{os.getuid()}:{os.getgid()}", "--workdir", str(folder)]
@@ -46,15 +46,15 @@ def command(engine: str, folder: Path, environment: Mapping[str, str], ports: It
     run += ["--volume", f"{folder}:{folder}"]
     run += [f"--publish={LOOPBACK}:{port}:{port}" for port in ports]
     run += [f"--env={name}={value}" for name, value in environment.items()]
-    # Past the image's own entry point, which makes root an ordinary user, who can't read the folder.
+    # Not the image's own entry point: it switches from root to a user that cannot read the folder.
     run += ["--entrypoint", "rabbitmq-server", IMAGE]
-    # A SIGTERM that comes during the removal waits for its end, and nothing is started then.
+    # A SIGTERM during the removal takes effect after it, and then nothing is started.
     script = f"trap stop=yes TERM; {engine} rm --force {name} >/dev/null 2>&1; [ $stop ] || exec {shlex.join(run)}"
     return "sh", "-c", script
 
 
 def container_name(folder: Path) -> str:
-    """One for each state folder: two checkouts run side by side."""
+    """A name for each state folder, so that two checkouts can run at the same time."""
     return f"waybill-rabbitmq-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
 
 

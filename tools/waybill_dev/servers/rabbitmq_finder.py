@@ -1,4 +1,4 @@
-"""Finds a RabbitMQ to run: the system's, else Debian's packages unpacked into a cache, else a container's."""
+"""Finds a RabbitMQ to run: the system's, else Debian's packages unpacked into a cache, else a container."""
 
 import glob
 import os
@@ -17,17 +17,17 @@ SYSTEM_SERVERS = (
     "/usr/local/opt/rabbitmq/sbin/rabbitmq-server",
 )
 ADVICE = """\
-RabbitMQ is needed, and neither it nor packages to unpack nor a running docker or podman was found. Install it with
+RabbitMQ is required, but neither it, nor packages to unpack, nor a running docker or podman was found. Install it with
   Debian, Ubuntu:  sudo apt-get install rabbitmq-server
   Fedora:          sudo dnf install rabbitmq-server
   macOS:           brew install rabbitmq
-(the server that the package may start is not touched: ./dev runs a node of its own)
-or let WAYBILL_AMQP_URL name a server."""
+(./dev runs a node of its own, and does not touch the server that the package may start)
+or set WAYBILL_AMQP_URL to the URL of a server."""
 
 
 @dataclass(frozen=True)
 class Programs:
-    """Absolute paths of the start script and of Erlang's name server."""
+    """Absolute paths of RabbitMQ's start script and of Erlang's name server."""
 
     server: str
     epmd: str
@@ -36,7 +36,7 @@ class Programs:
 
 @dataclass(frozen=True)
 class Container:
-    """An engine that has the image."""
+    """A container engine that has the image."""
 
     engine: str
 
@@ -52,7 +52,7 @@ def find_broker() -> Programs | Container:
 
 
 def find_programs() -> Programs | None:
-    """The system's, or else its packages'."""
+    """The installed ones, or those of unpacked packages."""
     return _system_programs() or (_unpacked_programs() if debian.is_debian() else None)
 
 
@@ -61,7 +61,7 @@ def _system_programs() -> Programs | None:
     erl = shutil.which("erl")
     if not servers or erl is None:
         return None
-    return Programs(server=servers[-1], epmd=_epmd_beside(Path(erl).resolve().parent))
+    return Programs(server=servers[-1], epmd=_find_epmd(Path(erl).resolve().parent))
 
 
 def _unpacked_programs() -> Programs:
@@ -73,13 +73,13 @@ def _unpacked_programs() -> Programs:
         "RABBITMQ_HOME": str(server.parents[1]),
         "LD_LIBRARY_PATH": debian.library_path(tree),
     }
-    return Programs(server=str(server), epmd=_epmd_beside(erlang), environment=environment)
+    return Programs(server=str(server), epmd=_find_epmd(erlang), environment=environment)
 
 
-def _epmd_beside(folder: Path) -> str:
-    beside = folder / "epmd"
-    if beside.exists():
-        return str(beside)
+def _find_epmd(folder: Path) -> str:
+    """`folder` holds the programs of the Erlang that RabbitMQ runs on."""
+    if (folder / "epmd").exists():
+        return str(folder / "epmd")
     found = shutil.which("epmd") or next(map(str, folder.parent.glob("erts-*/bin/epmd")), None)
     if found is None:
         raise LocalError("RabbitMQ's Erlang has no epmd")

@@ -1,4 +1,4 @@
-"""Starting a supervisor: in this process with the logs on the terminal, or as a daemon."""
+"""Starts a supervisor: in this process with the logs on the terminal, or as a daemon."""
 
 import argparse
 import asyncio
@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from waybill_dev.base.background import background
 from waybill_dev.base.options import Options
 from waybill_dev.base.state import State, find_state
 from waybill_dev.errors import LocalError
@@ -23,12 +24,12 @@ FOLLOW_SECONDS = 0.2
 
 
 def foreground(state: State, options: Options) -> None:
-    """Tells the addresses once everything is ready; returns after Ctrl-C or `down`."""
+    """Prints the addresses once everything is ready, and all logs. Returns after Ctrl-C or `down`."""
     state.make()
-    asyncio.run(_supervise_aloud(state, options))
+    asyncio.run(_supervise_with_logs(state, options))
 
 
-async def _supervise_aloud(state: State, options: Options) -> None:
+async def _supervise_with_logs(state: State, options: Options) -> None:
     follower = Follower(state.logs, since_end=True)
 
     async def follow() -> None:
@@ -41,37 +42,42 @@ async def _supervise_aloud(state: State, options: Options) -> None:
         say("ready; Ctrl-C stops everything")
 
     loop = asyncio.get_running_loop()
-    following = asyncio.create_task(follow())
     try:
-        # In a thread: the summary asks the supervisor, which is this loop.
-        await supervise(state, options, ready=lambda: loop.run_in_executor(None, announce))
+        async with background(follow()):
+            # In a thread, because the summary calls the supervisor, which runs in this loop.
+            await supervise(state, options, ready=lambda: loop.run_in_executor(None, announce))
     finally:
-        following.cancel()
         print_lines(follower.lines())
 
 
 def detached(state: State, options: Options, *, quiet: bool = False) -> None:
-    """Returns once everything is ready, with a summary on the terminal unless `quiet`.
+    """Starts the daemon and returns once everything is ready. Prints a summary, unless `quiet`.
 
-    Raises LocalError with the cause if it doesn't come to that.
+    Raises LocalError with the cause when the boot fails.
     """
     state.make()
-    heard, told = os.pipe()
-    with (state.logs / "supervisor.log").open("ab") as log, tempfile.TemporaryFile() as given:
-        # Not on the command line: the options may hold passwords.
-        given.write(options.as_json().encode())
-        given.seek(0)
+    reader, writer = os.pipe()
+    with (state.logs / "supervisor.log").open("ab") as log, tempfile.TemporaryFile() as stdin:
+        # Not on the command line, as the options may hold passwords.
+        stdin.write(options.as_json().encode())
+        stdin.seek(0)
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "waybill_dev.supervision.boot", f"--state={state.folder}", f"--tell={told}"],
-            stdin=given,
+            [
+                sys.executable,
+                "-m",
+                "waybill_dev.supervision.boot",
+                f"--state={state.folder}",
+                f"--outcome={writer}",
+            ],
+            stdin=stdin,
             stdout=log,
-            pass_fds=[told],
+            pass_fds=[writer],
             start_new_session=True,
         )
-    os.close(told)
+    os.close(writer)
     try:
-        with os.fdopen(heard) as answer:
-            outcome = json.loads(answer.readline() or "{}")
+        with os.fdopen(reader) as pipe:
+            outcome = json.loads(pipe.readline() or "{}")
     except (KeyboardInterrupt, SystemExit):
         daemon.terminate()
         daemon.wait()
@@ -85,35 +91,35 @@ def detached(state: State, options: Options, *, quiet: bool = False) -> None:
 
 
 def main() -> None:
-    """The daemon: reads options from stdin, and tells once through the pipe `--tell` how the boot ended."""
+    """The daemon. Reads the options from stdin, and writes one line with the outcome of the boot to the pipe."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--tell", type=int, required=True)
+    parser.add_argument("--outcome", type=int, required=True, help="file descriptor of the pipe")
     arguments = parser.parse_args()
     state = State(find_state().checkout, arguments.state)
     options = Options.from_json(sys.stdin.read())
     os.chdir("/")
 
     def ready() -> None:
-        _tell(arguments.tell, {"ready": True})
-        # From now on it speaks to the log: whoever started it may be gone.
+        _report(arguments.outcome, {"ready": True})
+        # From now on stderr goes to the log, because the terminal of the starting command may be closed.
         sys.stderr.flush()
         os.dup2(1, 2)
 
     try:
         asyncio.run(supervise(state, options, ready=ready))
     except LocalError as error:
-        _tell(arguments.tell, {"error": str(error)})
+        _report(arguments.outcome, {"error": str(error)})
         sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - a bug: its traceback belongs into the log, not on a terminal
+    except Exception as error:  # noqa: BLE001 - a bug: its traceback belongs in the log, not on a terminal
         traceback.print_exc(file=sys.stdout)
-        _tell(arguments.tell, {"error": f"{type(error).__name__}: {error}"})
+        _report(arguments.outcome, {"error": f"{type(error).__name__}: {error}"})
         sys.exit(1)
 
 
-def _tell(pipe: int, message: dict[str, object]) -> None:
-    with contextlib.suppress(OSError), os.fdopen(pipe, "w") as told:
-        told.write(json.dumps(message) + "\n")
+def _report(descriptor: int, outcome: dict[str, object]) -> None:
+    with contextlib.suppress(OSError), os.fdopen(descriptor, "w") as pipe:
+        pipe.write(json.dumps(outcome) + "\n")
 
 
 if __name__ == "__main__":

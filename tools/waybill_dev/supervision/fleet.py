@@ -1,4 +1,4 @@
-"""The services' processes: started, scaled and stopped, with the gateway sending traffic only to those that stay."""
+"""Starts, scales and stops the services' processes, and keeps the gateway's list of endpoints."""
 
 import asyncio
 import os
@@ -14,14 +14,14 @@ from waybill_dev.services.migrations import migrate
 from waybill_dev.services.programs import ROLES, WITH_INTERNAL_PORT, Addresses, ServiceProgram, service_program
 from waybill_dev.supervision.process import Process, Status
 
-MOST_PROCESSES = 32
+MAX_PROCESSES = 32
 POLL_SECONDS = 0.05
-TRUST_SECONDS = 30.0
+ROUTED_SECONDS = 30.0
 
 
 @dataclass
 class Member:
-    """One process of a role. While it is `leaving`, the gateway sends it nothing new."""
+    """One process of a role. The gateway sends no new requests to one that is `leaving`."""
 
     program: ServiceProgram
     process: Process
@@ -30,7 +30,7 @@ class Member:
 
 class Fleet:
     def __init__(self, state: State, addresses: Addresses, gateway: Gateway, changed: Callable[[], None]) -> None:
-        """`changed` is called after every change of a process's status."""
+        """`changed` is called whenever a process's status has changed."""
         self.addresses = addresses
         self._state = state
         self._gateway = gateway
@@ -51,8 +51,8 @@ class Fleet:
     async def begin(self, broker: Process | None) -> None:
         """Migrates each service's database, then starts one process of each of its roles.
 
-        A start takes processors, and the broker's is the longest: APIs start on all but one, and workers, who can do
-        nothing without it, when it runs. None needs this order, but all are ready sooner.
+        The order is for speed alone. A start needs processor time, and the broker's needs most: so APIs start on all
+        processors but one, and workers, which need the broker, once it runs.
         """
         async with asyncio.TaskGroup() as group:
             migrations = [group.create_task(migrate(self._state, self.addresses, service)) for service in ROLES]
@@ -65,56 +65,57 @@ class Fleet:
                     self._add(service, role)
 
     async def _begin_apis(self, migrations: Iterable[asyncio.Task[None]]) -> None:
-        """In the order of `ROLES`: all others wait for auth."""
-        places = asyncio.Semaphore(max(1, (os.cpu_count() or 1) - 1))
+        """In the order of `ROLES`, which begins with auth, because all others wait for it."""
+        slots = asyncio.Semaphore(max(1, (os.cpu_count() or 1) - 1))
 
-        async def begun(member: Member) -> None:
+        async def release_when_running(member: Member) -> None:
             await member.process.until_running()
-            places.release()
+            slots.release()
 
         async with asyncio.TaskGroup() as group:
             for service, migration in zip(ROLES, migrations, strict=True):
                 await migration
-                await places.acquire()
-                group.create_task(begun(self._add(service, "api")))
+                await slots.acquire()
+                group.create_task(release_when_running(self._add(service, "api")))
 
     def start(self, members: Iterable[Member]) -> None:
         for member in members:
             member.leaving = False
             if member.process.status is Status.STOPPED:
                 member.process.program = programs.renewed(self._state, member.program)
-            if self._is_known(member):
+            if self._has_role(member):
                 member.process.start()
 
-    def _is_known(self, member: Member) -> bool:
+    def _has_role(self, member: Member) -> bool:
+        """Whether the version that the service runs from knows the role."""
         return programs.has_role(self._state, member.program.service, member.program.role)
 
     async def until_serving(self, members: Iterable[Member]) -> None:
-        """Until they are ready, and those that the gateway sends requests to have its trust as well.
+        """Waits until all are ready, and the gateway routes requests to the APIs among them.
 
-        Raises LocalError when one does not get there.
+        Raises LocalError when one is not ready in time.
         """
-        for member in filter(self._is_known, members):
+        for member in filter(self._has_role, members):
             await member.process.until_running()
             if member.program.role == "api":
-                await self._until_trusted(member)
+                await self._until_routed(member)
 
-    async def _until_trusted(self, member: Member) -> None:
+    async def _until_routed(self, member: Member) -> None:
         api = member.program
         expected = [(api.service, api.port)]
         if api.internal_port is not None:
             expected.append((f"{api.service}-internal", api.internal_port))
         try:
-            async with asyncio.timeout(TRUST_SECONDS):
+            async with asyncio.timeout(ROUTED_SECONDS):
                 for cluster, port in expected:
-                    while not await self._gateway.sends_to(cluster, port):  # noqa: ASYNC110 - nobody tells
+                    while not await self._gateway.sends_to(cluster, port):  # noqa: ASYNC110 - Envoy has no event for it
                         await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             log = self._state.logs / "gateway.log"
-            raise LocalError(f"the gateway sends nothing to {api.program.name}", log=log) from None
+            raise LocalError(f"the gateway does not route to {api.program.name}", log=log) from None
 
     async def stop(self, members: Iterable[Member]) -> None:
-        """All at the same time; the gateway is told before they are."""
+        """Takes all of them out of the gateway first, then stops them at the same time."""
         members = list(members)
         for member in members:
             member.leaving = True
@@ -122,13 +123,13 @@ class Fleet:
         await asyncio.gather(*(member.process.stop() for member in members))
 
     async def restart(self, members: Iterable[Member]) -> None:
-        """One after the other within a role, each waiting for the one before, so that the others serve meanwhile."""
+        """Restarts the processes of a role one after the other, so that the others serve meanwhile."""
         by_role: dict[tuple[str, str], list[Member]] = {}
         for member in members:
             by_role.setdefault((member.program.service, member.program.role), []).append(member)
-        await asyncio.gather(*(self._restart_in_turn(group) for group in by_role.values()))
+        await asyncio.gather(*(self._restart_one_by_one(group) for group in by_role.values()))
 
-    async def _restart_in_turn(self, members: list[Member]) -> None:
+    async def _restart_one_by_one(self, members: list[Member]) -> None:
         for member in members:
             await self.stop([member])
             self.start([member])
@@ -136,8 +137,8 @@ class Fleet:
 
     async def scale(self, service: str, role: str, count: int) -> None:
         """Starts or stops processes until there are `count`, all of them serving."""
-        if not 0 <= count <= MOST_PROCESSES:
-            raise LocalError(f"between 0 and {MOST_PROCESSES} processes, please")
+        if not 0 <= count <= MAX_PROCESSES:
+            raise LocalError(f"the number of processes must be from 0 to {MAX_PROCESSES}")
         members = self._roles[service, role]
         surplus = members[count:]
         while len(members) < count:
@@ -160,7 +161,7 @@ class Fleet:
         self._changed()
 
     def _publish(self) -> None:
-        """Only what runs is sent requests; a death is noticed here sooner than by a health check."""
+        """Gives the gateway the running APIs. This notices a death sooner than a health check does."""
         clusters: dict[str, list[Endpoint]] = {}
         for service in ROLES:
             apis = [

@@ -1,4 +1,4 @@
-"""Processes that outlived their supervisor (it was killed): recorded while it lives, ended afterwards."""
+"""Processes that outlived a killed supervisor. It records them while it runs; the next one ends them."""
 
 import json
 import signal
@@ -13,19 +13,22 @@ PATIENCE_SECONDS = 20
 
 
 def record(state: State, pids: Mapping[str, int]) -> None:
-    """Remembers pids with their start times: a pid alone may be somebody else's by the time it is read."""
+    """Writes down the pids with their start times: by the time they are read, a pid may belong to another process."""
     write_json(_file(state), {name: [pid, started] for name, pid in pids.items() if (started := _started(pid))})
 
 
 def end_leftovers(state: State) -> list[str]:
-    """Ends what a former supervisor of this state left running; returns the names. Call only without a supervisor."""
+    """Ends the processes that a former supervisor of this state left running. Returns their names.
+
+    Call it only while no supervisor runs.
+    """
     try:
         recorded: dict[str, tuple[int, float]] = json.loads(_file(state).read_text())
     except FileNotFoundError:
         return []
     found = {name: psutil.Process(pid) for name, (pid, started) in recorded.items() if _started(pid) == started}
     for name, process in found.items():
-        # PostgreSQL takes SIGTERM for "when all clients have gone".
+        # At SIGTERM, PostgreSQL would wait until all clients have disconnected.
         process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
     _, alive = psutil.wait_procs(list(found.values()), timeout=PATIENCE_SECONDS)
     for process in alive:

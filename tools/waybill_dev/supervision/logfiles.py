@@ -1,4 +1,4 @@
-"""The processes' logs: kept within bounds, and followed."""
+"""Rotates and follows the processes' log files."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ LIMIT_BYTES = 16 * 1024 * 1024
 
 
 def rotate(folder: Path) -> None:
-    """Copies each log past the limit to `NAME.log.1` and empties it; its writer, who appends, goes on unaware."""
+    """Copies each log above LIMIT_BYTES to `NAME.log.1` and empties it. Its writer appends, and need not reopen it."""
     for log in folder.glob("*.log"):
         if log.stat().st_size > LIMIT_BYTES:
             shutil.copyfile(log, log.with_suffix(".log.1"))
@@ -17,10 +17,10 @@ def rotate(folder: Path) -> None:
 
 
 class Follower:
-    """New whole lines of a folder's logs. `since_end` leaves out what is in them already."""
+    """Reads new, complete lines from the logs in a folder. `since_end` skips the lines that are there already."""
 
     def __init__(self, folder: Path, names: tuple[str, ...] = (), *, since_end: bool) -> None:
-        """`names` are log names as `matching` takes them; none means all."""
+        """`names` select the logs, see `matching`."""
         self._folder = folder
         self._names = names
         self._positions: dict[Path, int] = {}
@@ -28,7 +28,7 @@ class Follower:
             self._positions = {log: log.stat().st_size for log in matching(folder, names)}
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """(process name, line) of what was written since the last call."""
+        """Yields (process name, line) for each line written since the last call."""
         for log in matching(self._folder, self._names):
             position = self._positions.get(log, 0)
             size = log.stat().st_size
@@ -46,7 +46,7 @@ class Follower:
 
 
 def matching(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """The logs of these processes: `orders` means all roles, `orders:api` or `orders-api` one of them."""
+    """The logs of these processes, or all. `orders` selects all roles, `orders:api` or `orders-api` one of them."""
     wanted = [name.replace(":", "-") for name in names]
     logs = sorted(folder.glob("*.log"), key=lambda log: log.stem)
     if not wanted:

@@ -1,6 +1,6 @@
-"""Grandchildren whose parent died (PostgreSQL's backends, Erlang's helpers) become the supervisor's own, on Linux.
+"""Grandchildren whose parent died (PostgreSQL's backends, Erlang's helpers) become the supervisor's children. On Linux.
 
-So none outlives it, and none stays as a zombie where the machine's first process reaps nothing (in containers).
+So none outlives the supervisor, and none stays a zombie in a container whose first process does not reap.
 """
 
 import contextlib
@@ -15,29 +15,29 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt() -> None:
-    """From now on, orphans among this process's descendants are its children."""
+    """From now on, orphaned descendants of this process become its children."""
     if libc is not None:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def reap(suspects: AbstractSet[int]) -> set[int]:
-    """Collects the exit codes of children that are dead and were so at the last look, and returns those dead since.
+def reap(earlier_zombies: AbstractSet[int]) -> set[int]:
+    """Reaps children that are zombies now and were among `earlier_zombies`. Returns the zombies that are new.
 
-    A child that somebody waits for is not dead for that long, and its exit code must be left to who waits.
+    A child with a waiting parent task is not a zombie for two calls: its exit code stays for the waiting task.
     """
-    dead = set()
+    new_zombies = set()
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
             if child.status() == psutil.STATUS_ZOMBIE:
-                if child.pid in suspects:
+                if child.pid in earlier_zombies:
                     os.waitpid(child.pid, os.WNOHANG)
                 else:
-                    dead.add(child.pid)
-    return dead
+                    new_zombies.add(child.pid)
+    return new_zombies
 
 
 def end_all() -> None:
-    """Kills and reaps whatever descends from this process. For its last moment."""
+    """Kills and reaps all descendants of this process, just before it exits."""
     descendants = psutil.Process().children(recursive=True)
     for process in descendants:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""One supervised process: started, watched, started again when it dies, stopped when asked."""
+"""One supervised process: started, watched, restarted when it dies, and stopped on request."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from waybill_dev.base.program import Program, spawn
 from waybill_dev.errors import LocalError
 
-# Each question costs the process that it is put to, while it has enough to do with starting.
+# Each probe costs the probed process time, while it is busy starting.
 READY_POLL_SECONDS = 0.2
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 BOOT_SECONDS = 120.0
-HOPELESS_DEATHS = 4  # in a row, while somebody waits for it to become ready
-STEADY_SECONDS = 30.0  # having lived so long, its earlier deaths are forgotten
+HOPELESS_DEATHS = 4  # in a row; then a caller that waits for readiness gives up
+STEADY_SECONDS = 30.0  # a process that ran this long starts counting its deaths from 0
 
 
 class Status(enum.StrEnum):
@@ -52,30 +52,30 @@ class Process:
             self._task = asyncio.create_task(self._keep_running(), name=self.program.name)
 
     async def stop(self) -> None:
-        """Asks it to end, and after `stop_seconds` ends it. Returns once it is gone."""
+        """Sends the stop signal, and SIGKILL after `stop_seconds`. Returns once the process has ended."""
         if self._task is not None:
             task, self._task = self._task, None
             task.cancel()
             await asyncio.wait({task})
         if self._popen is not None:
             await _end(self._popen, self.program)
-        self._gone()
+        self._forget_process()
         self._set(Status.STOPPED)
 
     async def until_running(self) -> None:
-        """Returns once it has become ready. Raises LocalError when it keeps dying or doesn't get there in time."""
+        """Returns once it is ready. Raises LocalError when it keeps dying or is not ready within BOOT_SECONDS."""
         deadline = time.monotonic() + BOOT_SECONDS
         while self.status is not Status.RUNNING:
             if self.deaths_in_a_row >= HOPELESS_DEATHS:
-                raise LocalError(f"{self.program.name} keeps dying: {self._last_words()}", log=self.program.log)
+                raise LocalError(f"{self.program.name} keeps dying: {self._last_output()}", log=self.program.log)
             if self.status is Status.STOPPED or time.monotonic() > deadline:
                 raise LocalError(f"{self.program.name} did not become ready", log=self.program.log)
             await asyncio.sleep(READY_POLL_SECONDS / 2)
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         lines = self.program.log.read_text(errors="replace").splitlines()
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing in its log")
-        return f"exit code {self.last_exit}, {said[:300]}"
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing in its log")
+        return f"exit code {self.last_exit}, {last[:300]}"
 
     async def _keep_running(self) -> None:
         while True:
@@ -84,7 +84,7 @@ class Process:
             self.pid = self._popen.pid
             self._set(Status.STARTING)
             self.last_exit = await self._watch(self._popen)
-            self._gone()
+            self._forget_process()
             if time.monotonic() - began > STEADY_SECONDS:
                 self.deaths_in_a_row = 0
             delay = BACKOFF_SECONDS[min(self.deaths_in_a_row, len(BACKOFF_SECONDS) - 1)]
@@ -94,7 +94,7 @@ class Process:
             await asyncio.sleep(delay)
 
     async def _watch(self, popen: subprocess.Popen[bytes]) -> int:
-        """Waits for the process's end, telling on the way when it has become ready."""
+        """Sets RUNNING when the process is ready, waits for its end, and returns its exit code."""
         exited = asyncio.create_task(_exit_code(popen))
         try:
             while not exited.done() and not await self.program.ready():
@@ -105,7 +105,7 @@ class Process:
         finally:
             exited.cancel()
 
-    def _gone(self) -> None:
+    def _forget_process(self) -> None:
         self._popen = None
         self.pid = None
 
@@ -115,7 +115,7 @@ class Process:
 
 
 async def _exit_code(popen: subprocess.Popen[bytes]) -> int:
-    """Reaps the process as soon as it ends."""
+    """Waits for the process's end, and reaps it."""
     try:
         handle = os.pidfd_open(popen.pid)
     except (AttributeError, OSError):  # not Linux, or an old kernel
@@ -125,11 +125,11 @@ async def _exit_code(popen: subprocess.Popen[bytes]) -> int:
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
 
-    def tell() -> None:
+    def on_exit() -> None:
         if not ended.done():
             ended.set_result(None)
 
-    loop.add_reader(handle, tell)
+    loop.add_reader(handle, on_exit)
     try:
         await ended
     finally:
@@ -146,6 +146,6 @@ async def _end(popen: subprocess.Popen[bytes], program: Program) -> None:
     if popen.poll() is None:
         popen.kill()
         await _exit_code(popen)
-    # What it may have left in its session.
+    # Children that it left in its session.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(popen.pid, signal.SIGKILL)

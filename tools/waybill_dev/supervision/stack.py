@@ -1,4 +1,4 @@
-"""All processes of one stack: which are started in which order, found by name, and stopped."""
+"""All processes of one stack: starts them in order, finds them by name, and stops them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -37,12 +37,12 @@ class Stack:
         self.admin: dict[str, str] | None = None
 
     def prepare(self) -> None:
-        """Takes ports, writes configuration, and makes or downloads what is missing; starts nothing."""
+        """Reserves ports, writes configuration, and creates or downloads what is missing. Starts nothing."""
         state, options = self.state, self.options
         if options.has("postgres") and options.postgres_url is None:
             port = state.port("postgres")
             self.postgres_url = postgres.url(state, port)
-            # Servers alone are for tests, whose databases live for a second: what becomes of them is all one.
+            # A stack without services is for tests. Their databases live for a second, and need not survive a crash.
             self._add(postgres.program(state, port, durable=options.has("services")))
         if options.has("rabbitmq") and options.amqp_url is None:
             passwords = {service: programs.amqp_password(state, service) for service in ROLES}
@@ -50,7 +50,7 @@ class Stack:
             for program in self.rabbitmq.programs():
                 self._add(program)
         elif options.amqp_url is not None:
-            say(f"the broker of WAYBILL_AMQP_URL is used as it is; it must offer:\n{programs.broker_requirements()}")
+            say(f"using the broker of WAYBILL_AMQP_URL as it is. It must offer:\n{programs.broker_requirements()}")
         if options.has("mail"):
             self.mail = MailServer(state)
             self._add(self.mail.program())
@@ -60,7 +60,7 @@ class Stack:
             self._add(self.gateway.program(cors_origins=options.cors_origins))
 
     async def boot(self) -> None:
-        """Starts everything at once as far as it does not need another; returns when all of it is ready."""
+        """Starts everything, in parallel where it is independent. Returns when all of it is ready."""
         for name, process in self.servers.items():
             if name != "rabbitmq":
                 process.start()
@@ -113,18 +113,18 @@ class Stack:
                 yield member.process
 
     def select(self, target: str) -> tuple[list[Process], list[Member]]:
-        """The servers or the services' processes that NAME or NAME:ROLE means."""
+        """Finds the servers and the services' processes that `target`, NAME or NAME:ROLE, selects."""
         name, _, role = target.partition(":")
         if name in self.servers and not role:
             return [self.servers[name]], []
         members = self.fleet.members(name, role or None) if self.fleet is not None else []
         if name not in ROLES or (role and role not in ROLES[name]):
             known = [*self.servers, *(f"{service}[:{'|'.join(roles)}]" for service, roles in ROLES.items())]
-            raise LocalError(f"{target}: no such process. There are {', '.join(known)}.")
+            raise LocalError(f"{target}: no such process. Known: {', '.join(known)}.")
         return [], members
 
     async def stop(self) -> None:
-        """First the services, without failing a request that the gateway has; then what they need."""
+        """Stops the services first, without failing a request in the gateway, then the servers that they use."""
         if self.fleet is not None:
             await self.fleet.stop(self.fleet.members())
         epmd = self.servers.get("epmd")

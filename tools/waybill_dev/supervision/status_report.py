@@ -1,4 +1,4 @@
-"""What `./dev status --json` says (CONTRACT §1)."""
+"""The content of `./dev status --json` (CONTRACT §1)."""
 
 from waybill_dev.base.state import LOOPBACK
 from waybill_dev.services.programs import ROLES

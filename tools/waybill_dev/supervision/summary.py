@@ -1,4 +1,4 @@
-"""What people read on their terminals: the stack at a glance, and log lines."""
+"""Prints the stack's addresses, its processes and log lines for a terminal."""
 
 import sys
 from collections.abc import Iterable, Mapping

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 import psutil
 
 from waybill_dev.base import ram_disk
+from waybill_dev.base.background import background
 from waybill_dev.base.options import Options
 from waybill_dev.base.state import State
 from waybill_dev.errors import LocalError
@@ -23,10 +24,10 @@ HOUSEKEEPING_SECONDS = 5.0
 
 
 async def supervise(state: State, options: Options, *, ready: Callable[[], object]) -> None:
-    """Runs the stack until SIGINT, SIGTERM or `down`; calls `ready` once all of it is. Raises LocalError."""
-    with _only_one(state):
+    """Runs the stack until SIGINT, SIGTERM or `down`. Calls `ready` once all of it is ready. Raises LocalError."""
+    with _supervisor_lock(state):
         for name in end_leftovers(state):
-            say(f"ended {name}, which a killed supervisor had left running")
+            say(f"ended {name}, left running by a killed supervisor")
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -34,9 +35,9 @@ async def supervise(state: State, options: Options, *, ready: Callable[[], objec
         stack = Stack(state, options)
         stack.prepare()
         orphans.adopt()
-        async with _controlled(stack, stop), _in_background(_housekeeping(stack, stop)):
+        async with _controlled(stack, stop), background(_housekeeping(stack, stop)):
             try:
-                if await _unless(stop, stack.boot()):
+                if await _finished_before(stop, stack.boot()):
                     ready()
                     await stop.wait()
             finally:
@@ -47,8 +48,8 @@ async def supervise(state: State, options: Options, *, ready: Callable[[], objec
                 ram_disk.discard(state)
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
-    """Whether `work` was done before `stop` was set; it is cancelled otherwise."""
+async def _finished_before(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Runs `work`, and returns whether it finished before `stop` was set. Otherwise it is cancelled."""
     task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -83,7 +84,7 @@ async def _controlled(stack: Stack, stop: asyncio.Event) -> AsyncIterator[None]:
 
 
 class Actions:
-    """What commands may ask for; arguments are as a person typed them."""
+    """The actions that commands may call. Arguments are as a person typed them."""
 
     def __init__(self, stack: Stack, stop: asyncio.Event) -> None:
         self._stack = stack
@@ -123,7 +124,7 @@ class Actions:
         await self._stack.fleet.scale(service, role, count)
 
     async def environment(self, service: str) -> dict[str, str]:
-        """What the service's processes run with."""
+        """The environment of the service's processes."""
         if self._stack.fleet is None:
             raise LocalError("no services were started")
         return programs.environment(self._stack.state, self._stack.fleet.addresses, service)
@@ -132,27 +133,18 @@ class Actions:
         self._stop.set()
 
 
-@contextlib.asynccontextmanager
-async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
 async def _housekeeping(stack: Stack, stop: asyncio.Event) -> None:
-    dead: set[int] = set()
+    zombies: set[int] = set()
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         logfiles.rotate(stack.state.logs)
-        if stack.options.owner is not None and not _lives(stack.options.owner):
-            say("whoever this stack was for has ended")
+        if stack.options.owner is not None and not _is_alive(stack.options.owner):
+            say("stopping, because the process that owns this stack has ended")
             stop.set()
-        dead = orphans.reap(dead)
+        zombies = orphans.reap(zombies)
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -160,22 +152,22 @@ def _lives(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def _only_one(state: State) -> Iterator[None]:
-    """Holds the state folder's lock, which the system releases even if this process is killed."""
+def _supervisor_lock(state: State) -> Iterator[None]:
+    """Holds the state folder's lock. The kernel releases it even if this process is killed."""
     with (state.folder / "supervisor.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LocalError("another ./dev holds this stack (./dev status)") from None
+            raise LocalError("another ./dev runs this stack (./dev status)") from None
         yield
 
 
 def is_supervised(state: State) -> bool:
-    """Whether a supervisor lives, be it starting, running or ending."""
+    """Whether a supervisor is starting, running or ending."""
     if not state.folder.exists():
         return False
     try:
-        with _only_one(state):
+        with _supervisor_lock(state):
             return False
     except LocalError:
         return True

@@ -27,20 +27,27 @@ class ServiceSettings(BaseSettings):
     """Pattern of the event types that are also kept in a stream for outside readers: those without personal data."""
 
     database_url: SecretStr
+    """The service's own database: `postgresql://user:password@host:port/name`."""
     amqp_url: SecretStr
+    """The service's own user at RabbitMQ: `amqp://user:password@host:port/vhost`."""
     public_url: str
     """What clients see: the gateway's URL, and the `iss` of every token."""
     auth_url: str
     """Auth's internal address: signing keys, service tokens, revocations."""
     cors_origins: list[str] = []
+    """Origins of web pages that may call the API from a browser, such as `["https://shop.example"]`."""
     log_level: str = "info"
+    """The lowest level that is logged: `debug`, `info`, `warning` or `error`."""
     database_pool_size: int = Field(default=5, ge=1, le=100)
+    """Connections to PostgreSQL that one process keeps open."""
     database_pool_overflow: int = Field(default=0, ge=0, le=100)
+    """Connections that one process may open beyond those, and closes after use."""
     database_timeout: float = Field(default=6.0, gt=0, le=60)
     """Seconds to wait for a connection, and again for an answer, before a request fails with 503 (so twice this)."""
     drain_seconds: float = Field(default=2.0, ge=0, le=30)
     """How long a stopping process goes on serving, not ready, so that balancers notice first."""
     outbox_retention_days: int = Field(default=30, ge=1, le=3650)
+    """Days after which published events leave the event log, and processed ones the inbox."""
     retry_delays: Annotated[tuple[float, ...], NoDecode] = (5.0, 60.0, 600.0)
     """Seconds a failed message waits before its next tries. The queues' names are labels and stay."""
 

@@ -28,19 +28,25 @@ class Settings(ServiceSettings):
     refresh_token_secret: SecretStr
     """At least 32 bytes, base64: refresh tokens are derived with it."""
     service_clients: tuple[StaticClient, ...] = ()
+    """Our services as OAuth clients, each with the SHA-256 of its secret in hexadecimal."""
     other_resources: tuple[Annotated[str, Field(pattern=r"^https?://[^\s#]+$")], ...] = ()
     """Resource URIs (RFC 8707 §2) of services that are not ours; a token is for one of them only where asked for."""
 
     signing_algorithm: Literal["ES256", "RS256"] = "ES256"
+    """The algorithm of new signing keys."""
     access_token_seconds: Annotated[int, Field(ge=30, le=300)] = 300
+    """Lifetime of an access token."""
     refresh_window_seconds: Annotated[float, Field(ge=0, le=60)] = 10.0
     """How long the parent of the newest refresh token is answered with that same token."""
     refresh_idle_days: Annotated[float, Field(gt=0, le=365)] = 14
+    """Days after which a session ends that was not refreshed."""
     refresh_absolute_days: Annotated[float, Field(gt=0, le=365)] = 30
+    """Days after which a session ends, refreshed or not."""
     key_pending_seconds: Annotated[int, Field(ge=0)] = 15 * 60
     """How long a new key is published before it signs: verifiers and gateways cache the set. Our own services know
     of it after 7 s at most, so with less than that some tokens would be refused for a moment."""
     key_active_days: Annotated[float, Field(gt=0)] = 30
+    """Days for which a key signs before its successor does."""
 
     @model_validator(mode="after")
     def _secrets_are_keys(self) -> Self:

@@ -24,18 +24,24 @@ class Settings(ServiceSettings):
     users_url: str
     """Users' internal address."""
     smtp_host: str
+    """The mail server that all mails are handed to."""
     smtp_port: int = Field(ge=1, le=65535)
+    """Its port: usually 587 with `starttls`, 465 with `implicit`."""
     smtp_tls: Literal["off", "starttls", "implicit"] = "off"
     """`starttls` and `implicit` (RFC 8314 §3) send nothing without a verified certificate."""
     smtp_username: str | None = None
+    """Set it where the mail server asks for a sign-in. It needs `starttls` or `implicit`."""
     smtp_password: SecretStr | None = None
+    """The password of that user."""
     smtp_connections: int = Field(default=10, ge=1, le=100)
     """Mails that one deliverer sends side by side. Few leave connections idle while outcomes are recorded: measured, 16
     send three times as many as 4."""
     mail_from: str = "Waybill <no-reply@waybill.invalid>"
+    """The sender of every mail."""
     verify_email_page: str | None = None
+    """The page that a verification mail links to, with `?token=…` added: a shop's own. Unset, users' plain one."""
     reset_password_page: str | None = None
-    """The pages that mails link to, with `?token=…` behind: a shop's own, or users' plain ones."""
+    """The same for the mail that resets a password."""
     delivery_lease: float = Field(default=12.0, ge=0.5, le=300)
     """Seconds after which what a deliverer that died was sending is taken over by another."""
     webhook_key: SecretStr

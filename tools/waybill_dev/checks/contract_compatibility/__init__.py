@@ -1,1 +1,1 @@
-"""Whether `contracts/` broke what a release promised: what others read or send must go on working."""
+"""Checks that `contracts/` keeps what a release promised: whatever others read or send must still work."""

@@ -1,15 +1,15 @@
-"""Prints what of `contracts/` broke since the last release of its service.
+"""Prints every incompatible change in `contracts/` since the last release of its service.
 
     python -m waybill_dev.checks.contract_compatibility CHECKOUT
 
-`deploy/releases.toml` has a table for each service that was released:
+`deploy/releases.toml` has a table for each released service:
 
     [orders]
     version = "0.1.0"
     commit = "…40 hexadecimal digits…"
     retired = ["orders.order.placed.v1"]
 
-`retired` are event types that may go, because nobody is bound to them any more; without it, none may.
+`retired` lists the event types that may be removed, because no queue is bound to them any more.
 """
 
 import json
@@ -31,7 +31,7 @@ def complaints(checkout: Path) -> Iterator[str]:
     releases = tomllib.loads(file.read_text()) if file.exists() else {}
     for service, release in releases.items():
         if service not in ROLES:
-            yield f"deploy/releases.toml: there is no service {service}"
+            yield f"deploy/releases.toml: unknown service {service}"
             continue
         try:
             published = _published(checkout, service, release["commit"])
@@ -47,7 +47,7 @@ def complaints(checkout: Path) -> Iterator[str]:
 
 
 def compared(name: str, text: str, now: Path, since: str, retired: Collection[str] = ()) -> Iterator[str]:
-    """A sentence for each break of one file: which field, what happened to it, what to do instead."""
+    """A sentence for each incompatible change of one file: which field, what happened, and what to do instead."""
     if not now.exists():
         if _event_type(name) not in retired:
             yield f"contracts/{name}: is gone since {since}. {_advice(name)}"
@@ -59,7 +59,7 @@ def compared(name: str, text: str, now: Path, since: str, retired: Collection[st
             before["channels"].pop(event_type, None)
             before["operations"].pop(f"send.{event_type}", None)
     for found in dict.fromkeys(kind(before, _read(name, now.read_text()))):
-        yield f"contracts/{name}: {found.where or 'the whole'}: {found.what} since {since}. {_advice(name)}"
+        yield f"contracts/{name}: {found.where or 'the document'}: {found.what} since {since}. {_advice(name)}"
 
 
 def _advice(name: str) -> str:
@@ -70,8 +70,8 @@ def _advice(name: str) -> str:
             f"Leave {event_type} as it was (a new optional field is fine) and publish {stem}.v{int(version) + 1} too."
         )
     if name.endswith("asyncapi.yaml"):
-        return "Leave it as it was, and publish what is new beside it."
-    return "Leave it as it was: add an optional field or parameter, or a new path beside it."
+        return "Leave it as it was, and add new channels and messages."
+    return "Leave it as it was: add an optional field, an optional parameter, or a new path."
 
 
 def _event_type(name: str) -> str:
@@ -79,7 +79,7 @@ def _event_type(name: str) -> str:
 
 
 def _published(checkout: Path, service: str, commit: str) -> dict[str, str]:
-    """The service's own files below `contracts/`, as they were released."""
+    """The service's own files below `contracts/` at the released commit."""
 
     def git(*words: str) -> str:
         return subprocess.run(

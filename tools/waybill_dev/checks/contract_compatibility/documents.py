@@ -1,4 +1,4 @@
-"""Two versions of a service's OpenAPI or AsyncAPI document, or of one event's schema: what broke."""
+"""Finds the incompatible changes between two versions of an OpenAPI or AsyncAPI document, or of an event's schema."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,37 +24,37 @@ def openapi_breaks(old: Document, new: Document) -> Iterator[Break]:
 
 
 def _operation(old: Document, new: Document, before: Document, after: Document, where: str) -> Iterator[Break]:
-    sent, answered = Versions(old, new, Use.WRITTEN), Versions(old, new, Use.READ)
+    request, answer = Versions(old, new, Use.WRITTEN), Versions(old, new, Use.READ)
     if after.get("security") and not before.get("security"):
-        yield Break(where, "now wants a token")
-    known = {_key(one, old): resolved(one, old) for one in before.get("parameters", ())}
-    known_now = {_key(one, new): resolved(one, new) for one in after.get("parameters", ())}
-    for key, parameter in known.items():
-        place = f"{where}: {key[0]} parameter {key[1]}"
-        if key not in known_now:
-            yield Break(place, "is gone")
+        yield Break(where, "now requires a token")
+    parameters = {_key(one, old): resolved(one, old) for one in before.get("parameters", ())}
+    parameters_now = {_key(one, new): resolved(one, new) for one in after.get("parameters", ())}
+    for key, parameter in parameters.items():
+        path = f"{where}: {key[0]} parameter {key[1]}"
+        if key not in parameters_now:
+            yield Break(path, "is gone")
             continue
-        if known_now[key].get("required") and not parameter.get("required"):
-            yield Break(place, "is now required")
-        yield from sent.breaks(parameter.get("schema", {}), known_now[key].get("schema", {}), place)
-    for key in known_now.keys() - known.keys():
-        if known_now[key].get("required"):
+        if parameters_now[key].get("required") and not parameter.get("required"):
+            yield Break(path, "is now required")
+        yield from request.breaks(parameter.get("schema", {}), parameters_now[key].get("schema", {}), path)
+    for key in parameters_now.keys() - parameters.keys():
+        if parameters_now[key].get("required"):
             yield Break(f"{where}: {key[0]} parameter {key[1]}", "is new and required")
     body, body_now = resolved(before.get("requestBody", {}), old), resolved(after.get("requestBody", {}), new)
     if body_now.get("required") and not body.get("required"):
         yield Break(f"{where}: request body", "is now required")
-    yield from _content(sent, body, body_now, f"{where}: request body")
+    yield from _content(request, body, body_now, f"{where}: request body")
     for status, response in before.get("responses", {}).items():
-        place = f"{where}: {status}"
+        path = f"{where}: {status}"
         if status not in after.get("responses", {}):
-            yield Break(place, "is no longer answered")
+            yield Break(path, "is no longer answered")
             continue
-        answer, answer_now = resolved(response, old), resolved(after["responses"][status], new)
+        response_then, response_now = resolved(response, old), resolved(after["responses"][status], new)
         yield from (
-            Break(f"{place}: header {name}", "is gone")
-            for name in answer.get("headers", {}).keys() - answer_now.get("headers", {}).keys()
+            Break(f"{path}: header {name}", "is gone")
+            for name in response_then.get("headers", {}).keys() - response_now.get("headers", {}).keys()
         )
-        yield from _content(answered, answer, answer_now, place)
+        yield from _content(answer, response_then, response_now, path)
 
 
 def _key(parameter: Document, document: Document) -> tuple[str, str]:
@@ -73,7 +73,7 @@ def _content(versions: Versions, before: Document, after: Document, where: str) 
 
 
 def asyncapi_breaks(old: Document, new: Document) -> Iterator[Break]:
-    """Channels, what is bound to them, operations and headers; the data is each event's own schema."""
+    """Compares channels, bindings, operations and headers. The data of each event has a schema of its own."""
     for name, channel in old["channels"].items():
         now = new["channels"].get(name)
         if now is None:

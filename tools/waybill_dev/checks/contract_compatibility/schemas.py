@@ -1,8 +1,8 @@
-"""Two versions of one JSON Schema: what those who hold the old one could not live with.
+"""Finds the changes between two versions of a JSON Schema that break users of the old one.
 
-Whoever reads must understand all that is written: what the new schema allows, the old one must have allowed. Whoever
-writes must still be understood: what the old schema allowed, the new one must. Events are held against both, as their
-history is read with the new schema as well.
+A reader must understand everything that is written: whatever the new schema allows, the old one must have allowed. A
+writer must still be understood: whatever the old schema allowed, the new one must allow. Events are checked in both
+directions, because their history is read with the new schema too.
 """
 
 import enum
@@ -14,7 +14,7 @@ Schema = dict[str, Any]
 
 
 class Use(enum.Flag):
-    """How others use data of this shape."""
+    """How others use data of a schema: they read it, or they write it."""
 
     READ = enum.auto()
     WRITTEN = enum.auto()
@@ -22,13 +22,13 @@ class Use(enum.Flag):
 
 @dataclass(frozen=True)
 class Break:
-    """`where` is the field's path, `what` happened to it."""
+    """An incompatible change. `where` is the path of the field, `what` describes the change."""
 
     where: str
     what: str
 
 
-# Each with whether a greater number allows less.
+# Each with whether a greater number is stricter.
 _BOUNDS = {
     "minimum": True,
     "exclusiveMinimum": True,
@@ -46,7 +46,7 @@ _EXACT = ("pattern", "format", "multipleOf", "uniqueItems")
 
 @dataclass(frozen=True)
 class Versions:
-    """Both documents, to follow references in, and how their data is used."""
+    """Both documents, in which references are resolved, and how their data is used."""
 
     old: Schema
     new: Schema
@@ -55,7 +55,7 @@ class Versions:
     def breaks(self, old: Schema, new: Schema, where: str = "", seen: frozenset[Any] = frozenset()) -> Iterator[Break]:
         pair = (old.get("$ref"), new.get("$ref"))
         if pair in seen:
-            return  # a schema that contains itself
+            return  # a recursive schema
         if any(pair):
             seen |= {pair}
         before, after = _alternatives(old, self.old), _alternatives(new, self.new)
@@ -66,16 +66,16 @@ class Versions:
             yield from replace(self, use=use).unmatched(before, after, where, seen)
 
     def unmatched(self, before: list[Schema], after: list[Schema], where: str, seen: frozenset[Any]) -> Iterator[Break]:
-        """Each alternative that none of the other version stands for: what is closest to it tells how they differ."""
+        """Yields how each alternative without a match in the other version differs from the most similar one there."""
         reads = self.use is Use.READ
         wanted, offered = (after, before) if reads else (before, after)
         for one in wanted:
             pairs = [(other, one) if reads else (one, other) for other in offered]
             tries = [list(self._compared(old, new, where, seen)) for old, new in pairs]
             if all(tries):
-                alike = [found for found, other in zip(tries, offered, strict=True) if _kind(other) == _kind(one)]
+                similar = [found for found, other in zip(tries, offered, strict=True) if _kind(other) == _kind(one)]
                 words = f"may {'now' if reads else 'no longer'} be {_kind(one)}"
-                yield from min(alike, key=len, default=[Break(where, words)])
+                yield from min(similar, key=len, default=[Break(where, words)])
 
     def _compared(self, old: Schema, new: Schema, where: str, seen: frozenset[Any]) -> Iterator[Break]:
         yield from self._values(old, new, where)
@@ -109,9 +109,9 @@ class Versions:
     def _bound(self, name: str, before: float | None, after: float | None, where: str) -> Iterator[Break]:
         if before == after:
             return
-        greater_is_tighter = _BOUNDS[name]
-        tighter = before is None or (after is not None and (after > before) == greater_is_tighter)
-        if (Use.WRITTEN if tighter else Use.READ) in self.use:
+        greater_is_stricter = _BOUNDS[name]
+        stricter = before is None or (after is not None and (after > before) == greater_is_stricter)
+        if (Use.WRITTEN if stricter else Use.READ) in self.use:
             yield Break(where, f"{name} was {before}, now is {after}")
 
     def _properties(self, old: Schema, new: Schema, where: str, seen: frozenset[Any]) -> Iterator[Break]:
@@ -136,7 +136,7 @@ class Versions:
 
 
 def resolved(schema: Schema, document: Schema) -> Schema:
-    """Without its reference, if it has one; only those inside the document are followed."""
+    """Resolves the schema's reference, if it has one within the document."""
     reference = schema.get("$ref", "")
     if not reference.startswith("#/"):
         return schema
@@ -169,7 +169,7 @@ def _types(schema: Schema) -> frozenset[str]:
 
 
 def _listed(schema: Schema) -> set[Any] | None:
-    """The values that alone are allowed."""
+    """The only values that are allowed; None when they are not listed."""
     if "const" in schema:
         return {schema["const"]}
     return set(schema["enum"]) if "enum" in schema else None
