@@ -16,7 +16,7 @@ from auth.keys.keypairs import KeyEncryption, WrongKeyEncryptionKey, generate
 from auth.keys.keyring import Keyring, policy_of
 from auth.models import KeyStatus, SigningKey
 from auth.settings import Settings
-from auth.tokens.access import Grant, claims
+from auth.tokens.access import AccessTokenContent, claims
 from common.db.database import Database, new_id, utc_now
 from common.errors import Unavailable
 from common.security.tokens import TokenVerifier
@@ -32,7 +32,7 @@ POLICY = KeyPolicy("ES256", timedelta(minutes=15), timedelta(days=30), timedelta
 
 async def advance(database: Database, now: datetime, policy: KeyPolicy = POLICY) -> None:
     async with database.transaction() as session:
-        await handlers.advance(session, ENCRYPTION, policy, now)
+        await handlers.advance_keys(session, ENCRYPTION, policy, now)
 
 
 async def statuses(database: Database) -> list[str]:
@@ -130,7 +130,7 @@ async def test_a_rotation_publishes_at_once_and_can_be_repeated(database: Databa
     await advance(database, start)
     for minute in (1, 2):
         async with database.transaction() as session:
-            await handlers.rotate(session, ENCRYPTION, POLICY, start + timedelta(minutes=minute))
+            await handlers.add_pending_key(session, ENCRYPTION, POLICY, start + timedelta(minutes=minute))
     assert await statuses(database) == ["active", "pending", "pending"]
     await advance(database, start + timedelta(minutes=20))
     assert await statuses(database) == ["retiring", "retiring", "active"]
@@ -139,15 +139,15 @@ async def test_a_rotation_publishes_at_once_and_can_be_repeated(database: Databa
 async def test_a_rotation_costs_no_valid_token_its_validity(database: Database, settings: Settings) -> None:
     """Verifiers that looked while the new key was pending need not look again when it signs."""
     keyring = Keyring(database, settings)
-    await keyring.refresh()
+    await keyring.reload()
     old = keyring.sign(said(settings))
     async with database.transaction() as session:
-        await handlers.rotate(session, ENCRYPTION, policy_of(settings), utc_now())
-    await keyring.refresh()
+        await handlers.add_pending_key(session, ENCRYPTION, policy_of(settings), utc_now())
+    await keyring.reload()
     published = StaticKeys([parse_jwk(jwk) for jwk in json.loads(keyring.key_set.body)["keys"]])
     verifier = TokenVerifier(issuer=settings.public_url, audience=resource("orders"), keys=published)
     await advance(database, utc_now() + timedelta(minutes=15))
-    await keyring.refresh()
+    await keyring.reload()
     new = keyring.sign(said(settings))
     assert jwt.get_unverified_header(old)["kid"] != jwt.get_unverified_header(new)["kid"]
     for token in (old, new):
@@ -156,7 +156,7 @@ async def test_a_rotation_costs_no_valid_token_its_validity(database: Database, 
 
 
 def said(settings: Settings) -> dict[str, Any]:
-    grant = Grant("client", "client", ("orders:read",), (resource("orders"),), new_id(), 1)
+    grant = AccessTokenContent("client", "client", ("orders:read",), (resource("orders"),), new_id(), 1)
     return claims(grant, issuer=settings.public_url, now=utc_now(), lifetime=timedelta(seconds=300))
 
 
@@ -165,7 +165,7 @@ async def test_an_emergency_leaves_only_a_new_key(database: Database) -> None:
     await advance(database, start)
     (old,) = await kids(database)
     async with database.transaction() as session:
-        await handlers.replace_all(session, ENCRYPTION, POLICY, start)
+        await handlers.replace_all_keys(session, ENCRYPTION, POLICY, start)
     (new,) = await kids(database)
     assert new != old
     assert await statuses(database) == ["active"]
@@ -195,8 +195,8 @@ async def test_keys_are_rewrapped_under_a_new_encryption_key(database: Database)
     await advance(database, utc_now())
     successor = KeyEncryption(b"n" * 32)
     async with database.transaction() as session:
-        assert await handlers.rewrap(session, ENCRYPTION, successor) == 1
-        assert await handlers.rewrap(session, ENCRYPTION, successor) == 0
+        assert await handlers.rewrap_keys(session, ENCRYPTION, successor) == 1
+        assert await handlers.rewrap_keys(session, ENCRYPTION, successor) == 0
     async with database.transaction() as session:
         (key,) = await queries.signing_keys(session)
     assert key.kek_id == successor.id
@@ -208,7 +208,7 @@ async def test_without_its_keys_auth_is_not_ready_and_says_so(database: Database
     changed = settings.model_copy(update={"key_encryption_key": SecretStr("A" * 43 + "=")})
     keyring = Keyring(database, changed)
     with pytest.raises(WrongKeyEncryptionKey):
-        await keyring.refresh()
+        await keyring.reload()
     with pytest.raises(ConnectionError):
         await keyring.check()
     with pytest.raises(Unavailable):

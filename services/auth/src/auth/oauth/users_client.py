@@ -1,4 +1,4 @@
-"""Asks users whether a password is right. Auth never sees a hash, and users never a session."""
+"""Lets users verify a password over HTTP. Auth never sees a password hash, and users never sees a session."""
 
 from typing import Final
 from uuid import UUID
@@ -15,16 +15,17 @@ _LONGEST_NAME: Final = 320
 _LONGEST_PASSWORD: Final = 1024
 
 
-class _Answer(BaseModel):
+class _VerifiedCredentials(BaseModel):
     user_id: UUID
     role: str
     version: int
 
 
-async def verify_password(users: ServiceClient, username: str, password: str, network: str) -> VerifiedPerson:
-    """The person whose e-mail address and password these are.
+async def verify_credentials(users: ServiceClient, username: str, password: str, network: str) -> VerifiedPerson:
+    """The person with this e-mail address (`username`) and password.
 
-    Raises `InvalidGrant` for unknown, wrong and disabled alike, `Throttled`, `TemporarilyUnavailable`.
+    Raises `InvalidGrant`, the same one for an unknown account, a wrong password and a disabled account; `Throttled`;
+    `TemporarilyUnavailable`. Users counts failed attempts per `network`, the client's address.
     """
     if len(username) > _LONGEST_NAME or len(password) > _LONGEST_PASSWORD:
         raise InvalidGrant("The e-mail address or the password is wrong")
@@ -37,7 +38,7 @@ async def verify_password(users: ServiceClient, username: str, password: str, ne
     if answer.status_code in (401, 422):
         raise InvalidGrant("The e-mail address or the password is wrong")
     try:
-        person = _Answer.model_validate_json(answer.content) if answer.status_code == 200 else None
+        person = _VerifiedCredentials.model_validate_json(answer.content) if answer.status_code == 200 else None
     except ValidationError:
         person = None
     if person is None:
