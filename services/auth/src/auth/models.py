@@ -131,8 +131,8 @@ class Subject(Base):
     def update_to(self, version: int, *, status: str | None = None, role: str | None = None) -> bool:
         """Applies what users reported as of `version`. Returns False, and changes nothing, if a later version is known.
 
-        A higher version starts a new session version: tokens issued from now on must survive the event of that
-        version, which may be a revocation and may still be on its way.
+        A higher version starts a new session version, because its event may still arrive and revoke: tokens issued
+        from now on must survive that.
         """
         if version < self.version:
             return False

@@ -123,7 +123,6 @@ async def revoked_session_ids(session: AsyncSession, *, since: datetime) -> Sequ
 
 
 async def revoked_subjects(session: AsyncSession, *, since: datetime) -> Sequence[Subject]:
-    """People whose tokens were revoked after `since`."""
     return (await session.scalars(select(Subject).where(Subject.revoked_at > since))).all()
 
 

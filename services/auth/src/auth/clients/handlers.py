@@ -26,8 +26,6 @@ async def register_client(
         scopes=list(dict.fromkeys(scopes)),
         secret_hash=secret_hash(secret),
         created_at=now,
-        session_version=1,
-        version=0,
     )
     session.add(client)
     return client, secret

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -75,7 +74,7 @@ async def replace_all_keys(
     await _lock(session)
     for key in await queries.signing_keys(session):
         await _delete(session, key, now)
-    await session.flush()
+    await session.flush()  # first: SQLAlchemy inserts before it deletes, and only one key may be active
     return await _add(session, encryption, policy, status=KeyStatus.ACTIVE, now=now, lasts=policy.active)
 
 
@@ -117,7 +116,7 @@ async def _add(
         keypairs.generate, encryption, policy.alg, status=status, now=now, changes_at=now + lasts
     )
     session.add(key)
-    await _record(session, key, status, key.version, now)
+    await _record(session, key, now)
     return key
 
 
@@ -127,24 +126,20 @@ async def _activate(
     if predecessor is not None:
         predecessor.retire(now + policy.retiring)
         await session.flush()  # first: a unique index allows only one active key
-        await _record(session, predecessor, KeyStatus.RETIRING, predecessor.version, now)
+        await _record(session, predecessor, now)
     key.activate(now + policy.active)
-    await _record(session, key, KeyStatus.ACTIVE, key.version, now)
+    await _record(session, key, now)
 
 
 async def _delete(session: AsyncSession, key: SigningKey, now: datetime) -> None:
     await session.delete(key)
-    await _record(session, key, "gone", key.version + 1, now)
+    gone = KeysChanged(kid=key.kid, status="gone")
+    await record(session, gone, subject=key.kid, version=key.version + 1, occurred_at=now)
 
 
-async def _record(
-    session: AsyncSession,
-    key: SigningKey,
-    status: KeyStatus | Literal["gone"],
-    version: int,
-    now: datetime,
-) -> None:
-    await record(session, KeysChanged(kid=key.kid, status=status), subject=key.kid, version=version, occurred_at=now)
+async def _record(session: AsyncSession, key: SigningKey, now: datetime) -> None:
+    changed = KeysChanged(kid=key.kid, status=KeyStatus(key.status))
+    await record(session, changed, subject=key.kid, version=key.version, occurred_at=now)
 
 
 async def _lock(session: AsyncSession) -> None:

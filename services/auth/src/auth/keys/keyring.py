@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 _POLL_SECONDS: Final = 5.0
 """How long a replica may still sign with a key that another replica has retired."""
 _RETRY_SECONDS: Final = 1.0
+_NOT_LOADED: Final = "The signing keys are not loaded yet"
 _RETIRING_MARGIN: Final = timedelta(minutes=10)
 """A retired key stays published this much longer than the last token it signed: more than `_POLL_SECONDS`."""
 
@@ -70,13 +71,13 @@ class Keyring:
     def key_set(self) -> KeySet:
         """Raises `Unavailable` until the keys are loaded."""
         if self._key_set is None:
-            raise Unavailable("The signing keys are not loaded yet")
+            raise Unavailable(_NOT_LOADED)
         return self._key_set
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """A signed access token (RFC 9068 §2.1). Raises `Unavailable` until the keys are loaded."""
         if self._signer is None:
-            raise Unavailable("The signing keys are not loaded yet")
+            raise Unavailable(_NOT_LOADED)
         headers = {"typ": "at+jwt", "kid": self._signer.kid}
         return jwt.encode(dict(claims), self._signer.private, algorithm=self._signer.alg, headers=headers)
 
@@ -85,7 +86,7 @@ class Keyring:
 
     async def find(self, kid: str) -> VerificationKey | None:
         if not self._published:
-            raise Unavailable("The signing keys are not loaded yet")
+            raise Unavailable(_NOT_LOADED)
         return self._published.get(kid)
 
     async def check(self) -> None:

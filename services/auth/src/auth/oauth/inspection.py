@@ -67,12 +67,13 @@ class TokenInspection:
     async def _revoke_family(self, token: RefreshToken, client: AuthenticatedClient) -> None:
         async with self._database.transaction() as session:
             found = await queries.lock_family(session, token.family)
-            if found is None or not found[1].has_issued(token, self._secret):
+            family = None if found is None else found[1]
+            if family is None or not family.has_issued(token, self._secret):
                 return
-            if found[1].client_id != client.client_id:
+            if family.client_id != client.client_id:
                 raise UnauthorizedClient("The token was issued to another client")
-            if found[1].revoked_at is None:
-                await sessions.revoke_session(session, found[1], "token_revoked", utc_now())
+            if family.revoked_at is None:
+                await sessions.revoke_session(session, family, "token_revoked", utc_now())
 
     async def _inspect_family(self, token: RefreshToken) -> Introspection:
         async with self._database.transaction() as session:

@@ -38,15 +38,13 @@ def narrow_scope(requested: str | None, granted: Sequence[str]) -> tuple[str, ..
     return tuple(scope for scope in granted if scope in scopes)
 
 
-def narrow_resources(
-    requested: Collection[str], granted: Sequence[str], on_request: Sequence[str] = ()
-) -> tuple[str, ...]:
+def narrow_resources(requested: Collection[str], granted: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
     """The audience of a new token: the requested resources, by default all that were granted.
 
-    Those `on_request` are allowed, but not part of the default. Raises `InvalidTarget` for any other.
+    Those in `extra` are allowed, but not part of the default. Raises `InvalidTarget` for any other.
     """
     if not requested:
         return tuple(granted)
-    if not set(requested) <= {*granted, *on_request}:
+    if not set(requested) <= {*granted, *extra}:
         raise InvalidTarget
-    return tuple(target for target in (*granted, *on_request) if target in requested)
+    return tuple(target for target in (*granted, *extra) if target in requested)

@@ -77,8 +77,6 @@ async def start_session(
         resources=list(resources),
         device=describe_device(device),
         subject_version=person.version,
-        generation=1,
-        version=1,
     )
     first = family.begin(secret, now, limits)
     session.add(family)
