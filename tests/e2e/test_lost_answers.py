@@ -91,7 +91,7 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 async def signed_in(database: Database, settings: Settings) -> str:
     """A refresh token of somebody new."""
     async with database.transaction() as session:
-        outcome = await sessions.start(
+        outcome = await sessions.start_session(
             session,
             VerifiedPerson(new_id(), "user", 1),
             client_id="web",

@@ -69,12 +69,12 @@ class Person:
 
 
 class Users:
-    """Stands in for users: knows people, and can be away, throttling or slow."""
+    """Replaces the users service: it knows people, and can fail, throttle or be slow."""
 
     def __init__(self) -> None:
         self.people: dict[str, Person] = {}
-        self.asked: list[tuple[dict[str, str], str]] = []
-        self.instead: Callable[[], httpx.Response] | None = None
+        self.requests: list[tuple[dict[str, str], str]] = []
+        self.override: Callable[[], httpx.Response] | None = None
         self.on_verified: Callable[[Person], Any] | None = None
         self.transport = httpx.MockTransport(self._answer)
 
@@ -85,9 +85,9 @@ class Users:
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         assert (request.method, str(request.url)) == ("POST", "http://users.test/internal/credentials/verify")
         body = json.loads(request.content)
-        self.asked.append((body, request.headers["Authorization"].removeprefix("Bearer ")))
-        if self.instead is not None:
-            return self.instead()
+        self.requests.append((body, request.headers["Authorization"].removeprefix("Bearer ")))
+        if self.override is not None:
+            return self.override()
         person = self.people.get(body["email"])
         if person is None or body["password"] != PASSWORD:
             return httpx.Response(401, json={"code": "invalid_credentials"})
@@ -104,7 +104,7 @@ class Users:
 
 @dataclass
 class Auth:
-    """Auth as its callers see it: through the gateway, and on its internal port."""
+    """Auth as its callers see it: the public API, and the internal one."""
 
     http: httpx.AsyncClient
     internal: httpx.AsyncClient
@@ -123,7 +123,7 @@ class Auth:
         return await self.token(grant_type="refresh_token", refresh_token=refresh_token, **form)
 
     async def principal(self, access_token: str, service: str = "orders") -> Principal:
-        """What another service makes of the token, by the published keys."""
+        """The token's principal, as another service verifies it with the published keys."""
         keys = JwksClient(self.internal, f"http://auth.test:{INTERNAL_PORT}/.well-known/jwks.json")
         verifier = TokenVerifier(issuer="http://gateway.test", audience=resource(service), keys=keys)
         return await verifier.verify(access_token)

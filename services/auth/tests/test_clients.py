@@ -1,4 +1,4 @@
-"""OAuth clients that administrators manage."""
+"""OAuth clients managed by administrators."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -50,7 +50,7 @@ async def test_a_registered_client_gets_tokens(auth: Auth, register: Register) -
     assert (principal.scopes, principal.roles) == (frozenset({"orders:read"}), frozenset())
 
 
-async def test_its_secret_is_shown_once_and_kept_as_a_hash(
+async def test_a_clients_secret_is_shown_once_and_stored_as_a_hash(
     auth: Auth, admin: dict[str, str], register: Register, database: Database
 ) -> None:
     client = await register()
@@ -70,19 +70,19 @@ async def test_a_client_may_have_no_scope(auth: Auth, register: Register) -> Non
     assert (await auth.principal(answer["access_token"])).scopes == frozenset()
 
 
-async def test_no_client_sees_a_password(auth: Auth, admin: dict[str, str]) -> None:
+async def test_a_managed_client_cannot_use_the_password_grant(auth: Auth, admin: dict[str, str]) -> None:
     answer = await auth.http.post("/clients", json=REPORTS | {"grant_types": ["password"]}, headers=admin)
     assert answer.status_code == 422
 
 
-async def test_a_grant_that_a_client_was_not_given_is_refused(auth: Auth, register: Register) -> None:
+async def test_a_client_cannot_use_a_grant_type_it_is_not_registered_for(auth: Auth, register: Register) -> None:
     client = await register(grant_types=["refresh_token"])
     answer = await client_token(auth, client)
     assert (answer.status_code, answer.json()["error"]) == (400, "unauthorized_client")
 
 
 @pytest.mark.parametrize("how", ["new secret", "deleted"])
-async def test_a_client_that_changes_loses_its_tokens(
+async def test_a_new_secret_or_deletion_voids_the_clients_tokens(
     auth: Auth, admin: dict[str, str], register: Register, database: Database, how: str
 ) -> None:
     client = await register(scopes=["revocations:read"])
@@ -110,12 +110,10 @@ async def test_a_client_that_changes_loses_its_tokens(
     } in snapshot.json()["subjects"]
 
 
-async def test_a_client_that_is_not_there_cannot_be_changed(
-    auth: Auth, admin: dict[str, str], register: Register
-) -> None:
+async def test_an_unknown_or_deleted_client_is_not_found(auth: Auth, admin: dict[str, str], register: Register) -> None:
     client = await register()
     await auth.http.delete(f"/clients/{client['client_id']}", headers=admin)
-    for client_id in ("nobody", client["client_id"]):
+    for client_id in ("unknown", client["client_id"]):
         for answer in (
             await auth.http.get(f"/clients/{client_id}", headers=admin),
             await auth.http.delete(f"/clients/{client_id}", headers=admin),
@@ -125,10 +123,10 @@ async def test_a_client_that_is_not_there_cannot_be_changed(
 
 
 async def test_clients_come_in_pages(auth: Auth, admin: dict[str, str], register: Register) -> None:
-    made = [(await register(name=f"Client {number}"))["client_id"] for number in range(3)]
+    client_ids = [(await register(name=f"Client {number}"))["client_id"] for number in range(3)]
     first = (await auth.http.get("/clients?limit=2", headers=admin)).json()
     rest = (await auth.http.get(f"/clients?limit=2&cursor={first['next_cursor']}", headers=admin)).json()
-    assert [item["client_id"] for item in (*first["items"], *rest["items"])] == made[::-1]
+    assert [item["client_id"] for item in (*first["items"], *rest["items"])] == client_ids[::-1]
 
 
 @pytest.mark.parametrize("role", ["user", "staff"])
@@ -142,8 +140,8 @@ async def test_only_administrators_manage_clients(auth: Auth, role: str) -> None
     assert (await auth.http.get("/clients")).status_code == 401
 
 
-async def test_an_administrators_token_for_less_makes_no_client(auth: Auth) -> None:
-    """Or it could give itself, by way of the client, what it was narrowed from."""
+async def test_an_administrators_narrowed_token_cannot_manage_clients(auth: Auth) -> None:
+    """Otherwise it could create a client with the scopes that it lacks, and use those."""
     root = auth.users.add("root@example.com", role="admin")
     narrow = bearer(await auth.sign_in(root, scope="orders:read"))
     for method, path in (("POST", "/clients"), ("GET", "/clients"), ("DELETE", "/clients/x")):
@@ -151,7 +149,7 @@ async def test_an_administrators_token_for_less_makes_no_client(auth: Auth) -> N
         assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
 
 
-async def test_a_wrong_registration_is_refused(auth: Auth, admin: dict[str, str], subtests: pytest.Subtests) -> None:
+async def test_an_invalid_registration_is_refused(auth: Auth, admin: dict[str, str], subtests: pytest.Subtests) -> None:
     wrong = [
         {},
         REPORTS | {"name": ""},

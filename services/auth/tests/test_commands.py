@@ -1,4 +1,4 @@
-"""`python -m auth keys …`."""
+"""The command `python -m auth keys`."""
 
 import asyncio
 import base64
@@ -56,7 +56,9 @@ async def test_an_emergency_ends_all_access_tokens_and_no_session(auth: Auth, se
         assert (await restarted.http.get("/sessions", headers=bearer(fresh))).status_code == 200
 
 
-async def test_a_new_encryption_key_is_taken_into_use(auth: Auth, settings: Settings, tmp_path: Path) -> None:
+async def test_rewrap_encrypts_the_keys_with_the_new_key_encryption_key(
+    auth: Auth, settings: Settings, tmp_path: Path
+) -> None:
     new = base64.b64encode(b"n" * 32).decode()
     changed = settings.model_copy(update={"key_encryption_key": SecretStr(new)})
     old_key = tmp_path / "old"
@@ -67,7 +69,7 @@ async def test_a_new_encryption_key_is_taken_into_use(auth: Auth, settings: Sett
     assert row["kek_id"] == KeyEncryption(b"n" * 32).id
 
 
-async def test_a_wrong_old_key_is_said_plainly(auth: Auth, settings: Settings, tmp_path: Path) -> None:
+async def test_a_wrong_old_key_is_reported_without_a_traceback(auth: Auth, settings: Settings, tmp_path: Path) -> None:
     old_key = tmp_path / "old"
     old_key.write_text("AAAA")
     result = await command(settings, "rewrap", "--old-key", str(old_key))

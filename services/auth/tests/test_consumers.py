@@ -1,4 +1,4 @@
-"""The whole way on a real broker: users' event in, sessions ended, revocation at another service's verifier."""
+"""On a real broker: an event of users arrives, sessions end, and another service refuses their tokens."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ class World:
         internal = ServiceClient(auth.internal, str(auth.internal.base_url).rstrip("/"), ServiceToken(auth))
         self.feed = RevocationFeed("orders", amqp_url, internal, self.denylist, on_keys_changed=lambda: None)
 
-    async def users_say(self, what: str, person: Person, *, version: int, **data: Any) -> None:
+    async def publish_from_users(self, what: str, person: Person, *, version: int, **data: Any) -> None:
         event = Envelope(
             id=new_id(),
             type=f"users.user.{what}.v1",
@@ -92,7 +92,7 @@ async def _attached(feed: RevocationFeed) -> bool:
     return feed._attached
 
 
-async def test_signing_out_reaches_another_service(world: World) -> None:
+async def test_another_service_refuses_a_token_after_sign_out(world: World) -> None:
     tokens = await world.auth.sign_in(world.auth.users.add("ada@example.com"))
     assert not await world.denied(tokens)
     started = time.perf_counter()
@@ -101,25 +101,25 @@ async def test_signing_out_reaches_another_service(world: World) -> None:
     assert time.perf_counter() - started < 5
 
 
-async def test_a_deactivation_at_users_reaches_another_service_by_way_of_auth(world: World) -> None:
+async def test_another_service_refuses_the_tokens_of_a_deactivated_person(world: World) -> None:
     ada = world.auth.users.add("ada@example.com")
     tokens = await world.auth.sign_in(ada)
-    await world.users_say("deactivated", ada, version=2)
+    await world.publish_from_users("deactivated", ada, version=2)
     await eventually(lambda: world.denied(tokens))
     assert (await world.auth.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
-async def test_every_kind_of_event_that_auth_listens_to_is_understood(world: World) -> None:
+async def test_auth_processes_every_kind_of_event_it_consumes(world: World) -> None:
     ada = world.auth.users.add("ada@example.com")
     kept = await world.auth.sign_in(ada)
     other = await world.auth.sign_in(ada)
-    await world.users_say("email_verified", ada, version=2)
-    await world.users_say("password_changed", ada, version=3, except_session_id=sid(kept))
+    await world.publish_from_users("email_verified", ada, version=2)
+    await world.publish_from_users("password_changed", ada, version=3, except_session_id=sid(kept))
     await eventually(lambda: world.denied(other))
     assert not await world.denied(kept)
-    await world.users_say("role_changed", ada, version=4, role="staff", by="somebody")
+    await world.publish_from_users("role_changed", ada, version=4, role="staff", by="somebody")
     await eventually(lambda: world.denied(kept))
     fresh = (await world.auth.refresh(kept["refresh_token"])).json()
     assert (await world.auth.principal(fresh["access_token"])).roles == {"staff"}
-    await world.users_say("erased", ada, version=5)
+    await world.publish_from_users("erased", ada, version=5)
     await eventually(lambda: world.denied(fresh))

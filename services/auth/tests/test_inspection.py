@@ -34,11 +34,11 @@ async def client_token(auth: Auth, client: httpx.BasicAuth = ORDERS) -> str:
     return str(answer.json()["access_token"])
 
 
-async def test_a_good_access_token_is_described(auth: Auth) -> None:
+async def test_a_valid_access_token_is_described(auth: Auth) -> None:
     ada = auth.users.add("ada@example.com")
     tokens = await auth.sign_in(ada, resource=resource("orders"), scope="orders:read")
-    said = await introspected(auth, tokens["access_token"])
-    assert {name: said[name] for name in ("active", "scope", "client_id", "sub", "aud", "sid", "token_type")} == {
+    described = await introspected(auth, tokens["access_token"])
+    assert {name: described[name] for name in ("active", "scope", "client_id", "sub", "aud", "sid", "token_type")} == {
         "active": True,
         "scope": "orders:read",
         "client_id": "web",
@@ -49,17 +49,17 @@ async def test_a_good_access_token_is_described(auth: Auth) -> None:
     }
 
 
-async def test_a_good_refresh_token_is_described(auth: Auth) -> None:
+async def test_a_valid_refresh_token_is_described(auth: Auth) -> None:
     ada = auth.users.add("ada@example.com")
     tokens = await auth.sign_in(ada)
-    said = await introspected(auth, tokens["refresh_token"])
-    assert (said["active"], said["client_id"], said["sub"]) == (True, "web", str(ada.user_id))
-    assert said["exp"] - said["iat"] == 14 * 86400
+    described = await introspected(auth, tokens["refresh_token"])
+    assert (described["active"], described["client_id"], described["sub"]) == (True, "web", str(ada.user_id))
+    assert described["exp"] - described["iat"] == 14 * 86400
     await auth.refresh(tokens["refresh_token"])
     assert await introspected(auth, tokens["refresh_token"]) == {"active": False}
 
 
-async def test_of_any_other_token_nothing_is_said(auth: Auth) -> None:
+async def test_any_other_token_is_inactive_and_not_described(auth: Auth) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     for token in ("x", "wbr_" + "A" * 70, tokens["access_token"] + "x", "a.b.c"):
         assert await introspected(auth, token) == {"active": False}
@@ -76,11 +76,11 @@ async def test_introspection_needs_a_client_with_a_secret(auth: Auth) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
-async def test_a_managed_client_is_told_of_its_own_tokens_only(auth: Auth) -> None:
+async def test_a_managed_client_can_introspect_its_own_tokens_only(auth: Auth) -> None:
     admin = await auth.sign_in(auth.users.add("root@example.com", role="admin"))
     body = {"name": "reports", "grant_types": ["client_credentials"], "scopes": ["events:read"]}
-    made = (await auth.http.post("/clients", json=body, headers=bearer(admin))).json()
-    client = httpx.BasicAuth(made["client_id"], made["client_secret"])
+    registered = (await auth.http.post("/clients", json=body, headers=bearer(admin))).json()
+    client = httpx.BasicAuth(registered["client_id"], registered["client_secret"])
     assert (await introspected(auth, await client_token(auth, client), client))["active"] is True
     assert await introspected(auth, admin["access_token"], client) == {"active": False}
 
@@ -123,7 +123,7 @@ async def test_a_clients_own_token_can_be_revoked(auth: Auth, database: Database
     assert refused.status_code == 401
 
 
-async def test_an_unknown_token_is_revoked_already(auth: Auth) -> None:
+async def test_revoking_an_unknown_token_succeeds_and_changes_nothing(auth: Auth) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     for token in ("x", "wbr_" + "A" * 70, tokens["refresh_token"][:-4] + "AAAA", "a.b.c"):
         assert await revoked(auth, token) == 200
@@ -138,7 +138,7 @@ async def test_another_clients_token_cannot_be_revoked(auth: Auth) -> None:
     assert (await auth.refresh(tokens["refresh_token"])).status_code == 200
 
 
-async def test_revocation_wants_a_token_and_an_honest_client(auth: Auth) -> None:
+async def test_revocation_needs_a_token_and_right_credentials(auth: Auth) -> None:
     answer = await auth.http.post("/revoke", data={})
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
     answer = await auth.http.post("/revoke", data={"token": "x"}, auth=httpx.BasicAuth("orders", "wrong"))
@@ -147,7 +147,7 @@ async def test_revocation_wants_a_token_and_an_honest_client(auth: Auth) -> None
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
-async def test_a_client_configures_itself_from_the_metadata(auth: Auth, settings: Settings, users: Users) -> None:
+async def test_the_metadata_names_working_endpoints(auth: Auth, settings: Settings, users: Users) -> None:
     metadata = (await auth.http.get("/.well-known/oauth-authorization-server")).json()
     assert metadata["issuer"] == "http://gateway.test"
     for endpoint in ("token_endpoint", "revocation_endpoint", "introspection_endpoint"):

@@ -1,4 +1,4 @@
-"""The migrations make what the models say, and can be undone."""
+"""The migrations create what the models declare, and can be undone."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from common.db.migrations import config
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
-async def test_the_models_have_not_drifted_from_the_migrations(settings: Settings) -> None:
+async def test_the_migrations_match_the_models(settings: Settings) -> None:
     alembic = config(MIGRATIONS, settings.database_url.get_secret_value())
     await asyncio.to_thread(command.check, alembic)
 

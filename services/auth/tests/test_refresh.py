@@ -1,4 +1,4 @@
-"""Refresh rotation: a bad network never signs anybody out, a stolen token always does."""
+"""Refresh rotation: a lost response ends no session, a stolen token always ends one."""
 
 import asyncio
 from datetime import timedelta
@@ -19,14 +19,14 @@ from .conftest import Auth, Users, serving
 
 
 async def events(database: Database) -> list[tuple[str, int, dict[str, Any]]]:
-    """What waits to be published: type, version, data."""
+    """The events in the outbox: type, version, data."""
     async with database.transaction() as session:
         rows = await session.execute(text("SELECT type, version, data FROM outbox ORDER BY id"))
         return [(row.type, row.version, row.data) for row in rows]
 
 
 async def make_older(database: Database, by: timedelta) -> None:
-    """As if everything in the sessions had happened earlier."""
+    """Moves all times of all sessions into the past."""
     async with database.transaction() as session:
         values = {
             column: column - by
@@ -55,7 +55,7 @@ async def test_a_refresh_continues_the_session(auth: Auth) -> None:
     for claim in ("sub", "sid", "auth_time", "aud", "client_id", "roles"):
         assert before[claim] == after[claim]
     assert before["jti"] != after["jti"]
-    assert len(auth.users.asked) == 1
+    assert len(auth.users.requests) == 1
 
 
 async def test_fifty_parallel_refreshes_have_one_child_and_the_family_lives(auth: Auth) -> None:
@@ -67,14 +67,14 @@ async def test_fifty_parallel_refreshes_have_one_child_and_the_family_lives(auth
     assert (await auth.refresh(children.pop())).status_code == 200
 
 
-async def test_a_lost_answer_can_be_asked_for_again(auth: Auth) -> None:
+async def test_a_refresh_whose_response_was_lost_can_be_repeated(auth: Auth) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     lost = (await auth.refresh(tokens["refresh_token"])).json()
     again = (await auth.refresh(tokens["refresh_token"])).json()
     assert again["refresh_token"] == lost["refresh_token"]
 
 
-async def test_a_lost_answer_can_be_asked_of_another_replica(auth: Auth, settings: Settings, users: Users) -> None:
+async def test_a_refresh_can_be_repeated_at_another_replica(auth: Auth, settings: Settings, users: Users) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     lost = (await auth.refresh(tokens["refresh_token"])).json()
     async with serving(settings, users) as other:
@@ -107,14 +107,14 @@ async def test_a_replay_of_a_grandparent_ends_the_family_at_once(auth: Auth) -> 
     assert await refused(auth, grandchild["refresh_token"])
 
 
-async def test_the_child_in_use_ends_the_parents_window(auth: Auth) -> None:
+async def test_a_parent_cannot_be_repeated_once_its_child_was_used(auth: Auth) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     child = (await auth.refresh(tokens["refresh_token"])).json()
     await auth.refresh(child["refresh_token"])
     assert await refused(auth, tokens["refresh_token"])
 
 
-async def test_a_token_that_was_never_issued_harms_no_family(auth: Auth) -> None:
+async def test_a_forged_token_does_not_end_the_session(auth: Auth) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     token = tokens["refresh_token"]
     forged = token[:-4] + ("AAAA" if not token.endswith("AAAA") else "BBBB")
@@ -122,12 +122,12 @@ async def test_a_token_that_was_never_issued_harms_no_family(auth: Auth) -> None
     assert (await auth.refresh(token)).status_code == 200
 
 
-async def test_what_is_no_refresh_token_is_refused(auth: Auth) -> None:
+async def test_a_malformed_refresh_token_is_refused(auth: Auth) -> None:
     for token in ("x", "wbr_", "wbr_" + "A" * 70, "wbr_" + "é" * 70, "wbr_" + "!" * 70):
         assert await refused(auth, token)
 
 
-async def test_a_session_idles_out(auth: Auth, database: Database) -> None:
+async def test_a_session_ends_after_fourteen_days_without_a_refresh(auth: Auth, database: Database) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     await make_older(database, timedelta(days=13, hours=23))
     child = (await auth.refresh(tokens["refresh_token"])).json()
@@ -137,7 +137,7 @@ async def test_a_session_idles_out(auth: Auth, database: Database) -> None:
     assert await refused(auth, child["refresh_token"])
 
 
-async def test_a_session_ends_after_thirty_days_however_much_it_is_used(auth: Auth, database: Database) -> None:
+async def test_a_session_ends_after_thirty_days_even_if_it_is_used(auth: Auth, database: Database) -> None:
     refresh_token = (await auth.sign_in(auth.users.add("ada@example.com")))["refresh_token"]
     for _ in range(2):
         await make_older(database, timedelta(days=13))
@@ -146,7 +146,7 @@ async def test_a_session_ends_after_thirty_days_however_much_it_is_used(auth: Au
     assert await refused(auth, refresh_token)
 
 
-async def test_auth_time_stays_that_of_the_password(auth: Auth, database: Database) -> None:
+async def test_a_refresh_does_not_change_auth_time(auth: Auth, database: Database) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     await make_older(database, timedelta(hours=1))
     child = (await auth.refresh(tokens["refresh_token"])).json()
@@ -154,15 +154,15 @@ async def test_auth_time_stays_that_of_the_password(auth: Auth, database: Databa
     assert 3590 < claims["iat"] - claims["auth_time"] < 3610
 
 
-async def test_another_clients_refresh_token_is_refused_and_stays_good(auth: Auth) -> None:
+async def test_another_clients_refresh_token_is_refused_and_stays_valid(auth: Auth) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     admin = await auth.sign_in(auth.users.add("root@example.com", role="admin"))
-    made = await auth.http.post(
+    registered = await auth.http.post(
         "/clients",
         json={"name": "other", "grant_types": ["refresh_token"], "scopes": []},
         headers={"Authorization": f"Bearer {admin['access_token']}"},
     )
-    other = {"client_id": made.json()["client_id"], "client_secret": made.json()["client_secret"]}
+    other = {name: registered.json()[name] for name in ("client_id", "client_secret")}
     assert await refused(auth, tokens["refresh_token"], **other)
     assert (await auth.refresh(tokens["refresh_token"])).status_code == 200
 
@@ -177,7 +177,9 @@ async def test_scope_and_resource_narrow_one_access_token_only(auth: Auth) -> No
     assert wide["scope"] == tokens["scope"]
 
 
-async def test_more_than_was_granted_cannot_be_had_and_asking_costs_nothing(auth: Auth, database: Database) -> None:
+async def test_a_refresh_for_more_than_was_granted_is_refused_and_uses_up_no_token(
+    auth: Auth, database: Database
+) -> None:
     ada = auth.users.add("ada@example.com")
     tokens = await auth.sign_in(ada, scope="orders:read", resource=resource("orders"))
     wider = await auth.refresh(tokens["refresh_token"], scope="orders:write")
@@ -188,7 +190,7 @@ async def test_more_than_was_granted_cannot_be_had_and_asking_costs_nothing(auth
     assert (await auth.refresh(tokens["refresh_token"])).status_code == 200
 
 
-async def test_a_new_secret_signs_nobody_out(auth: Auth, settings: Settings, users: Users) -> None:
+async def test_a_new_refresh_token_secret_ends_no_session(auth: Auth, settings: Settings, users: Users) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     changed = settings.model_copy(update={"refresh_token_secret": SecretStr("c" * 44)})
     async with serving(changed, users) as other:
@@ -196,7 +198,7 @@ async def test_a_new_secret_signs_nobody_out(auth: Auth, settings: Settings, use
         assert (await other.refresh(child["refresh_token"])).status_code == 200
 
 
-async def test_no_refresh_token_is_at_rest(auth: Auth, database: Database) -> None:
+async def test_no_token_and_no_address_is_stored_in_clear(auth: Auth, database: Database) -> None:
     first = await auth.sign_in(auth.users.add("ada@example.com"))
     second = (await auth.refresh(first["refresh_token"])).json()
     async with database.transaction() as session:

@@ -1,4 +1,4 @@
-"""What ended long ago is forgotten, and nothing else."""
+"""Rows past their retention are deleted, and no others."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ async def sessions_left(database: Database) -> int:
         return (await session.execute(select(func.count()).select_from(Session))).scalar_one()
 
 
-async def test_a_session_is_forgotten_a_week_after_its_end(auth: Auth, database: Database) -> None:
+async def test_a_session_is_deleted_a_week_after_its_end(auth: Auth, database: Database) -> None:
     tokens = await auth.sign_in(auth.users.add("ada@example.com"))
     await make_older(database, timedelta(days=20))
     assert await sessions_left(database) == 1
@@ -33,7 +33,7 @@ async def test_a_session_is_forgotten_a_week_after_its_end(auth: Auth, database:
     assert await sessions_left(database) == 0
 
 
-async def test_revoked_client_tokens_are_forgotten_after_they_expired(database: Database) -> None:
+async def test_a_revoked_client_token_is_deleted_after_it_expired(database: Database) -> None:
     now = utc_now()
     async with database.transaction() as session:
         for age in (timedelta(minutes=30), timedelta(hours=2)):

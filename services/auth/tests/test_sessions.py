@@ -1,4 +1,4 @@
-"""A person's sessions: seen, ended one by one, ended everywhere."""
+"""A person's sessions: listed, ended one by one, ended all at once."""
 
 import jwt
 import pytest
@@ -19,7 +19,7 @@ def sid(tokens: dict[str, str]) -> str:
     return str(jwt.decode(tokens["access_token"], options={"verify_signature": False})["sid"])
 
 
-async def test_a_person_sees_the_own_sessions_newest_first(auth: Auth) -> None:
+async def test_people_see_their_own_sessions_newest_first(auth: Auth) -> None:
     ada, bob = auth.users.add("ada@example.com"), auth.users.add("bob@example.com")
     auth.http.headers["User-Agent"] = "Old phone\x7f"
     old = await auth.sign_in(ada)
@@ -76,12 +76,12 @@ async def test_signing_out_everywhere_ends_all(auth: Auth, database: Database) -
     assert (await auth.http.get("/sessions", headers=bearer(again))).status_code == 200
 
 
-@pytest.mark.parametrize("whose", ["nobody's", "bob's", "ended"])
-async def test_a_session_that_is_not_ones_own_is_not_there(auth: Auth, whose: str) -> None:
+@pytest.mark.parametrize("whose", ["unknown", "bob's", "ended"])
+async def test_a_session_that_is_not_ones_own_is_not_found(auth: Auth, whose: str) -> None:
     ada, bob = auth.users.add("ada@example.com"), auth.users.add("bob@example.com")
     here, ended, bobs = await auth.sign_in(ada), await auth.sign_in(ada), await auth.sign_in(bob)
     await auth.http.delete(f"/sessions/{sid(ended)}", headers=bearer(here))
-    session_id = {"nobody's": str(new_id()), "bob's": sid(bobs), "ended": sid(ended)}[whose]
+    session_id = {"unknown": str(new_id()), "bob's": sid(bobs), "ended": sid(ended)}[whose]
     answer = await auth.http.delete(f"/sessions/{session_id}", headers=bearer(here))
     assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
     assert (await auth.http.get("/sessions", headers=bearer(bobs))).status_code == 200
@@ -91,7 +91,7 @@ async def test_a_client_has_no_sessions(auth: Auth) -> None:
     assert (await auth.http.get("/sessions", headers=await auth.service_token())).status_code == 403
 
 
-async def test_a_token_for_less_than_the_account_neither_sees_nor_ends_sessions(auth: Auth) -> None:
+async def test_a_token_without_the_account_scope_can_neither_list_nor_end_sessions(auth: Auth) -> None:
     ada = auth.users.add("ada@example.com")
     narrow, whole = await auth.sign_in(ada, scope="orders:read"), await auth.sign_in(ada)
     for method, path in (("GET", "/sessions"), ("DELETE", "/sessions"), ("DELETE", f"/sessions/{sid(whole)}")):
@@ -101,13 +101,13 @@ async def test_a_token_for_less_than_the_account_neither_sees_nor_ends_sessions(
     assert (await auth.http.get("/sessions", headers=bearer(whole))).status_code == 200
 
 
-async def test_no_token_no_sessions(auth: Auth) -> None:
+async def test_sessions_need_a_token(auth: Auth) -> None:
     answer = await auth.http.get("/sessions")
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert (await auth.http.put("/sessions")).status_code == 405
 
 
-async def test_the_snapshot_holds_what_unexpired_tokens_may_be_about(auth: Auth) -> None:
+async def test_the_snapshot_lists_revoked_sessions_and_subjects(auth: Auth) -> None:
     ada, bob = auth.users.add("ada@example.com"), auth.users.add("bob@example.com")
     adas, bobs = await auth.sign_in(ada), await auth.sign_in(bob)
     service = await auth.service_token()
@@ -147,7 +147,7 @@ async def test_another_replica_refuses_a_revoked_token_at_once(auth: Auth, setti
         assert (await other.http.get("/sessions", headers=bearer(tokens))).status_code == 401
 
 
-async def test_a_token_for_another_service_is_not_for_auth(auth: Auth) -> None:
+async def test_auth_refuses_a_token_for_another_service(auth: Auth) -> None:
     ada = auth.users.add("ada@example.com")
     tokens = await auth.sign_in(ada, resource="https://waybill.invalid/orders")
     assert (await auth.http.get("/sessions", headers=bearer(tokens))).status_code == 401

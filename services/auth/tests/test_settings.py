@@ -1,4 +1,4 @@
-"""Settings come from the environment, secrets from files."""
+"""Settings are read from the environment, secrets from files."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_secrets_come_from_files_and_show_in_no_representation(environment: Path) -> None:
+def test_secrets_are_read_from_files_and_never_shown_in_a_repr(environment: Path) -> None:
     write_secrets(environment)
     settings = Settings.load()
     assert settings.public_url == "http://public_url.test"
@@ -51,7 +51,7 @@ def test_secrets_come_from_files_and_show_in_no_representation(environment: Path
         {"service_clients": "[{"},
     ],
 )
-def test_a_secret_that_is_no_good_stops_the_start(environment: Path, changes: dict[str, str]) -> None:
+def test_an_invalid_secret_prevents_the_start(environment: Path, changes: dict[str, str]) -> None:
     write_secrets(environment, **changes)
     with pytest.raises(ValueError) as refusal:
         Settings.load()

@@ -1,4 +1,4 @@
-"""What becomes of sessions when users says that a person has changed: as events, in any order, against logins."""
+"""What users' events about a person do to their sessions, in any order, and with logins at the same time."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,7 +18,7 @@ from .test_sessions import bearer, sid
 
 @pytest.fixture
 def happens(database: Database) -> Callable[..., Awaitable[None]]:
-    """Takes the effect of one of users' events about a person."""
+    """Processes one of users' events about a person."""
 
     async def happens(what: str, person: Person, *, version: int, **data: Any) -> None:
         event = Envelope(
@@ -46,7 +46,7 @@ async def is_good(auth: Auth, tokens: dict[str, str]) -> bool:
 
 
 async def is_denied(auth: Auth, database: Database, tokens: dict[str, str]) -> bool:
-    """Whether another service denies the token, by the events it has received."""
+    """Whether another service, having received all events, denies the token."""
     denylist = Denylist()
     for event_type, _, data in await events(database):
         if event_type == "auth.subject.revoked.v1":
@@ -58,7 +58,7 @@ Happens = Callable[..., Awaitable[None]]
 
 
 @pytest.mark.parametrize("what", ["deactivated", "erased"])
-async def test_who_is_deactivated_or_erased_is_signed_out_everywhere(
+async def test_a_deactivated_or_erased_person_is_signed_out_everywhere(
     auth: Auth, database: Database, happens: Happens, what: str
 ) -> None:
     ada = auth.users.add("ada@example.com")
@@ -71,7 +71,7 @@ async def test_who_is_deactivated_or_erased_is_signed_out_everywhere(
 
 
 async def test_a_login_verified_before_a_deactivation_is_refused_after_it(auth: Auth, happens: Happens) -> None:
-    """users answered "right password", then the account was deactivated, and auth heard of that first."""
+    """Users verified the password, then the account was deactivated, and auth processed that event first."""
     ada = auth.users.add("ada@example.com")
     calls = 0
 
@@ -87,15 +87,15 @@ async def test_a_login_verified_before_a_deactivation_is_refused_after_it(auth: 
     assert calls == 1
 
 
-async def test_a_login_that_overtakes_the_event_of_a_deactivation_dies_with_it(auth: Auth, happens: Happens) -> None:
-    """users answered, then the account was deactivated, and auth signed in before it heard."""
+async def test_a_deactivation_ends_a_session_started_before_its_event_arrived(auth: Auth, happens: Happens) -> None:
+    """Users verified the password, then the account was deactivated, and auth started the session before the event."""
     ada = auth.users.add("ada@example.com", version=1)
     tokens = await auth.sign_in(ada)
     await happens("deactivated", ada, version=2)
     assert not await is_good(auth, tokens)
 
 
-async def test_a_login_with_an_outdated_answer_is_verified_again(auth: Auth, happens: Happens) -> None:
+async def test_a_login_with_an_outdated_verification_is_verified_again(auth: Auth, happens: Happens) -> None:
     ada = auth.users.add("ada@example.com")
 
     async def promote(person: Person) -> None:
@@ -106,10 +106,10 @@ async def test_a_login_with_an_outdated_answer_is_verified_again(auth: Auth, hap
     auth.users.on_verified = promote
     tokens = await auth.sign_in(ada)
     assert (await auth.principal(tokens["access_token"])).roles == {"staff"}
-    assert len(auth.users.asked) == 2
+    assert len(auth.users.requests) == 2
 
 
-async def test_who_is_reactivated_can_sign_in_again(auth: Auth, happens: Happens) -> None:
+async def test_a_reactivated_person_can_sign_in_again(auth: Auth, happens: Happens) -> None:
     ada = auth.users.add("ada@example.com")
     old = await auth.sign_in(ada)
     await happens("deactivated", ada, version=2)
@@ -120,7 +120,7 @@ async def test_who_is_reactivated_can_sign_in_again(auth: Auth, happens: Happens
     assert await refused(auth, old["refresh_token"])
 
 
-async def test_who_is_reactivated_can_sign_in_before_the_event_of_it_arrives(auth: Auth, happens: Happens) -> None:
+async def test_a_reactivated_person_can_sign_in_before_the_event_arrives(auth: Auth, happens: Happens) -> None:
     ada = auth.users.add("ada@example.com")
     old = await auth.sign_in(ada)
     await happens("deactivated", ada, version=2)
@@ -159,7 +159,7 @@ async def test_a_login_after_the_change_survives_its_late_event(
     assert (await is_denied(auth, database, old), await is_denied(auth, database, new)) == (True, False)
 
 
-async def test_a_password_change_spares_the_session_it_came_from(
+async def test_a_password_change_keeps_the_session_it_came_from(
     auth: Auth, database: Database, happens: Happens
 ) -> None:
     ada = auth.users.add("ada@example.com")
@@ -171,8 +171,10 @@ async def test_a_password_change_spares_the_session_it_came_from(
     assert (await auth.refresh(here["refresh_token"])).status_code == 200
 
 
-async def test_a_password_change_gives_no_void_token_back(auth: Auth, database: Database, happens: Happens) -> None:
-    """An administrator is demoted, and changes the password in the session that has just lost its token."""
+async def test_a_password_change_makes_no_void_token_valid_again(
+    auth: Auth, database: Database, happens: Happens
+) -> None:
+    """A demoted administrator changes the password in the session whose token has just become void."""
     ada = auth.users.add("ada@example.com", role="admin")
     powerful = await auth.sign_in(ada)
     await happens("role_changed", ada, version=2, role="user")
@@ -193,7 +195,7 @@ async def test_a_password_change_gives_no_void_token_back(auth: Auth, database: 
     ]
 
 
-async def test_a_password_reset_spares_none(auth: Auth, happens: Happens) -> None:
+async def test_a_password_reset_ends_all_sessions(auth: Auth, happens: Happens) -> None:
     ada = auth.users.add("ada@example.com")
     tokens = await auth.sign_in(ada)
     await happens("password_changed", ada, version=2, except_session_id=None)
@@ -225,13 +227,13 @@ async def test_events_out_of_order_end_in_the_same_state(auth: Auth, happens: Ha
     assert await is_good(auth, await auth.sign_in(ada))
 
 
-async def test_an_event_about_somebody_who_never_signed_in_is_kept(
+async def test_an_event_about_a_person_who_never_signed_in_counts_at_their_first_login(
     auth: Auth, database: Database, happens: Happens
 ) -> None:
     ada = auth.users.add("ada@example.com", role="staff", version=1)
     await happens("deactivated", ada, version=2)
     answer = await auth.token(grant_type="password", username=ada.email, password=PASSWORD)
-    assert answer.status_code == 503  # users keeps answering as of before: nothing auth could mint
+    assert answer.status_code == 503  # users still verifies the earlier version, for which auth issues no token
     assert not [event for event in await events(database) if event[0] == "auth.subject.revoked.v1"]
 
 
@@ -242,11 +244,11 @@ async def test_a_revoked_subjects_events_have_versions_without_a_gap(
     await auth.sign_in(ada)
     await happens("role_changed", ada, version=2, role="staff")
     await happens("password_changed", ada, version=5)
-    cuts = [event for event in await events(database) if event[0] == "auth.subject.revoked.v1"]
-    assert [version for _, version, _ in cuts] == [1, 2]
+    revocations = [event for event in await events(database) if event[0] == "auth.subject.revoked.v1"]
+    assert [version for _, version, _ in revocations] == [1, 2]
 
 
-async def test_the_session_version_in_a_token_rises_with_each_cut(auth: Auth, happens: Happens) -> None:
+async def test_the_session_version_in_a_token_rises_with_each_revocation(auth: Auth, happens: Happens) -> None:
     ada = auth.users.add("ada@example.com")
     first = await auth.sign_in(ada)
     await happens("role_changed", ada, version=2, role="staff")

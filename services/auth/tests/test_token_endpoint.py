@@ -1,4 +1,4 @@
-"""POST /token: what is granted, and how each wrong request is told so (RFC 6749 §5)."""
+"""POST /token: what is granted, and which error each invalid request gets (RFC 6749 §5)."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -32,7 +32,7 @@ async def test_a_person_signs_in_with_a_password(auth: Auth) -> None:
         assert principal.roles == {"staff"}
 
 
-async def test_an_access_token_says_what_the_contract_lists_and_nothing_personal(auth: Auth) -> None:
+async def test_an_access_token_has_the_documented_claims_and_no_personal_data(auth: Auth) -> None:
     ada = auth.users.add("ada@example.com")
     token = (await auth.sign_in(ada))["access_token"]
     header = jwt.get_unverified_header(token)
@@ -56,24 +56,23 @@ async def test_scope_and_resource_narrow_the_token(auth: Auth) -> None:
         await auth.principal(tokens["access_token"], "users")
 
 
-async def test_a_service_of_others_is_named_only_in_tokens_that_were_asked_for_it(
-    settings: Settings, users: Users
-) -> None:
+async def test_an_outside_service_is_in_the_audience_only_on_request(settings: Settings, users: Users) -> None:
     stock = "https://stock.example"
     ada = users.add("ada@example.com")
     async with serving(settings.model_copy(update={"other_resources": (stock,)}), users) as auth:
-        usual = await auth.sign_in(ada)
-        asked = await auth.sign_in(ada, resource=stock)
-        (of_usual, of_asked) = (
-            jwt.decode(tokens["access_token"], options={"verify_signature": False})["aud"] for tokens in (usual, asked)
+        default = await auth.sign_in(ada)
+        requested = await auth.sign_in(ada, resource=stock)
+        (default_audience, requested_audience) = (
+            jwt.decode(tokens["access_token"], options={"verify_signature": False})["aud"]
+            for tokens in (default, requested)
         )
-        assert stock not in of_usual
-        assert of_asked == [stock]
-        again = await auth.refresh(asked["refresh_token"], resource=resource("orders"))
+        assert stock not in default_audience
+        assert requested_audience == [stock]
+        again = await auth.refresh(requested["refresh_token"], resource=resource("orders"))
         assert again.json()["error"] == "invalid_target"
 
 
-async def test_the_login_form_of_the_docs_page_works(auth: Auth) -> None:
+async def test_the_login_form_of_swagger_ui_works(auth: Auth) -> None:
     """Swagger's Authorize button sends empty client fields as Basic credentials `:`."""
     ada = auth.users.add("ada@example.com")
     form = {"grant_type": "password", "username": ada.email, "password": PASSWORD}
@@ -83,12 +82,12 @@ async def test_the_login_form_of_the_docs_page_works(auth: Auth) -> None:
     assert (await auth.http.post("/token", data=form | empty)).status_code == 200
 
 
-async def test_auth_asks_users_with_its_own_token_and_names_the_network(auth: Auth) -> None:
+async def test_auth_calls_users_with_its_own_token_and_the_clients_network(auth: Auth) -> None:
     ada = auth.users.add("ada@example.com")
     form = {"grant_type": "password", "username": ada.email, "password": PASSWORD}
     await auth.http.post("/token", data=form, headers={"X-Forwarded-For": "203.0.113.9, 198.51.100.7"})
     await auth.http.post("/token", data=form)
-    (first, token), (second, _) = auth.users.asked
+    (first, token), (second, _) = auth.users.requests
     assert first == {"email": ada.email, "password": PASSWORD, "network": "198.51.100.7"}
     assert second["network"] == "192.0.2.1"
     principal = await auth.principal(token, "users")
@@ -97,7 +96,7 @@ async def test_auth_asks_users_with_its_own_token_and_names_the_network(auth: Au
 
 async def test_wrong_credentials_are_an_invalid_grant(auth: Auth, subtests: pytest.Subtests) -> None:
     auth.users.add("ada@example.com")
-    wrong = [("ada@example.com", "wrong"), ("nobody@example.com", PASSWORD), ("a" * 400, PASSWORD), ("x", "p" * 2000)]
+    wrong = [("ada@example.com", "wrong"), ("unknown@example.com", PASSWORD), ("a" * 400, PASSWORD), ("x", "p" * 2000)]
     for username, password in wrong:
         with subtests.test(f"{username[:20]} {password[:20]}"):
             answer = await auth.token(grant_type="password", username=username, password=password)
@@ -105,38 +104,38 @@ async def test_wrong_credentials_are_an_invalid_grant(auth: Auth, subtests: pyte
             assert answer.headers["Cache-Control"] == "no-store"
 
 
-async def test_throttling_by_users_is_passed_on(auth: Auth) -> None:
-    auth.users.instead = lambda: httpx.Response(429, headers={"Retry-After": "7"})
+async def test_throttling_by_users_is_forwarded(auth: Auth) -> None:
+    auth.users.override = lambda: httpx.Response(429, headers={"Retry-After": "7"})
     answer = await auth.token(grant_type="password", username="ada@example.com", password=PASSWORD)
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
 
 
-async def test_a_failing_users_is_an_outage(auth: Auth, subtests: pytest.Subtests) -> None:
+async def test_an_error_of_users_is_a_503(auth: Auth, subtests: pytest.Subtests) -> None:
     for status in (500, 503, 403, 404):
         with subtests.test(str(status)):
-            auth.users.instead = partial(httpx.Response, status, headers={"Retry-After": "3"})
+            auth.users.override = partial(httpx.Response, status, headers={"Retry-After": "3"})
             answer = await auth.token(grant_type="password", username="ada@example.com", password=PASSWORD)
             assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
             assert answer.headers["Retry-After"]
 
 
-async def test_an_own_token_that_users_does_not_take_is_an_outage_not_a_wrong_password(auth: Auth) -> None:
+async def test_a_service_token_that_users_refuses_is_a_503_not_a_wrong_password(auth: Auth) -> None:
     ada = auth.users.add("ada@example.com")
     refusal = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-    auth.users.instead = lambda: httpx.Response(401, headers=refusal)
+    auth.users.override = lambda: httpx.Response(401, headers=refusal)
     answer = await auth.token(grant_type="password", username=ada.email, password=PASSWORD)
     assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
-    assert len(auth.users.asked) == 2
+    assert len(auth.users.requests) == 2
 
 
-async def test_users_away_is_an_outage_for_passwords_only(auth: Auth) -> None:
+async def test_without_users_only_the_password_grant_fails(auth: Auth) -> None:
     ada = auth.users.add("ada@example.com")
     tokens = await auth.sign_in(ada)
 
-    def away() -> httpx.Response:
-        raise httpx.ConnectError("away")
+    def unreachable() -> httpx.Response:
+        raise httpx.ConnectError("unreachable")
 
-    auth.users.instead = away
+    auth.users.override = unreachable
     assert (await auth.token(grant_type="password", username=ada.email, password=PASSWORD)).status_code == 503
     assert (await auth.refresh(tokens["refresh_token"])).status_code == 200
 
@@ -195,7 +194,7 @@ WRONG: dict[tuple[int, str], dict[str, tuple[str, dict[str, str]]]] = {
 }
 
 
-async def test_a_wrong_request_is_told_so_as_rfc_6749_says(auth: Auth, subtests: pytest.Subtests) -> None:
+async def test_an_invalid_request_gets_the_error_of_rfc_6749(auth: Auth, subtests: pytest.Subtests) -> None:
     for (status, error), requests in WRONG.items():
         for name, (content, headers) in requests.items():
             with subtests.test(f"{error}: {name}"):
@@ -204,10 +203,10 @@ async def test_a_wrong_request_is_told_so_as_rfc_6749_says(auth: Auth, subtests:
                 assert answer.json().keys() == {"error", "error_description"}
                 assert (answer.headers["Cache-Control"], answer.headers["Pragma"]) == ("no-store", "no-cache")
                 assert answer.headers.get("WWW-Authenticate", "").startswith("Basic ") == (status == 401)
-    assert not auth.users.asked
+    assert not auth.users.requests
 
 
-async def test_a_body_over_a_mebibyte_is_refused_in_oauths_terms_as_well(auth: Auth, subtests: pytest.Subtests) -> None:
+async def test_a_body_over_one_mebibyte_gets_an_oauth_error(auth: Auth, subtests: pytest.Subtests) -> None:
     async def in_chunks() -> AsyncIterator[bytes]:
         for _ in range(17):
             yield b"a" * 65_536
@@ -252,22 +251,22 @@ async def test_a_service_gets_a_token_for_itself(auth: Auth, by: str) -> None:
         await auth.principal(answer.json()["access_token"], "orders")
 
 
-async def test_a_service_gets_all_its_scopes_when_it_names_none(auth: Auth) -> None:
+async def test_a_service_gets_all_its_scopes_by_default(auth: Auth) -> None:
     answer = await auth.http.post(
         "/token", data={"grant_type": "client_credentials"}, auth=httpx.BasicAuth("orders", "orders-secret")
     )
     assert answer.json()["scope"] == "revocations:read"
 
 
-async def test_the_token_endpoint_takes_nothing_but_post(auth: Auth) -> None:
+async def test_the_token_endpoint_allows_only_post(auth: Auth) -> None:
     for method in ("GET", "PUT", "DELETE"):
         assert (await auth.http.request(method, "/token")).status_code == 405
 
 
-async def test_a_database_that_is_away_is_told_in_oauths_terms(settings: Settings, users: Users) -> None:
-    away = settings.model_copy(update={"database_url": SecretStr("postgresql://nobody@127.0.0.1:1/auth")})
+async def test_an_unavailable_database_is_an_oauth_error(settings: Settings, users: Users) -> None:
+    unavailable = settings.model_copy(update={"database_url": SecretStr("postgresql://nobody@127.0.0.1:1/auth")})
     ada = users.add("ada@example.com")
-    async with serving(away, users, ready=False) as auth:
+    async with serving(unavailable, users, ready=False) as auth:
         answers = (
             await auth.token(grant_type="password", username=ada.email, password=PASSWORD),
             await auth.refresh("wbr_" + "A" * 70),

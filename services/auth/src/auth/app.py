@@ -1,4 +1,4 @@
-"""Auth's API, wired."""
+"""The wiring of auth's API."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -15,11 +15,11 @@ from auth.keys.keyring import Keyring
 from auth.oauth import routes as oauth_routes
 from auth.oauth.grants import TokenEndpoint
 from auth.oauth.inspection import TokenInspection
-from auth.retention import EVERY, run_cleanup
+from auth.retention import CLEANUP_SECONDS, run_cleanup
 from auth.sessions import internal_routes
 from auth.sessions import routes as session_routes
 from auth.settings import Settings
-from auth.tokens.own import OwnToken, OwnVerifier
+from auth.tokens.own import OwnTokenSource, OwnTokenVerifier
 from common.db.database import Database
 from common.runtime.background import background, every
 from common.runtime.health import Health
@@ -34,7 +34,7 @@ def create_app(
     internal_port: int | None = None,
     users_transport: httpx.AsyncBaseTransport | None = None,
 ) -> ASGIApp:
-    """The public API, and behind `internal_port` what other services call. Tests stand in for users by a transport."""
+    """The public API, and on `internal_port` the one for other services. A test's `users_transport` replaces users."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -42,15 +42,15 @@ def create_app(
         keyring = Keyring(database, settings)
         health.add("postgres", database.ping)
         health.add("keys", keyring.check)
-        cleanup = partial(every, EVERY, partial(run_cleanup, database))
+        cleanup = partial(every, CLEANUP_SECONDS, partial(run_cleanup, database))
         try:
             async with background(keyring.run, cleanup), http_client(users_transport) as http:
-                users = ServiceClient(http, settings.users_url, OwnToken(keyring, settings))
+                users = ServiceClient(http, settings.users_url, OwnTokenSource(keyring, settings))
                 yield State(
                     settings=settings,
                     database=database,
                     keyring=keyring,
-                    tokens=OwnVerifier(keyring, database, settings, audience=settings.audience),
+                    tokens=OwnTokenVerifier(keyring, database, settings, audience=settings.audience),
                     token_endpoint=TokenEndpoint(settings, database, keyring, users),
                     token_inspection=TokenInspection(settings, database, keyring),
                 )
@@ -72,7 +72,7 @@ def public_api(settings: Settings, health: Health, *, lifespan: Lifespan[FastAPI
 
 
 def internal_api(settings: Settings, health: Health) -> Api:
-    """Also the token endpoint and the keys, so that a service needs one address of auth."""
+    """Includes the OAuth endpoints and the key set, so that a service needs only one address of auth."""
     return create_api(
         settings,
         title="Waybill auth, internal",

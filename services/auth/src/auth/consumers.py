@@ -1,4 +1,4 @@
-"""Users' events that auth takes effect of, each as auth's own narrow copy."""
+"""Users' events that auth consumes, each read through a model with only the fields that auth needs."""
 
 import uuid
 from typing import Final
@@ -27,8 +27,8 @@ class PasswordChanged(_UserEvent):
     except_session_id: str | None = None
 
     @property
-    def spared_session(self) -> uuid.UUID | None:
-        """Users takes the id from the token and promises only a text; what is no id spares no session."""
+    def except_session(self) -> uuid.UUID | None:
+        """None if the id is not a UUID: users copies it from the access token and promises only a string."""
         try:
             return uuid.UUID(self.except_session_id or "")
         except ValueError:
@@ -37,30 +37,30 @@ class PasswordChanged(_UserEvent):
 
 @handlers.on("users.user.deactivated.v1", _UserEvent)
 async def user_deactivated(session: AsyncSession, event: Received[_UserEvent]) -> None:
-    await subjects.deactivated(session, event.data.user_id, version=event.version, now=utc_now())
+    await subjects.deactivate(session, event.data.user_id, version=event.version, now=utc_now())
 
 
 @handlers.on("users.user.reactivated.v1", _UserEvent)
 async def user_reactivated(session: AsyncSession, event: Received[_UserEvent]) -> None:
-    await subjects.reactivated(session, event.data.user_id, version=event.version)
+    await subjects.reactivate(session, event.data.user_id, version=event.version)
 
 
 @handlers.on("users.user.erased.v1", _UserEvent)
 async def user_erased(session: AsyncSession, event: Received[_UserEvent]) -> None:
-    await subjects.erased(session, event.data.user_id, version=event.version, now=utc_now())
+    await subjects.erase(session, event.data.user_id, version=event.version, now=utc_now())
 
 
 @handlers.on("users.user.role_changed.v1", RoleChanged)
 async def user_role_changed(session: AsyncSession, event: Received[RoleChanged]) -> None:
-    await subjects.role_changed(session, event.data.user_id, role=event.data.role, version=event.version, now=utc_now())
+    await subjects.change_role(session, event.data.user_id, role=event.data.role, version=event.version, now=utc_now())
 
 
 @handlers.on("users.user.password_changed.v1", PasswordChanged)
 async def user_password_changed(session: AsyncSession, event: Received[PasswordChanged]) -> None:
-    await subjects.password_changed(
+    await subjects.change_password(
         session,
         event.data.user_id,
         version=event.version,
         now=utc_now(),
-        except_session_id=event.data.spared_session,
+        except_session=event.data.except_session,
     )

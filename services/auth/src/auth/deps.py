@@ -1,7 +1,7 @@
-"""What routes are given: a transaction, the caller, and where the request comes from."""
+"""Dependencies of auth's routes: the lifespan's state, a transaction, and who may call."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated, TypedDict
+from typing import Annotated, Final, TypedDict
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,7 +10,7 @@ from auth.keys.keyring import Keyring
 from auth.oauth.grants import TokenEndpoint
 from auth.oauth.inspection import TokenInspection
 from auth.settings import Settings
-from auth.tokens.own import OwnVerifier
+from auth.tokens.own import OwnTokenVerifier
 from common.db.database import Database
 from common.security.guards import Guard, require_scopes
 from common.security.revocation import SCOPE
@@ -18,12 +18,12 @@ from common.security.tokens import Principal
 
 
 class State(TypedDict):
-    """What the lifespan yields: `request.state`."""
+    """What the lifespan yields, available as `request.state`."""
 
     settings: Settings
     database: Database
     keyring: Keyring
-    tokens: OwnVerifier
+    tokens: OwnTokenVerifier
     token_endpoint: TokenEndpoint
     token_inspection: TokenInspection
 
@@ -34,7 +34,8 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
 PrincipalDep = Annotated[Principal, Depends(require_scopes("account"))]
-AdminGuard = Depends(Guard(scopes=("account",), roles=("admin",)))
-"""A token narrowed to less is not good for making a client of any scope."""
-RevocationsReader = Depends(require_scopes(SCOPE))
+admin_only: Final = Depends(Guard(scopes=("account",), roles=("admin",)))
+"""The role alone is not enough: with a token narrowed to other scopes one could create a client of any scope."""
+may_read_revocations: Final = Depends(require_scopes(SCOPE))

@@ -1,10 +1,10 @@
-"""Refusals. Those of the OAuth endpoints are answered as RFC 6749 §5.2 says, all others as problems."""
+"""Refusals. OAuth endpoints send theirs in the format of RFC 6749 §5.2, all other routes send problems (RFC 9457)."""
 
 from common.errors import AppError, NotFound
 
 
 class OAuthError(AppError):
-    """`code` is the `error` parameter, the detail its `error_description`."""
+    """`code` is sent as `error`, the detail as `error_description`."""
 
 
 class InvalidRequest(OAuthError):
@@ -23,7 +23,7 @@ class InvalidClient(OAuthError):
 
 
 class InvalidGrant(OAuthError):
-    code, title = "invalid_grant", "The grant is wrong, expired or revoked"
+    code, title = "invalid_grant", "The grant is invalid, expired or revoked"
 
 
 class UnauthorizedClient(OAuthError):
@@ -35,23 +35,23 @@ class UnsupportedGrantType(OAuthError):
 
 
 class InvalidScope(OAuthError):
-    code, title = "invalid_scope", "The scope is unknown, malformed, or more than was granted"
+    code, title = "invalid_scope", "The scope is unknown, malformed or exceeds what was granted"
 
 
 class InvalidTarget(OAuthError):
     """RFC 8707 §2."""
 
-    code, title = "invalid_target", "The resource is not one of ours, or was not granted"
+    code, title = "invalid_target", "The resource is unknown or was not granted"
 
 
 class Throttled(OAuthError):
-    """No RFC names an error for it; RFC 6585 §4 gives the status."""
+    """The status is that of RFC 6585 §4. No RFC defines an `error` for it."""
 
     status, code, title = 429, "slow_down", "Too many attempts, try again later"
 
 
 class TemporarilyUnavailable(OAuthError):
-    status, code, title = 503, "temporarily_unavailable", "Try again soon"
+    status, code, title = 503, "temporarily_unavailable", "Temporarily unavailable, try again soon"
 
 
 class SessionNotFound(NotFound):

@@ -1,4 +1,4 @@
-"""The events auth publishes. Their data never holds a token, a secret or an address."""
+"""The events auth publishes. They never contain a token, a secret or an e-mail address."""
 
 from typing import ClassVar, Literal
 from uuid import UUID
@@ -29,7 +29,7 @@ class SessionStarted(Event):
 
 
 class SessionRevoked(Event):
-    """All tokens with this `sid` are void. `user_id` is absent where the session was a client's own token."""
+    """All tokens with this `sid` are void. `user_id` is null if the `sid` is that of a client's own token."""
 
     type: ClassVar[str] = "auth.session.revoked.v1"
 
@@ -40,8 +40,8 @@ class SessionRevoked(Event):
 
 
 class SubjectRevoked(Event):
-    """Tokens of this `sub` with an `sv` below `min_session_version` are void; those of the excepted session only below
-    `except_session_version`. `sessions_ended` says whether the sessions ended too, or go on with new tokens.
+    """Tokens of this `sub` with an `sv` below `min_session_version` are void. For the excepted session the limit is the
+    lower `except_session_version`. If `sessions_ended` is false, the sessions continue with new tokens.
     """
 
     type: ClassVar[str] = "auth.subject.revoked.v1"
@@ -56,7 +56,7 @@ class SubjectRevoked(Event):
 
 
 class TokenReuseDetected(Event):
-    """A used refresh token came back: the session was revoked, because somebody else may have had it."""
+    """A used refresh token was presented again. It may have been stolen, so the session was revoked."""
 
     type: ClassVar[str] = "auth.token_reuse.detected.v1"
 
@@ -66,7 +66,7 @@ class TokenReuseDetected(Event):
 
 
 class KeysChanged(Event):
-    """A signing key was published, began or ceased to sign, or is gone. Verifiers fetch the set anew."""
+    """A signing key was published, started or stopped signing, or was deleted. Verifiers fetch the key set again."""
 
     type: ClassVar[str] = "auth.keys.changed.v1"
 

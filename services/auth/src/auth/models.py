@@ -1,4 +1,4 @@
-"""Auth's tables, and the rules on their rows."""
+"""Auth's tables and the rules their rows obey."""
 
 import enum
 import uuid
@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from auth.tokens import refresh
-from auth.tokens.refresh import PresentedToken
+from auth.tokens.refresh import RefreshToken
 from common.db.database import NAMING
 
 
@@ -28,14 +28,14 @@ class Base(DeclarativeBase):
 
 class KeyStatus(enum.StrEnum):
     PENDING = "pending"
-    """Published, not signing yet."""
+    """Published, but not signing yet."""
     ACTIVE = "active"
     RETIRING = "retiring"
-    """Still published for the tokens it signed; its private part is gone."""
+    """Published until the last token it signed has expired. Its private part is deleted."""
 
 
 class SigningKey(Base):
-    """A key pair of the issuer. The private part is encrypted (see `auth.keys.keypairs`)."""
+    """A key pair that signs access tokens. `sealed` is the encrypted private part (see `auth.keys.keypairs`)."""
 
     __tablename__ = "signing_keys"
 
@@ -45,9 +45,10 @@ class SigningKey(Base):
     jwk: Mapped[dict[str, Any]]
     sealed: Mapped[bytes | None]
     kek_id: Mapped[str | None]
+    """Names the key encryption key that sealed the private part."""
     created_at: Mapped[datetime]
     changes_at: Mapped[datetime]
-    """When the next status is due: becoming active, being replaced, being gone."""
+    """When this status ends: a pending key becomes active, an active one is replaced, a retiring one is deleted."""
     version: Mapped[int]
 
     __table_args__ = (
@@ -69,7 +70,7 @@ class SigningKey(Base):
 
 
 class Client(Base):
-    """An OAuth client that administrators manage. Deleted ones stay while tokens of theirs may live."""
+    """An OAuth client managed by administrators. A deleted client's row stays until its last token has expired."""
 
     __tablename__ = "clients"
 
@@ -80,7 +81,7 @@ class Client(Base):
     secret_hash: Mapped[bytes]
     created_at: Mapped[datetime]
     session_version: Mapped[int] = mapped_column(default=1)
-    """Tokens below it are void: raised when the secret changes and when the client goes."""
+    """Tokens with a lower `sv` are void. Raised when the secret changes and when the client is deleted."""
     version: Mapped[int] = mapped_column(default=0)
     revoked_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
@@ -99,10 +100,11 @@ class SubjectStatus(enum.StrEnum):
 
 
 class Subject(Base):
-    """What auth knows of a person from users' events and answers, kept even for those with no session.
+    """A person as auth knows them from users' events and responses, kept even without a session.
 
-    `version` is that of users' aggregate. `session_version` is auth's own: each token carries it (`sv`), and tokens
-    below `min_session_version` are void; those of the spared session only below `spared_session_version`.
+    `version` is the version of users' aggregate. `session_version` is auth's own: each token carries it as `sv`. Tokens
+    with an `sv` below `min_session_version` are void. For the excepted session the limit is the lower
+    `excepted_session_version`.
     """
 
     __tablename__ = "subjects"
@@ -113,10 +115,11 @@ class Subject(Base):
     role: Mapped[str]
     session_version: Mapped[int] = mapped_column(default=1)
     min_session_version: Mapped[int] = mapped_column(default=1)
-    spared_session_id: Mapped[uuid.UUID | None]
-    spared_session_version: Mapped[int | None]
+    excepted_session_id: Mapped[uuid.UUID | None] = mapped_column("spared_session_id")
+    excepted_session_version: Mapped[int | None] = mapped_column("spared_session_version")
     revoked_at: Mapped[datetime | None]
     event_version: Mapped[int] = mapped_column(default=0)
+    """Version of the last `auth.subject.revoked` event about this person."""
 
     __table_args__ = (
         CheckConstraint("status IN ('active', 'deactivated', 'erased')", name="status"),
@@ -125,11 +128,11 @@ class Subject(Base):
         Index(None, "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
     )
 
-    def learn(self, version: int, *, status: str | None = None, role: str | None = None) -> bool:
-        """Takes in what users said as of `version`; False, and nothing changed, where something later is known.
+    def update_to(self, version: int, *, status: str | None = None, role: str | None = None) -> bool:
+        """Applies what users reported as of `version`. Returns False, and changes nothing, if a later version is known.
 
-        A step ahead starts a new session version: should the event of that step be a revocation, it will not be about
-        the tokens minted from here on.
+        A higher version starts a new session version, because its event may still arrive and revoke: tokens issued
+        from now on must survive that.
         """
         if version < self.version:
             return False
@@ -140,29 +143,36 @@ class Subject(Base):
             self.session_version += 1
         return True
 
-    def cut(self, now: datetime, *, spare: uuid.UUID | None = None) -> None:
-        """Voids all tokens minted under an earlier session version, but for those of the spared session that were not
-        void already.
+    def revoke_tokens(self, now: datetime, *, except_session: uuid.UUID | None = None) -> None:
+        """Voids all tokens of earlier session versions. Tokens of the excepted session stay valid unless they were
+        void before.
         """
-        was_spared = spare is not None and spare == self.spared_session_id
-        floor = self.spared_session_version if was_spared else self.min_session_version
-        self.spared_session_id, self.spared_session_version = spare, None if spare is None else floor
+        was_excepted = except_session is not None and except_session == self.excepted_session_id
+        lowest_valid = self.excepted_session_version if was_excepted else self.min_session_version
+        self.excepted_session_id = except_session
+        self.excepted_session_version = None if except_session is None else lowest_valid
         self.min_session_version = self.session_version
         self.revoked_at = now
         self.event_version += 1
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How long sessions live, and how long a lost answer may be asked for again."""
+class SessionLimits:
+    """How long a session lives unused (`idle`) and at most (`absolute`).
+
+    `retry` is how long after a refresh the same refresh may be repeated, by a client that lost the response.
+    """
 
     idle: timedelta
     absolute: timedelta
-    window: timedelta
+    retry: timedelta
 
 
 class Session(Base):
-    """A person signed in with a client: one family of refresh tokens."""
+    """A person signed in with a client: one family of refresh tokens (RFC 9700 §4.14.2), each replacing the one before.
+
+    Code that also holds a database session calls this one `family`.
+    """
 
     __tablename__ = "sessions"
 
@@ -178,11 +188,13 @@ class Session(Base):
     idle_until: Mapped[datetime]
     ends_at: Mapped[datetime]
     subject_version: Mapped[int]
-    """Users' version of the person that the password was checked against."""
-    place: Mapped[int] = mapped_column(default=1)
+    """Users' version of the person when the password was verified."""
+    generation: Mapped[int] = mapped_column("place", default=1)
+    """Number of the newest refresh token, from 1."""
     nonce: Mapped[bytes]
     token_hash: Mapped[bytes]
     parent_hash: Mapped[bytes | None]
+    """SHA-256 of the token that the newest one replaced."""
     rotated_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(default=1)
     revoked_at: Mapped[datetime | None]
@@ -203,8 +215,8 @@ class Session(Base):
     def is_live(self, now: datetime) -> bool:
         return self.revoked_at is None and now < self.idle_until
 
-    def begin(self, secret: bytes, now: datetime, limits: Limits) -> PresentedToken:
-        """Starts the family with its first token."""
+    def begin(self, secret: bytes, now: datetime, limits: SessionLimits) -> RefreshToken:
+        """Sets the session's times and returns its first refresh token."""
         self.created_at = self.last_used_at = now
         self.ends_at = now + limits.absolute
         self.idle_until = min(now + limits.idle, self.ends_at)
@@ -213,27 +225,29 @@ class Session(Base):
         self.token_hash = first.digest
         return first
 
-    def present(
-        self, token: PresentedToken, secret: bytes, now: datetime, limits: Limits
-    ) -> "PresentedToken | Reuse | None":
-        """The child of a token that is presented: a new one for the newest token, the same one again for its parent
-        within the window, `Reuse` for any other that was really issued, None for one that never was.
+    def rotate(
+        self, token: RefreshToken, secret: bytes, now: datetime, limits: SessionLimits
+    ) -> "RefreshToken | Reuse | None":
+        """Exchanges a presented token for its successor.
+
+        The newest token gets a new successor. Its parent gets the newest token again, for `limits.retry`. Any other
+        token of this session returns `Reuse`, and a token that was never issued returns None.
         """
         if token.digest == self.token_hash:
-            child = refresh.derive(secret, self.id, self.place + 1, self.nonce)
+            child = refresh.derive(secret, self.id, self.generation + 1, self.nonce)
             self.parent_hash, self.token_hash = self.token_hash, child.digest
-            self.place += 1
+            self.generation += 1
             self.rotated_at = self.last_used_at = now
             self.idle_until = min(now + limits.idle, self.ends_at)
             return child
-        if token.digest == self.parent_hash and self.rotated_at and now < self.rotated_at + limits.window:
-            again = refresh.derive(secret, self.id, self.place, self.nonce)
-            # Unless the secret was changed in these seconds: then nobody can tell that child any more.
-            return again if again.digest == self.token_hash else None
-        return Reuse() if self.issued(token, secret) else None
+        if token.digest == self.parent_hash and self.rotated_at and now < self.rotated_at + limits.retry:
+            newest = refresh.derive(secret, self.id, self.generation, self.nonce)
+            # If the secret has changed since the rotation, the newest token can no longer be derived.
+            return newest if newest.digest == self.token_hash else None
+        return Reuse() if self.has_issued(token, secret) else None
 
-    def issued(self, token: PresentedToken, secret: bytes) -> bool:
-        """Whether the token is one of this family's, used or not."""
+    def has_issued(self, token: RefreshToken, secret: bytes) -> bool:
+        """Whether the token is one of this session's, used or not."""
         return token.digest in (self.token_hash, self.parent_hash) or token.is_authentic(secret, self.nonce)
 
     def revoke(self, reason: str, now: datetime) -> None:
@@ -242,11 +256,11 @@ class Session(Base):
 
 
 class Reuse:
-    """A refresh token was presented that had been used before: somebody else may have it (RFC 9700 §4.14.2)."""
+    """A used refresh token was presented again, so it may have been stolen (RFC 9700 §4.14.2)."""
 
 
 class RevokedToken(Base):
-    """A client's own access token that was revoked: it has no session, its `sid` is its own."""
+    """A revoked access token of a client. It belongs to no session: its `sid` names this token alone."""
 
     __tablename__ = "revoked_tokens"
 

@@ -1,4 +1,4 @@
-"""Every select of auth."""
+"""Auth's SQL, except that of `auth.retention`."""
 
 import uuid
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth.models import Client, RevokedToken, Session, SigningKey, Subject
 
-# Made once: each sign-in and each refresh runs it.
+# Built once, because every sign-in and every refresh runs it.
 _LOCK_SUBJECT: Final = select(Subject).where(Subject.user_id == bindparam("user_id")).with_for_update()
 
 
 async def lock_subject(session: AsyncSession, user_id: uuid.UUID) -> Subject | None:
-    """The person's row, locked. Always the first lock: sessions are locked after their person."""
+    """The person's row, locked. Lock it before the person's sessions, always in this order, to avoid deadlocks."""
     return await session.scalar(_LOCK_SUBJECT, {"user_id": user_id})
 
 
 async def lock_or_add_subject(
     session: AsyncSession, user_id: uuid.UUID, *, version: int, status: str, role: str
 ) -> tuple[Subject, bool]:
-    """The person's row, locked, and whether it was not there before."""
+    """The person's row, locked, and whether this call inserted it."""
     subject = await lock_subject(session, user_id)
     if subject is not None:
         return subject, False
@@ -35,13 +35,11 @@ async def lock_or_add_subject(
     )
     if added is not None:
         return added, True
-    return (
-        await session.execute(select(Subject).where(Subject.user_id == user_id).with_for_update())
-    ).scalar_one(), False
+    return (await session.execute(_LOCK_SUBJECT, {"user_id": user_id})).scalar_one(), False
 
 
 async def lock_family(session: AsyncSession, session_id: uuid.UUID) -> tuple[Subject, Session] | None:
-    """A session with its person, both locked, the person first."""
+    """A session and its person, both locked, the person first."""
     owner = select(Session.user_id).where(Session.id == session_id).scalar_subquery()
     subject = await session.scalar(select(Subject).where(Subject.user_id == owner).with_for_update())
     family = await session.scalar(select(Session).where(Session.id == session_id).with_for_update())
@@ -49,12 +47,14 @@ async def lock_family(session: AsyncSession, session_id: uuid.UUID) -> tuple[Sub
 
 
 async def family(session: AsyncSession, session_id: uuid.UUID) -> tuple[Subject, Session] | None:
+    """A session and its person, not locked."""
     query = select(Subject, Session).join(Session, Session.user_id == Subject.user_id).where(Session.id == session_id)
     row = (await session.execute(query)).one_or_none()
     return None if row is None else (row[0], row[1])
 
 
 async def lock_own_session(session: AsyncSession, session_id: uuid.UUID, *, user_id: uuid.UUID) -> Session | None:
+    """The session, locked, if it belongs to this person and is not revoked."""
     return await session.scalar(
         select(Session)
         .where(Session.id == session_id, Session.user_id == user_id, Session.revoked_at.is_(None))
@@ -62,8 +62,8 @@ async def lock_own_session(session: AsyncSession, session_id: uuid.UUID, *, user
     )
 
 
-async def lock_live_sessions(session: AsyncSession, user_id: uuid.UUID) -> Sequence[Session]:
-    """All unrevoked sessions of a person, locked in one order so that nobody deadlocks."""
+async def lock_unrevoked_sessions(session: AsyncSession, user_id: uuid.UUID) -> Sequence[Session]:
+    """All unrevoked sessions of a person, locked in a fixed order to avoid deadlocks."""
     found = await session.scalars(
         select(Session)
         .where(Session.user_id == user_id, Session.revoked_at.is_(None))
@@ -73,7 +73,7 @@ async def lock_live_sessions(session: AsyncSession, user_id: uuid.UUID) -> Seque
     return found.all()
 
 
-async def own_sessions(
+async def live_sessions(
     session: AsyncSession,
     user_id: uuid.UUID,
     *,
@@ -81,7 +81,7 @@ async def own_sessions(
     after: tuple[datetime, uuid.UUID] | None,
     limit: int,
 ) -> Sequence[Session]:
-    """The person's live sessions, newest first."""
+    """The person's sessions that are neither revoked nor expired, newest first."""
     query = select(Session).where(Session.user_id == user_id, Session.revoked_at.is_(None), Session.idle_until > now)
     if after is not None:
         query = query.where(tuple_(Session.created_at, Session.id) < after)
@@ -89,10 +89,13 @@ async def own_sessions(
     return (await session.scalars(query)).all()
 
 
-async def is_revoked_session(
+async def is_token_revoked(
     session: AsyncSession, session_id: uuid.UUID, *, subject_id: str, session_version: int, of_client: bool
 ) -> bool:
-    """Whether an unexpired token with these claims is void, as of now."""
+    """Whether an unexpired access token with these claims (`sid`, `sub`, `sv`) has been revoked.
+
+    `of_client`: the token is a client's own, not a person's.
+    """
     if of_client:
         revoked = exists().where(RevokedToken.sid == session_id)
         outdated = exists().where(Client.id == subject_id, Client.session_version > session_version)
@@ -102,7 +105,7 @@ async def is_revoked_session(
         outdated = exists().where(
             Subject.user_id == user_id,
             case(
-                (Subject.spared_session_id == session_id, Subject.spared_session_version),
+                (Subject.excepted_session_id == session_id, Subject.excepted_session_version),
                 else_=Subject.min_session_version,
             )
             > session_version,
@@ -111,6 +114,7 @@ async def is_revoked_session(
 
 
 async def revoked_session_ids(session: AsyncSession, *, since: datetime) -> Sequence[uuid.UUID]:
+    """The `sid` of each session, and of each access token of a client, revoked after `since`."""
     query = union_all(
         select(Session.id).where(Session.revoked_at > since),
         select(RevokedToken.sid).where(RevokedToken.revoked_at > since),
@@ -118,11 +122,12 @@ async def revoked_session_ids(session: AsyncSession, *, since: datetime) -> Sequ
     return (await session.execute(query)).scalars().all()
 
 
-async def cut_subjects(session: AsyncSession, *, since: datetime) -> Sequence[Subject]:
+async def revoked_subjects(session: AsyncSession, *, since: datetime) -> Sequence[Subject]:
     return (await session.scalars(select(Subject).where(Subject.revoked_at > since))).all()
 
 
-async def cut_clients(session: AsyncSession, *, since: datetime) -> Sequence[Client]:
+async def revoked_clients(session: AsyncSession, *, since: datetime) -> Sequence[Client]:
+    """Clients, deleted ones included, whose tokens were revoked after `since`."""
     return (await session.scalars(select(Client).where(Client.revoked_at > since))).all()
 
 
@@ -136,7 +141,7 @@ async def lock_client(session: AsyncSession, client_id: str) -> Client | None:
 
 
 async def clients(session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Client]:
-    """Clients, newest first."""
+    """Clients that are not deleted, newest first."""
     query = select(Client).where(Client.deleted_at.is_(None))
     if after is not None:
         query = query.where(tuple_(Client.created_at, Client.id) < after)
@@ -148,12 +153,13 @@ async def signing_keys(session: AsyncSession) -> Sequence[SigningKey]:
     return (await session.scalars(select(SigningKey).order_by(SigningKey.created_at, SigningKey.kid))).all()
 
 
-async def forget_devices(session: AsyncSession, user_id: uuid.UUID) -> None:
+async def clear_devices(session: AsyncSession, user_id: uuid.UUID) -> None:
+    """Removes the device descriptions from a person's sessions."""
     await session.execute(update(Session).where(Session.user_id == user_id).values(device=""))
 
 
 async def add_revoked_token(session: AsyncSession, sid: uuid.UUID, *, client_id: str, now: datetime) -> bool:
-    """Whether it was not there before."""
+    """Revokes a client's access token. Returns False if it was revoked before."""
     statement = insert(RevokedToken).values(sid=sid, client_id=client_id, revoked_at=now)
     added = await session.execute(statement.on_conflict_do_nothing().returning(RevokedToken.sid))
     return added.scalar() is not None

@@ -1,4 +1,4 @@
-"""Deletes rows that no token refers to any more. Every API replica tries; none waits for another."""
+"""Deletes rows that no unexpired token refers to. Every API replica runs this; they do not coordinate."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -9,15 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from auth.models import Client, RevokedToken, Session
 from common.db.database import Database, utc_now
 
-EVERY: Final = 600.0
+CLEANUP_SECONDS: Final = 600.0
 _BATCH: Final = 1_000
 _ENDED_SESSIONS_KEPT: Final = timedelta(days=7)
 _REVOCATIONS_KEPT: Final = timedelta(hours=1)
-"""Longer than any access token lives."""
+"""Longer than the lifetime of any access token."""
 
 
 async def delete_expired(session: AsyncSession, now: datetime) -> int:
-    """Deletes up to `_BATCH` ended sessions, and old revoked tokens and clients. Returns how many; never commits."""
+    """Deletes up to `_BATCH` ended sessions and all old revoked tokens and deleted clients. Returns the row count."""
     ended = or_(
         Session.revoked_at < now - _ENDED_SESSIONS_KEPT,
         (Session.revoked_at.is_(None)) & (Session.idle_until < now - _ENDED_SESSIONS_KEPT),
@@ -31,7 +31,7 @@ async def delete_expired(session: AsyncSession, now: datetime) -> int:
 
 
 async def run_cleanup(database: Database) -> None:
-    """Deletes everything that is past its retention."""
+    """Calls `delete_expired`, a transaction each, until a batch is not full."""
     deleted = _BATCH
     while deleted >= _BATCH:
         async with database.transaction() as session:

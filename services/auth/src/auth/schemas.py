@@ -1,4 +1,4 @@
-"""Bodies of auth's answers and requests."""
+"""Request and response bodies of auth's routes, other than the OAuth endpoints."""
 
 import uuid
 from datetime import datetime
@@ -14,10 +14,10 @@ from common.web.single_line import Line
 class SessionOut(Model):
     id: uuid.UUID
     client_id: str
-    device: Annotated[str, Field(description="What signed in, as it named itself.")]
+    device: Annotated[str, Field(description="The browser or app, from the `User-Agent` header of the sign-in.")]
     created_at: datetime
     last_used_at: datetime
-    current: Annotated[bool, Field(description="Whether this is the session of this very request.")]
+    current: Annotated[bool, Field(description="Whether this is the session of the token that made this request.")]
 
 
 class RevokedSession(Model):
@@ -32,7 +32,7 @@ class RevokedSubject(Model):
 
 
 class Revocations(Model):
-    """Everything revoked that an unexpired token may still be about."""
+    """All revocations that may concern an unexpired token."""
 
     sessions: list[RevokedSession]
     subjects: list[RevokedSubject]
@@ -57,4 +57,4 @@ class ClientOut(Model):
 
 
 class ClientWithSecret(ClientOut):
-    client_secret: Annotated[str, Field(description="Shown this once; only its hash is kept.")]
+    client_secret: Annotated[str, Field(description="Shown only once: the server stores its hash.")]

@@ -1,4 +1,4 @@
-"""Auth's settings."""
+"""Auth's settings, in addition to those of every service."""
 
 import base64
 import binascii
@@ -11,7 +11,7 @@ from common.settings import ServiceSettings
 
 
 class StaticClient(BaseModel, frozen=True):
-    """A service of ours as an OAuth client; only the SHA-256 of its secret is known here."""
+    """One of our services as an OAuth client. Auth knows only the SHA-256 of its secret, in hex."""
 
     client_id: Annotated[str, Field(pattern=r"[a-z][a-z0-9-]{0,63}")]
     secret_sha256: Annotated[str, Field(pattern=r"[0-9a-f]{64}")]
@@ -22,31 +22,33 @@ class Settings(ServiceSettings):
     service: ClassVar[str] = "auth"
 
     users_url: str
-    """Users' internal address: it alone can tell whether a password is right."""
+    """Users' internal URL, where auth has passwords verified."""
     key_encryption_key: SecretStr
-    """32 bytes, base64: encrypts the private signing keys at rest."""
+    """32 bytes in base64: encrypts the private signing keys in the database. `keys rewrap` changes it."""
     refresh_token_secret: SecretStr
-    """At least 32 bytes, base64: refresh tokens are derived with it."""
+    """At least 32 bytes in base64: refresh tokens are derived from it. A change ends no session."""
     service_clients: tuple[StaticClient, ...] = ()
-    """Our services as OAuth clients, each with the SHA-256 of its secret in hexadecimal."""
+    """Our own services as OAuth clients: a JSON list with `client_id`, `secret_sha256` and `scopes` of each."""
     other_resources: tuple[Annotated[str, Field(pattern=r"^https?://[^\s#]+$")], ...] = ()
-    """Resource URIs (RFC 8707 §2) of services that are not ours; a token is for one of them only where asked for."""
+    """Resource URIs (RFC 8707 §2) of services outside this system: a JSON list. A token names one only on request."""
 
     signing_algorithm: Literal["ES256", "RS256"] = "ES256"
-    """The algorithm of new signing keys."""
+    """Algorithm of new signing keys. ES256 has the shorter keys and signatures; RS256 is for verifiers without it.
+    After a change the next key is published at once."""
     access_token_seconds: Annotated[int, Field(ge=30, le=300)] = 300
-    """Lifetime of an access token."""
+    """Lifetime of an access token, in seconds. Verifiers reject tokens that live longer than 300 s."""
     refresh_window_seconds: Annotated[float, Field(ge=0, le=60)] = 10.0
-    """How long the parent of the newest refresh token is answered with that same token."""
+    """Seconds after a refresh in which the same refresh token gets the same response, because the client may have lost
+    the first one. Later it counts as stolen. 10 s allows for a client's timeout and retry."""
     refresh_idle_days: Annotated[float, Field(gt=0, le=365)] = 14
-    """Days after which a session ends that was not refreshed."""
+    """Days without a refresh after which a session ends."""
     refresh_absolute_days: Annotated[float, Field(gt=0, le=365)] = 30
-    """Days after which a session ends, refreshed or not."""
+    """Days after which a session ends, however often it is refreshed."""
     key_pending_seconds: Annotated[int, Field(ge=0)] = 15 * 60
-    """How long a new key is published before it signs: verifiers and gateways cache the set. Our own services know
-    of it after 7 s at most, so with less than that some tokens would be refused for a moment."""
+    """Seconds between the publication of a key and its first signature, because verifiers and gateways cache the key
+    set (300 s by its `max-age`). Our own services fetch a new key within 7 s; below that they reject some tokens."""
     key_active_days: Annotated[float, Field(gt=0)] = 30
-    """Days for which a key signs before its successor does."""
+    """Days for which a key signs before its successor replaces it."""
 
     @model_validator(mode="after")
     def _secrets_are_keys(self) -> Self:

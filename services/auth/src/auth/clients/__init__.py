@@ -1,1 +1,1 @@
-"""OAuth clients that administrators manage."""
+"""OAuth clients managed by administrators."""

@@ -1,4 +1,4 @@
-"""OAuth clients that administrators manage. Nothing here commits."""
+"""OAuth clients managed by administrators. Nothing here commits."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -14,39 +14,37 @@ from common.db.database import new_id
 from common.messaging.outbox import record
 
 
-async def register(
+async def register_client(
     session: AsyncSession, *, name: str, grant_types: Iterable[str], scopes: Iterable[str], now: datetime
 ) -> tuple[Client, str]:
-    """A new client and its secret, of which only the hash is kept."""
+    """Adds a client. Returns it with its secret, of which only the hash is stored."""
     secret = new_secret()
     client = Client(
-        id=f"client-{new_id().hex}",  # never a person's id: a token's `sub` tells the two apart
+        id=f"client-{new_id().hex}",  # not a UUID: a token's `sub` shows whether it is a client's or a person's
         name=name,
         grant_types=list(dict.fromkeys(grant_types)),
         scopes=list(dict.fromkeys(scopes)),
         secret_hash=secret_hash(secret),
         created_at=now,
-        session_version=1,
-        version=0,
     )
     session.add(client)
     return client, secret
 
 
-async def change_secret(session: AsyncSession, client_id: str, *, now: datetime) -> tuple[Client, str]:
+async def change_client_secret(session: AsyncSession, client_id: str, *, now: datetime) -> tuple[Client, str]:
     """Replaces the secret and voids the client's tokens. Raises `ClientNotFound`."""
     client = await _lock(session, client_id)
     secret = new_secret()
     client.secret_hash = secret_hash(secret)
-    await _cut(session, client, "client_secret_changed", now)
+    await _revoke_tokens(session, client, "client_secret_changed", now)
     return client, secret
 
 
-async def delete(session: AsyncSession, client_id: str, *, now: datetime) -> None:
-    """Removes the client and voids its tokens. Raises `ClientNotFound`."""
+async def delete_client(session: AsyncSession, client_id: str, *, now: datetime) -> None:
+    """Deletes the client and voids its tokens. Raises `ClientNotFound`."""
     client = await _lock(session, client_id)
     client.deleted_at = now
-    await _cut(session, client, "client_deleted", now)
+    await _revoke_tokens(session, client, "client_deleted", now)
 
 
 async def _lock(session: AsyncSession, client_id: str) -> Client:
@@ -56,7 +54,7 @@ async def _lock(session: AsyncSession, client_id: str) -> Client:
     return client
 
 
-async def _cut(session: AsyncSession, client: Client, reason: Reason, now: datetime) -> None:
+async def _revoke_tokens(session: AsyncSession, client: Client, reason: Reason, now: datetime) -> None:
     client.session_version += 1
     client.version += 1
     client.revoked_at = now

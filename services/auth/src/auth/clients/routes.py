@@ -1,4 +1,4 @@
-"""OAuth clients, for administrators."""
+"""Management of OAuth clients, by administrators."""
 
 from functools import partial
 from typing import Final
@@ -7,7 +7,7 @@ from fastapi import Response
 
 from auth import queries
 from auth.clients import handlers
-from auth.deps import AdminGuard, SessionDep
+from auth.deps import SessionDep, admin_only
 from auth.errors import ClientNotFound
 from auth.models import Client
 from auth.schemas import ClientOut, ClientWithSecret, RegisterClient
@@ -15,13 +15,13 @@ from common.db.database import utc_now
 from common.web import ApiRouter, responses
 from common.web.pagination import Page, PageDep, instant
 
-router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[AdminGuard])
+router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[admin_only])
 
 
 @router.post("", status_code=201)
 async def register_client(body: RegisterClient, session: SessionDep, response: Response) -> ClientWithSecret:
-    """Makes a client. Its secret is in this answer and nowhere else."""
-    client, secret = await handlers.register(
+    """Registers a client. Only this response contains its secret."""
+    client, secret = await handlers.register_client(
         session, name=body.name, grant_types=body.grant_types, scopes=body.scopes, now=utc_now()
     )
     response.headers["Location"] = f"/clients/{client.id}"
@@ -37,7 +37,7 @@ async def list_clients(session: SessionDep, page: PageDep) -> Page[ClientOut]:
 
 @router.get("/{client_id}", responses=responses(404))
 async def get_client(client_id: str, session: SessionDep) -> ClientOut:
-    """What its `Location` promised: the client without its secret."""
+    """The client, without its secret."""
     client = await queries.client(session, client_id)
     if client is None:
         raise ClientNotFound
@@ -46,14 +46,14 @@ async def get_client(client_id: str, session: SessionDep) -> ClientOut:
 
 @router.delete("/{client_id}", status_code=204, responses=responses(404))
 async def delete_client(client_id: str, session: SessionDep) -> None:
-    """Removes a client; its tokens end everywhere within a second."""
-    await handlers.delete(session, client_id, now=utc_now())
+    """Deletes a client. All services refuse its tokens within a second."""
+    await handlers.delete_client(session, client_id, now=utc_now())
 
 
 @router.post("/{client_id}/secret", status_code=201, responses=responses(404))
 async def change_client_secret(client_id: str, session: SessionDep, response: Response) -> ClientWithSecret:
-    """Replaces a client's secret; the old one and all tokens got with it end."""
-    client, secret = await handlers.change_secret(session, client_id, now=utc_now())
+    """Replaces a client's secret. The old secret, and all tokens obtained with it, are void."""
+    client, secret = await handlers.change_client_secret(session, client_id, now=utc_now())
     response.headers["Cache-Control"] = "no-store"
     return _with_secret(client, secret)
 

@@ -1,4 +1,4 @@
-"""Secrets of OAuth clients: made here, shown once, kept as a hash."""
+"""Secrets of OAuth clients: generated, shown once, stored as a hash."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ def new_secret() -> str:
 
 
 def secret_hash(secret: str) -> bytes:
-    """SHA-256 is enough for 256 random bits: there is nothing to guess."""
+    """SHA-256. A slow hash protects guessable passwords; 256 random bits need none."""
     return hashlib.sha256(secret.encode()).digest()
 
 

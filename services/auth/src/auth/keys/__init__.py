@@ -1,1 +1,1 @@
-"""Signing keys: made, sealed at rest, rotated, published."""
+"""Signing keys: generated, encrypted at rest, rotated, published."""

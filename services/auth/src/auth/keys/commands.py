@@ -1,4 +1,4 @@
-"""Operators' commands: signing keys."""
+"""The operators' command `keys`: list, rotate and rewrap signing keys."""
 
 import base64
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,20 +32,20 @@ def keys() -> None:
 @JSON
 @click.pass_obj
 def list_keys(load: Any, as_json: bool) -> None:
-    """Every published key, its status, and when that changes."""
-    show(_rows(run(_work(load("ops"), queries.signing_keys))), _COLUMNS, as_json=as_json)
+    """List the published keys, their status, and when it changes."""
+    show(_rows(run(_in_transaction(load("ops"), queries.signing_keys))), _COLUMNS, as_json=as_json)
 
 
 @keys.command("rotate")
-@click.option("--emergency", is_flag=True, help="Drop all keys now; every access token ends with them.")
+@click.option("--emergency", is_flag=True, help="Delete all keys now. Every access token becomes invalid.")
 @JSON
 @click.pass_obj
 def rotate_keys(load: Any, emergency: bool, as_json: bool) -> None:
-    """Publish a new key now. It signs once verifiers had time to learn of it; can be repeated."""
+    """Publish a new key now. It signs once verifiers have had time to fetch it. Can be repeated."""
     settings = load("ops")
-    step = handlers.replace_all if emergency else handlers.rotate
+    add_key = handlers.replace_all_keys if emergency else handlers.add_pending_key
     encryption, policy = KeyEncryption(settings.key_encryption_bytes), policy_of(settings)
-    key = run(_work(settings, lambda session: step(session, encryption, policy, utc_now())))
+    key = run(_in_transaction(settings, lambda session: add_key(session, encryption, policy, utc_now())))
     show(_rows([key]), _COLUMNS, as_json=as_json)
 
 
@@ -54,31 +54,31 @@ def rotate_keys(load: Any, emergency: bool, as_json: bool) -> None:
     "--old-key",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the key-encryption key used so far, in base64.",
+    help="File with the previous key encryption key, in base64.",
 )
 @click.pass_obj
 def rewrap_keys(load: Any, old_key: Path) -> None:
-    """Encrypt the private keys anew, under the key-encryption key that is mounted now."""
+    """Encrypt the private keys again, with the key encryption key that is configured now."""
     settings = load("ops")
     try:
         old = KeyEncryption(base64.b64decode(old_key.read_text()))
         new = KeyEncryption(settings.key_encryption_bytes)
-        count = run(_work(settings, lambda session: handlers.rewrap(session, old, new)))
+        count = run(_in_transaction(settings, lambda session: handlers.rewrap_keys(session, old, new)))
     except (ValueError, WrongKeyEncryptionKey) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{count} rewrapped")
 
 
-async def _work(settings: Settings, step: Callable[[AsyncSession], Awaitable[T]]) -> T:
+async def _in_transaction(settings: Settings, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     database = Database.open(settings, role="ops")
     try:
         async with database.transaction() as session:
-            return await step(session)
+            return await work(session)
     finally:
         await database.close()
 
 
-def _rows(present: Sequence[SigningKey]) -> list[dict[str, Any]]:
+def _rows(signing_keys: Sequence[SigningKey]) -> list[dict[str, Any]]:
     return [
         {
             "kid": key.kid,
@@ -88,5 +88,5 @@ def _rows(present: Sequence[SigningKey]) -> list[dict[str, Any]]:
             "changes_at": key.changes_at,
             "kek_id": key.kek_id,
         }
-        for key in present
+        for key in signing_keys
     ]

@@ -1,9 +1,9 @@
-"""The issuer's keys in memory: signs with the active one, publishes all, and looks for changes every few seconds."""
+"""The signing keys in memory: signs with the active one, publishes all, and reloads them every few seconds."""
 
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -19,13 +19,17 @@ from auth.models import KeyStatus, SigningKey
 from auth.settings import Settings
 from common.db.database import Database, utc_now
 from common.errors import Unavailable
+from common.runtime.background import every
 from common.security.verification_keys import VerificationKey, parse_jwk
 
 log = structlog.get_logger(__name__)
 
-POLL_SECONDS: Final = 5.0
-"""How long a replica may sign with a key that another one has retired; a retired key stays published far longer."""
+_POLL_SECONDS: Final = 5.0
+"""How long a replica may still sign with a key that another replica has retired."""
+_RETRY_SECONDS: Final = 1.0
+_NOT_LOADED: Final = "The signing keys are not loaded yet"
 _RETIRING_MARGIN: Final = timedelta(minutes=10)
+"""A retired key stays published this much longer than the last token it signed: more than `_POLL_SECONDS`."""
 
 
 def policy_of(settings: Settings) -> KeyPolicy:
@@ -39,7 +43,7 @@ def policy_of(settings: Settings) -> KeyPolicy:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The published set (RFC 7517 §5) as it is sent."""
+    """The published keys (RFC 7517 §5), serialised for the response."""
 
     body: bytes
     etag: str
@@ -53,7 +57,7 @@ class _Signer:
 
 
 class Keyring:
-    """Also a `common.security.verification_keys.KeySource`: auth verifies its own tokens with it."""
+    """Signs access tokens. As a `common.security.verification_keys.KeySource` it also verifies those sent to auth."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -67,13 +71,13 @@ class Keyring:
     def key_set(self) -> KeySet:
         """Raises `Unavailable` until the keys are loaded."""
         if self._key_set is None:
-            raise Unavailable("The signing keys are not loaded yet")
+            raise Unavailable(_NOT_LOADED)
         return self._key_set
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        """An access token (RFC 9068 §2.1). Raises `Unavailable` until the keys are loaded."""
+        """A signed access token (RFC 9068 §2.1). Raises `Unavailable` until the keys are loaded."""
         if self._signer is None:
-            raise Unavailable("The signing keys are not loaded yet")
+            raise Unavailable(_NOT_LOADED)
         headers = {"typ": "at+jwt", "kid": self._signer.kid}
         return jwt.encode(dict(claims), self._signer.private, algorithm=self._signer.alg, headers=headers)
 
@@ -82,7 +86,7 @@ class Keyring:
 
     async def find(self, kid: str) -> VerificationKey | None:
         if not self._published:
-            raise Unavailable("The signing keys are not loaded yet")
+            raise Unavailable(_NOT_LOADED)
         return self._published.get(kid)
 
     async def check(self) -> None:
@@ -90,33 +94,35 @@ class Keyring:
             raise ConnectionError("no signing key")
 
     async def run(self) -> None:
-        """Until cancelled. While the database is away it signs with what it has."""
-        while True:
-            try:
-                await self.refresh()
-            except WrongKeyEncryptionKey as error:
-                log.critical("signing keys cannot be read", cause=str(error))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
-                log.warning("signing keys not read", error=type(error).__name__)
-            await asyncio.sleep(POLL_SECONDS if self._signer is not None else 0.2)
+        """Reloads the keys every `_POLL_SECONDS`, and a second after an error. Signs with the loaded keys meanwhile."""
+        await every(_RETRY_SECONDS, self._poll)
 
-    async def refresh(self) -> None:
-        """Reads the keys, after taking the steps of their lives that are due."""
+    async def _poll(self) -> None:
+        try:
+            await self.reload()
+        except WrongKeyEncryptionKey as error:
+            log.critical("signing keys cannot be read", cause=str(error))
+        await asyncio.sleep(_POLL_SECONDS - _RETRY_SECONDS)
+
+    async def reload(self) -> None:
+        """Advances the keys if that is due, then reads them. Raises `WrongKeyEncryptionKey`."""
+        keys = await self._read()
+        if handlers.is_due(keys, self._policy, utc_now()):
+            async with self._database.transaction() as session:
+                await handlers.advance_keys(session, self._encryption, self._policy, utc_now())
+            keys = await self._read()
+        self._use(keys)
+
+    async def _read(self) -> Sequence[SigningKey]:
         async with self._database.transaction() as session:
-            present = list(await queries.signing_keys(session))
-        if handlers.is_due(present, self._policy, utc_now()):
-            async with self._database.transaction() as session:
-                await handlers.advance(session, self._encryption, self._policy, utc_now())
-            async with self._database.transaction() as session:
-                present = list(await queries.signing_keys(session))
-        self._take(present)
+            return await queries.signing_keys(session)
 
-    def _take(self, present: list[SigningKey]) -> None:
-        active = next(key for key in present if key.status == KeyStatus.ACTIVE)
+    def _use(self, keys: Sequence[SigningKey]) -> None:
+        active = next(key for key in keys if key.status == KeyStatus.ACTIVE)
         if self._signer is None or self._signer.kid != active.kid:
             self._signer = _Signer(active.kid, active.alg, self._encryption.unseal(active))
-            log.info("signing with", kid=active.kid, alg=active.alg)
-        if self._published.keys() != {key.kid for key in present}:
-            self._published = {key.kid: self._published.get(key.kid) or parse_jwk(key.jwk) for key in present}
-            body = json.dumps({"keys": [key.jwk for key in present]}).encode()
+            log.info("signing key loaded", kid=active.kid, alg=active.alg)
+        if self._published.keys() != {key.kid for key in keys}:
+            self._published = {key.kid: self._published.get(key.kid) or parse_jwk(key.jwk) for key in keys}
+            body = json.dumps({"keys": [key.jwk for key in keys]}).encode()
             self._key_set = KeySet(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')

@@ -1,1 +1,1 @@
-"""The OAuth endpoints: token, revocation, introspection and metadata."""
+"""The OAuth endpoints: token, revocation, introspection, metadata and key set."""

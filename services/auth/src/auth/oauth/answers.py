@@ -1,4 +1,4 @@
-"""Answers of the OAuth endpoints. Plain pydantic models: grants and introspection make them without the web."""
+"""Response bodies of the OAuth endpoints. Plain pydantic models, because grants and introspection know no web."""
 
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ class TokenAnswer(Answer):
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the scheme's name
     expires_in: Annotated[int, Field(description="Seconds until the access token expires.")]
     refresh_token: str | None = None
-    scope: Annotated[str, Field(description="Space-separated; what was granted.")]
+    scope: Annotated[str, Field(description="The granted scopes, separated by spaces.")]
 
 
 class OAuthErrorAnswer(Answer):
@@ -27,7 +27,7 @@ class OAuthErrorAnswer(Answer):
 
 
 class Introspection(Answer):
-    """RFC 7662 §2.2. Nothing but `active` is said of a token that is not."""
+    """RFC 7662 §2.2. For a token that is not active, `active` is the only member."""
 
     active: bool
     scope: str | None = None

@@ -1,4 +1,4 @@
-"""Who a client is: first-party apps, services of ours, and those that administrators manage."""
+"""Client authentication (RFC 6749 §2.3): of first-party apps, our own services, and managed clients."""
 
 import enum
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from common.db.database import Database
 
 DEFAULT_CLIENT: Final = "web"
 FIRST_PARTY: Final = frozenset({DEFAULT_CLIENT})
-"""Public clients of our own: they alone may see a password (RFC 9700 §2.4 forbids it to all others)."""
+"""Our own public clients. Only they may handle a password: RFC 9700 §2.4 forbids the password grant to others."""
 
 
 class ClientKind(enum.Enum):
@@ -24,7 +24,7 @@ class ClientKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class OAuthClient:
+class AuthenticatedClient:
     client_id: str
     kind: ClientKind
     grant_types: frozenset[str]
@@ -34,26 +34,26 @@ class OAuthClient:
 
 async def authenticate_client(
     credentials: ClientCredentials | None, settings: Settings, database: Database
-) -> OAuthClient:
-    """The client that these credentials prove. Raises `InvalidClient`, for whatever cause alike."""
+) -> AuthenticatedClient:
+    """The client with these credentials. Raises `InvalidClient`, without naming the cause."""
     if credentials is None:
         raise InvalidClient
     if credentials.client_id in FIRST_PARTY:
         if credentials.secret is not None:
             raise InvalidClient
         grant_types = frozenset({"password", "refresh_token"})
-        return OAuthClient(credentials.client_id, ClientKind.FIRST_PARTY, grant_types, PERSON_SCOPES)
+        return AuthenticatedClient(credentials.client_id, ClientKind.FIRST_PARTY, grant_types, PERSON_SCOPES)
     for static in settings.service_clients:
         if static.client_id == credentials.client_id:
             _check_secret(credentials.secret, bytes.fromhex(static.secret_sha256))
             grant_types = frozenset({"client_credentials"})
-            return OAuthClient(static.client_id, ClientKind.SERVICE, grant_types, static.scopes)
+            return AuthenticatedClient(static.client_id, ClientKind.SERVICE, grant_types, static.scopes)
     async with database.transaction() as session:
         managed = await queries.client(session, credentials.client_id)
     if managed is None:
         raise InvalidClient
     _check_secret(credentials.secret, managed.secret_hash)
-    return OAuthClient(
+    return AuthenticatedClient(
         managed.id,
         ClientKind.MANAGED,
         frozenset(managed.grant_types),

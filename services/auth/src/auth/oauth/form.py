@@ -1,4 +1,4 @@
-"""Requests to the OAuth endpoints: the form and the client's credentials in it, read exactly as RFC 6749 says."""
+"""Parses requests to the OAuth endpoints: the form, and the client's credentials (RFC 6749 §2.3.1)."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ _MOST_FIELDS: Final = 30
 
 
 class Form:
-    """The parameters of one request. Those without a value count as absent (RFC 6749 §3.2)."""
+    """The parameters of one request. A parameter without a value is treated as omitted (RFC 6749 §3.2)."""
 
     def __init__(self, content_type: str, body: bytes) -> None:
         """Raises `InvalidRequest` for any other content type, malformed encoding, or a repeated parameter."""
@@ -47,16 +47,16 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:
-    """How a client names and proves itself; a public client has no secret."""
+    """A client's id and secret. A public client has no secret."""
 
     client_id: str
     secret: str | None = None
 
 
 def client_credentials(form: Form, authorization: Sequence[str]) -> ClientCredentials | None:
-    """The credentials from the `Authorization` header or the form (RFC 6749 §2.3.1); None where there are none.
+    """The credentials from the `Authorization` header or the form; None if there are none.
 
-    Raises `InvalidRequest` where there are two, `InvalidClient` where they are unreadable.
+    Raises `InvalidRequest` if there are several, `InvalidClient` if they are malformed.
     """
     if len(authorization) > 1:
         raise InvalidRequest("More than one Authorization header")
@@ -67,14 +67,14 @@ def client_credentials(form: Form, authorization: Sequence[str]) -> ClientCreden
             raise InvalidRequest("client_id is missing")
         return None if client_id is None else ClientCredentials(client_id, secret)
     if secret is not None or client_id not in (None, in_header.client_id):
-        raise InvalidRequest("More than one client authentication")
+        raise InvalidRequest("Use one method of client authentication, not several")
     return in_header
 
 
 def _basic(header: str) -> ClientCredentials | None:
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
-        raise InvalidClient("Clients authenticate by Basic credentials or in the form")
+        raise InvalidClient("Clients authenticate with Basic credentials or in the form")
     try:
         client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
         client_id, secret = unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict")
@@ -83,5 +83,5 @@ def _basic(header: str) -> ClientCredentials | None:
     if not colon or "\x00" in client_id + secret:
         raise InvalidClient("The Basic credentials are malformed")
     if not client_id and not secret:
-        return None  # a login form whose client fields were left empty sends ":"
+        return None  # ":", which Swagger UI sends when its client fields are left empty
     return ClientCredentials(client_id, secret or None)

@@ -1,7 +1,7 @@
-"""The three grants of the token endpoint: each takes a request and answers with tokens.
+"""The token endpoint's three grant types: password, refresh token, client credentials.
 
-They own their transactions: what a refusal changed is committed before it is answered, and nobody is asked over the
-network inside one.
+This code owns its transactions. The changes of a refusal are committed before it is sent, and no network call happens
+inside a transaction.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -11,36 +11,32 @@ from typing import Final, Never
 
 import structlog
 
-from auth.errors import (
-    InvalidGrant,
-    TemporarilyUnavailable,
-    UnauthorizedClient,
-    UnsupportedGrantType,
-)
+from auth.errors import InvalidGrant, TemporarilyUnavailable, UnauthorizedClient, UnsupportedGrantType
 from auth.keys.keyring import Keyring
-from auth.models import Limits
+from auth.models import SessionLimits
 from auth.oauth.answers import TokenAnswer
-from auth.oauth.client_authentication import DEFAULT_CLIENT, OAuthClient, authenticate_client
+from auth.oauth.client_authentication import DEFAULT_CLIENT, AuthenticatedClient, authenticate_client
 from auth.oauth.form import ClientCredentials, Form
 from auth.oauth.scopes import RESOURCES, narrow_resources, narrow_scope
-from auth.oauth.users_client import verify_password
+from auth.oauth.users_client import verify_credentials
 from auth.sessions import handlers as sessions
 from auth.sessions.handlers import Refused, SignedIn
 from auth.settings import Settings
 from auth.tokens import refresh
-from auth.tokens.access import Grant, claims
-from auth.tokens.refresh import PresentedToken
+from auth.tokens.access import AccessTokenContent, claims
+from auth.tokens.refresh import RefreshToken
 from common.db.database import Database, new_id, utc_now
 from common.security.service_client import ServiceClient
 
 log = structlog.get_logger(__name__)
 
-_STALE_TRIES: Final = 2
+_VERIFY_ATTEMPTS: Final = 2
+"""A second one if the person changed at users between verification and sign-in."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A request to the token endpoint. `network` and `device` are where it comes from, for throttling and for show."""
+    """A request to the token endpoint. Users throttles by `network`; the list of sessions shows `device`."""
 
     form: Form
     credentials: ClientCredentials | None
@@ -56,14 +52,14 @@ class TokenEndpoint:
         self._users = users
         self._secret = settings.refresh_token_bytes
         self._limits = limits_of(settings)
-        self._grants: Mapping[str, Callable[[TokenRequest, OAuthClient], Awaitable[TokenAnswer]]] = {
+        self._grants: Mapping[str, Callable[[TokenRequest, AuthenticatedClient], Awaitable[TokenAnswer]]] = {
             "password": self._password,
             "refresh_token": self._refresh_token,
             "client_credentials": self._client_credentials,
         }
 
-    async def answer(self, request: TokenRequest) -> TokenAnswer:
-        """Raises an `OAuthError`."""
+    async def issue(self, request: TokenRequest) -> TokenAnswer:
+        """Exchanges a grant for tokens. Raises an `OAuthError`."""
         grant_type = request.form.require("grant_type")
         grant = self._grants.get(grant_type)
         if grant is None:
@@ -76,16 +72,16 @@ class TokenEndpoint:
             raise UnauthorizedClient
         return await grant(request, client)
 
-    async def _password(self, request: TokenRequest, client: OAuthClient) -> TokenAnswer:
+    async def _password(self, request: TokenRequest, client: AuthenticatedClient) -> TokenAnswer:
         """RFC 6749 §4.3, for first-party clients only."""
         form = request.form
         username, password = form.require("username"), form.require("password")
         scopes = narrow_scope(form.get("scope"), client.scopes)
         resources = narrow_resources(form.all("resource"), RESOURCES, self._settings.other_resources)
-        for _ in range(_STALE_TRIES):
-            person = await verify_password(self._users, username, password, request.network)
+        for _ in range(_VERIFY_ATTEMPTS):
+            person = await verify_credentials(self._users, username, password, request.network)
             async with self._database.transaction() as session:
-                outcome = await sessions.start(
+                outcome = await sessions.start_session(
                     session,
                     person,
                     client_id=client.client_id,
@@ -97,19 +93,19 @@ class TokenEndpoint:
                     now=utc_now(),
                 )
             if isinstance(outcome, SignedIn):
-                return self._mint(_grant(outcome), outcome.refresh_token)
+                return self._sign(_content(outcome), outcome.refresh_token)
             if outcome.reason != "stale":
                 _refuse(outcome)
         raise TemporarilyUnavailable(headers={"Retry-After": "1"})
 
-    async def _refresh_token(self, request: TokenRequest, client: OAuthClient) -> TokenAnswer:
-        """RFC 6749 §6. `scope` and `resource` narrow this access token, not what the next one may have."""
+    async def _refresh_token(self, request: TokenRequest, client: AuthenticatedClient) -> TokenAnswer:
+        """RFC 6749 §6. `scope` and `resource` narrow this access token only, not the later ones of the session."""
         form = request.form
         token = refresh.parse(form.require("refresh_token"))
         if token is None:
             raise InvalidGrant
         async with self._database.transaction() as session:
-            outcome = await sessions.refresh(
+            outcome = await sessions.refresh_session(
                 session,
                 token,
                 client_id=client.client_id,
@@ -118,15 +114,15 @@ class TokenEndpoint:
                 now=utc_now(),
             )
             if isinstance(outcome, SignedIn):
-                # Inside, so that a request for too much is undone: it must not use up the token.
-                grant = _grant(outcome, form.get("scope"), form.all("resource"))
+                # Inside the transaction: an invalid scope or resource rolls back, and the refresh token stays unused.
+                content = _content(outcome, form.get("scope"), form.all("resource"))
         if isinstance(outcome, Refused):
             _refuse(outcome)
-        return self._mint(grant, outcome.refresh_token)
+        return self._sign(content, outcome.refresh_token)
 
-    async def _client_credentials(self, request: TokenRequest, client: OAuthClient) -> TokenAnswer:
-        """RFC 6749 §4.4. The token's `sid` is its own, so that it too can be revoked."""
-        grant = Grant(
+    async def _client_credentials(self, request: TokenRequest, client: AuthenticatedClient) -> TokenAnswer:
+        """RFC 6749 §4.4. The token has a `sid` of its own, by which it can be revoked."""
+        content = AccessTokenContent(
             subject=client.client_id,
             client_id=client.client_id,
             scopes=narrow_scope(request.form.get("scope"), client.scopes),
@@ -134,30 +130,30 @@ class TokenEndpoint:
             session_id=new_id(),
             session_version=client.session_version,
         )
-        return self._mint(grant)
+        return self._sign(content)
 
-    def _mint(self, grant: Grant, refresh_token: PresentedToken | None = None) -> TokenAnswer:
+    def _sign(self, content: AccessTokenContent, refresh_token: RefreshToken | None = None) -> TokenAnswer:
         lifetime = self._settings.access_token_lifetime
-        said = claims(grant, issuer=self._settings.public_url, now=utc_now(), lifetime=lifetime)
+        payload = claims(content, issuer=self._settings.public_url, now=utc_now(), lifetime=lifetime)
         return TokenAnswer(
-            access_token=self._keyring.sign(said),
+            access_token=self._keyring.sign(payload),
             expires_in=int(lifetime.total_seconds()),
             refresh_token=refresh_token.text if refresh_token is not None else None,
-            scope=grant.scope,
+            scope=content.scope,
         )
 
 
-def limits_of(settings: Settings) -> Limits:
-    return Limits(
+def limits_of(settings: Settings) -> SessionLimits:
+    return SessionLimits(
         idle=timedelta(days=settings.refresh_idle_days),
         absolute=timedelta(days=settings.refresh_absolute_days),
-        window=timedelta(seconds=settings.refresh_window_seconds),
+        retry=timedelta(seconds=settings.refresh_window_seconds),
     )
 
 
-def _grant(signed_in: SignedIn, scope: str | None = None, resources: Collection[str] = ()) -> Grant:
+def _content(signed_in: SignedIn, scope: str | None = None, resources: Collection[str] = ()) -> AccessTokenContent:
     family = signed_in.session
-    return Grant(
+    return AccessTokenContent(
         subject=str(family.user_id),
         client_id=family.client_id,
         scopes=narrow_scope(scope, family.scopes),
@@ -170,6 +166,6 @@ def _grant(signed_in: SignedIn, scope: str | None = None, resources: Collection[
 
 
 def _refuse(outcome: Refused) -> Never:
-    """One answer for every cause: which it was helps nobody but who should not have the token."""
+    """Raises the same error for every cause. The cause would help only a client that should not have the token."""
     log.info("grant refused", reason=outcome.reason)
     raise InvalidGrant

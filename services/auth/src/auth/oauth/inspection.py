@@ -1,17 +1,17 @@
-"""Revocation (RFC 7009) and introspection (RFC 7662): a client shows a token, of either kind."""
+"""Revocation (RFC 7009) and introspection (RFC 7662) of access tokens and refresh tokens."""
 
 from auth import queries
 from auth.errors import InvalidClient, UnauthorizedClient
 from auth.keys.keyring import Keyring
 from auth.models import SubjectStatus
 from auth.oauth.answers import Introspection
-from auth.oauth.client_authentication import DEFAULT_CLIENT, ClientKind, OAuthClient, authenticate_client
+from auth.oauth.client_authentication import DEFAULT_CLIENT, AuthenticatedClient, ClientKind, authenticate_client
 from auth.oauth.form import ClientCredentials, Form
 from auth.sessions import handlers as sessions
 from auth.settings import Settings
 from auth.tokens import refresh
-from auth.tokens.own import OwnVerifier
-from auth.tokens.refresh import PresentedToken
+from auth.tokens.own import OwnTokenVerifier
+from auth.tokens.refresh import RefreshToken
 from common.db.database import Database, utc_now
 from common.security.tokens import InvalidToken, Principal
 
@@ -22,13 +22,13 @@ class TokenInspection:
     def __init__(self, settings: Settings, database: Database, keyring: Keyring) -> None:
         self._settings = settings
         self._database = database
-        self._tokens = OwnVerifier(keyring, database, settings, audience=None)
+        self._tokens = OwnTokenVerifier(keyring, database, settings, audience=None)
         self._secret = settings.refresh_token_bytes
 
     async def revoke(self, form: Form, credentials: ClientCredentials | None) -> None:
-        """Ends the session that the token belongs to, so with an access token the refresh token too (RFC 7009 §2.1).
+        """Ends the token's session, so that access tokens and refresh token are both revoked (RFC 7009 §2.1).
 
-        A token that is no good any more is revoked already. Raises `UnauthorizedClient` for another client's token.
+        Does nothing for an invalid token. Raises `UnauthorizedClient` for another client's token.
         """
         credentials = credentials or ClientCredentials(DEFAULT_CLIENT)
         client = await authenticate_client(credentials, self._settings, self._database)
@@ -44,13 +44,13 @@ class TokenInspection:
         if principal.client_id != client.client_id:
             raise UnauthorizedClient("The token was issued to another client")
         async with self._database.transaction() as session:
-            await sessions.end_token(session, principal, now=utc_now())
+            await sessions.revoke_access_token(session, principal, now=utc_now())
 
     async def introspect(self, form: Form, credentials: ClientCredentials | None) -> Introspection:
-        """What the token says while it is good. A managed client is told of its own tokens only."""
+        """Describes a valid token. For a managed client, tokens of other clients are inactive."""
         client = await authenticate_client(credentials, self._settings, self._database)
         if client.kind is ClientKind.FIRST_PARTY:
-            raise InvalidClient("Introspection needs a client with a secret")
+            raise InvalidClient("Introspection requires a client with a secret")
         token = form.require("token")
         refresh_token = refresh.parse(token)
         if refresh_token is not None:
@@ -64,17 +64,18 @@ class TokenInspection:
             return _INACTIVE
         return answer
 
-    async def _revoke_family(self, token: PresentedToken, client: OAuthClient) -> None:
+    async def _revoke_family(self, token: RefreshToken, client: AuthenticatedClient) -> None:
         async with self._database.transaction() as session:
             found = await queries.lock_family(session, token.family)
-            if found is None or not found[1].issued(token, self._secret):
+            family = None if found is None else found[1]
+            if family is None or not family.has_issued(token, self._secret):
                 return
-            if found[1].client_id != client.client_id:
+            if family.client_id != client.client_id:
                 raise UnauthorizedClient("The token was issued to another client")
-            if found[1].revoked_at is None:
-                await sessions.revoke(session, found[1], "token_revoked", utc_now())
+            if family.revoked_at is None:
+                await sessions.revoke_session(session, family, "token_revoked", utc_now())
 
-    async def _inspect_family(self, token: PresentedToken) -> Introspection:
+    async def _inspect_family(self, token: RefreshToken) -> Introspection:
         async with self._database.transaction() as session:
             found = await queries.family(session, token.family)
         if found is None:

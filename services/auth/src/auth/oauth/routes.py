@@ -1,4 +1,4 @@
-"""The OAuth endpoints (RFC 6749, 8414, 7517). Their errors are OAuth's, not problems."""
+"""The OAuth endpoints (RFC 6749, 7009, 7662) and documents (RFC 8414, 7517). Endpoints send OAuth errors."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
@@ -19,12 +19,12 @@ from common.web.headers import client_address, is_known
 
 
 class OAuthRoute(ApiRoute):
-    """Tells outages and what is refused unread in OAuth's terms as well; the published documents are no endpoints."""
+    """POST endpoints report outages and too large bodies as OAuth errors too. The GET documents send problems."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def in_oauths_terms(request: Request) -> Response:
+        async def with_oauth_errors(request: Request) -> Response:
             try:
                 return await handle(request)
             except OAuthError:
@@ -36,19 +36,19 @@ class OAuthRoute(ApiRoute):
                     raise TemporarilyUnavailable(headers={"Retry-After": "2"}) from error
                 raise
 
-        return in_oauths_terms if "POST" in (self.methods or ()) else handle
+        return with_oauth_errors if "POST" in (self.methods or ()) else handle
 
 
 router: Final = ApiRouter(tags=["oauth"], route_class=OAuthRoute)
 
 JWKS_MAX_AGE: Final = 300
-"""Seconds; well below the time that a new key is published before it signs."""
+"""Seconds. Well below the default `key_pending_seconds`, so that caches hold a new key before it signs."""
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _CLIENT_AUTHENTICATION: Final = ["client_secret_basic", "client_secret_post"]
 
 
 def _oauth_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    declared = responses(413)  # a problem where the gateway was the one to refuse it
+    declared = responses(413)  # as a problem too: the gateway refuses such a body with one
     declared[413]["model"] = OAuthErrorAnswer
     for status in statuses:
         declared[status] = {"model": OAuthErrorAnswer, "description": "OAuth error (RFC 6749 §5.2)"}
@@ -62,13 +62,13 @@ def _form_of(required: str, fields: Mapping[str, str]) -> dict[str, Any]:
 
 
 _CLIENT_FIELDS: Final = {
-    "client_id": "The client, where it is not named by Basic credentials. `web` by default.",
-    "client_secret": "Its secret, where it has one and sends no Basic credentials.",
+    "client_id": "The client's id, unless sent as Basic credentials. `web` by default.",
+    "client_secret": "The client's secret, if it has one, unless sent as Basic credentials.",
 }
 
 _TOKEN_FIELDS: Final = {
     "token": "A refresh token or an access token.",
-    "token_type_hint": "Accepted and not needed: the two are told apart by themselves.",
+    "token_type_hint": "Accepted and ignored: the token itself shows its type.",
     **_CLIENT_FIELDS,
 }
 
@@ -81,11 +81,11 @@ _TOKEN_FIELDS: Final = {
         "grant_type",
         {
             "grant_type": "`password`, `refresh_token` or `client_credentials`.",
-            "username": "The person's e-mail address (`password`).",
-            "password": "The person's password (`password`).",
-            "refresh_token": "The newest refresh token of a session (`refresh_token`).",
-            "scope": "Space-separated; less than could be had.",
-            "resource": "The only audience of the access token (RFC 8707); may be repeated.",
+            "username": "The person's e-mail address (for `password`).",
+            "password": "The person's password (for `password`).",
+            "refresh_token": "The newest refresh token of a session (for `refresh_token`).",
+            "scope": "Scopes, separated by spaces, to receive fewer than all that are granted by default.",
+            "resource": "The audience of the access token (RFC 8707). May be repeated. By default all services.",
             **_CLIENT_FIELDS,
         },
     ),
@@ -99,7 +99,7 @@ async def issue_token(request: Request, response: Response) -> TokenAnswer:
         network=client_address(request),
         device=request.headers.get("user-agent", ""),
     )
-    answer: TokenAnswer = await request.state.token_endpoint.answer(token_request)
+    answer: TokenAnswer = await request.state.token_endpoint.issue(token_request)
     response.headers.update(_NO_STORE)
     return answer
 
@@ -111,7 +111,7 @@ async def issue_token(request: Request, response: Response) -> TokenAnswer:
     openapi_extra=_form_of("token", _TOKEN_FIELDS),
 )
 async def revoke_token(request: Request) -> Response:
-    """Ends a token and the session it belongs to (RFC 7009). Unknown and ended ones are answered alike."""
+    """Revokes a token and ends its session (RFC 7009). An unknown or expired token gets the same response."""
     form, credentials = await _read(request)
     await request.state.token_inspection.revoke(form, credentials)
     return Response(status_code=200, headers=_NO_STORE)
@@ -124,7 +124,7 @@ async def revoke_token(request: Request) -> Response:
     openapi_extra=_form_of("token", _TOKEN_FIELDS),
 )
 async def introspect_token(request: Request, response: Response) -> Introspection:
-    """Says whether a token is good, and what it says (RFC 7662). For clients with a secret."""
+    """Reports whether a token is active, and its contents (RFC 7662). For clients with a secret."""
     form, credentials = await _read(request)
     answer: Introspection = await request.state.token_inspection.introspect(form, credentials)
     response.headers.update(_NO_STORE)
@@ -133,7 +133,7 @@ async def introspect_token(request: Request, response: Response) -> Introspectio
 
 @router.get("/.well-known/oauth-authorization-server")
 async def read_metadata(request: Request, response: Response) -> Metadata:
-    """Where everything is, for clients that configure themselves (RFC 8414)."""
+    """The authorization server's metadata, from which clients configure themselves (RFC 8414)."""
     issuer = request.state.settings.public_url
     response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
     return Metadata(
@@ -154,7 +154,7 @@ async def read_metadata(request: Request, response: Response) -> Metadata:
 
 @router.get("/.well-known/jwks.json", response_model=PublishedKeys, responses={304: {"description": "Not modified"}})
 async def read_keys(request: Request) -> Response:
-    """The keys that access tokens are verified with (RFC 7517)."""
+    """The keys with which to verify access tokens (RFC 7517)."""
     key_set = request.state.keyring.key_set
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}", "ETag": key_set.etag}
     if is_known(request, key_set.etag):
@@ -169,6 +169,6 @@ async def _read(request: Request) -> tuple[Form, ClientCredentials | None]:
 
 async def render_oauth_error(_request: Request, error: Exception) -> Response:
     """RFC 6749 §5.2."""
-    assert isinstance(error, OAuthError)  # noqa: S101 - Starlette dispatches by type; this tells the type checker
+    assert isinstance(error, OAuthError)  # noqa: S101 - Starlette dispatches by type; this narrows the type for mypy
     body = {"error": error.code, "error_description": error.detail}
     return JSONResponse(body, status_code=error.status, headers=_NO_STORE | error.headers)

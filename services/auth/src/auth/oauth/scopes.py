@@ -1,4 +1,4 @@
-"""What tokens can be good for: scopes (RFC 6749 §3.3) and resources (RFC 8707)."""
+"""What a token can allow: scopes (RFC 6749 §3.3) and resources (RFC 8707)."""
 
 from collections.abc import Collection, Sequence
 from typing import Final, Literal, get_args
@@ -7,7 +7,7 @@ from auth.errors import InvalidScope, InvalidTarget
 from common.settings import resource
 
 PERSON_SCOPES: Final = ("account", "orders:read", "orders:write", "notifications:read", "notifications:write")
-"""What a person's session in a first-party client may do."""
+"""The scopes of a person's session in a first-party client."""
 
 ManagedScope = Literal[
     "orders:read",
@@ -18,7 +18,7 @@ ManagedScope = Literal[
     "links:issue",
     "revocations:read",
 ]
-"""What an administrator may give a client. The last three are for services' calls to each other."""
+"""The scopes an administrator may give a client. The last three are for internal endpoints."""
 
 MANAGED_SCOPES: Final[tuple[str, ...]] = get_args(ManagedScope)
 
@@ -26,25 +26,25 @@ RESOURCES: Final = tuple(resource(service) for service in ("auth", "users", "ord
 
 
 def narrow_scope(requested: str | None, granted: Sequence[str]) -> tuple[str, ...]:
-    """The scopes of a new token: all that were granted, or those of them that are asked for.
+    """The scopes of a new token: the requested ones, by default all that were granted.
 
-    Raises `InvalidScope` where one is asked for that was not granted.
+    Raises `InvalidScope` for a scope that was not granted.
     """
     if requested is None:
         return tuple(granted)
-    wanted = requested.split(" ")
-    if not set(wanted) <= set(granted):
+    scopes = requested.split(" ")
+    if not set(scopes) <= set(granted):
         raise InvalidScope
-    return tuple(scope for scope in granted if scope in wanted)
+    return tuple(scope for scope in granted if scope in scopes)
 
 
-def narrow_resources(requested: Collection[str], granted: Sequence[str], also: Sequence[str] = ()) -> tuple[str, ...]:
-    """The audience of a new token: all that was granted, or what is asked for of that and of what may be had `also`.
+def narrow_resources(requested: Collection[str], granted: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
+    """The audience of a new token: the requested resources, by default all that were granted.
 
-    Raises `InvalidTarget`.
+    Those in `extra` are allowed, but not part of the default. Raises `InvalidTarget` for any other.
     """
     if not requested:
         return tuple(granted)
-    if not set(requested) <= {*granted, *also}:
+    if not set(requested) <= {*granted, *extra}:
         raise InvalidTarget
-    return tuple(target for target in (*granted, *also) if target in requested)
+    return tuple(target for target in (*granted, *extra) if target in requested)

@@ -1,1 +1,1 @@
-"""Sessions and subjects: sign-in, refresh, sign-out, revocation."""
+"""Sessions of signed-in people: started, refreshed, ended, and revoked when users reports a change."""

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from auth import queries
 from auth.errors import SessionNotFound
 from auth.events import Reason, SessionRevoked, SessionStarted, SubjectRevoked, TokenReuseDetected
-from auth.models import Limits, Reuse, Session, Subject, SubjectStatus
-from auth.tokens.refresh import PresentedToken
+from auth.models import Reuse, Session, SessionLimits, Subject, SubjectStatus
+from auth.tokens.refresh import RefreshToken
 from common.db.database import new_id
 from common.messaging.outbox import record
 from common.security.tokens import Principal
@@ -22,7 +22,7 @@ _DEVICE_LENGTH: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class VerifiedPerson:
-    """What users answered to a right password, as of its `version` of the person."""
+    """A person whose password users has verified. `version` is that of users' aggregate at that time."""
 
     user_id: uuid.UUID
     role: str
@@ -31,22 +31,22 @@ class VerifiedPerson:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A session with the token that refreshes it next, and what its access tokens say."""
+    """A session, its new refresh token, and what its next access token needs."""
 
     session: Session
     session_version: int
     role: str
-    refresh_token: PresentedToken
+    refresh_token: RefreshToken
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An outcome, not an error: what it changed must be committed."""
+    """Returned instead of raised, because the changes that come with a refusal must be committed."""
 
     reason: Literal["stale", "inactive", "unknown", "other_client", "ended", "reuse"]
 
 
-async def start(
+async def start_session(
     session: AsyncSession,
     person: VerifiedPerson,
     *,
@@ -55,19 +55,19 @@ async def start(
     resources: Sequence[str],
     device: str,
     secret: bytes,
-    limits: Limits,
+    limits: SessionLimits,
     now: datetime,
 ) -> SignedIn | Refused:
-    """Signs a person in. Refused as stale when users has changed the person since it answered."""
+    """Signs a person in. Refuses as `stale` when auth knows a later version of the person than users verified."""
     subject, _ = await queries.lock_or_add_subject(
         session, person.user_id, version=person.version, status=SubjectStatus.ACTIVE, role=person.role
     )
-    # Users lets nobody in but who is active; of a reactivation its answer may tell before the event does.
+    # Users verifies only active people, so a later version means active, even before the event of a reactivation.
     status = SubjectStatus.ACTIVE if person.version > subject.version else None
-    if not subject.learn(person.version, status=status, role=person.role):
+    if not subject.update_to(person.version, status=status, role=person.role):
         return Refused("stale")
     if subject.status != SubjectStatus.ACTIVE:
-        # The same version, yet not active: only an answer that was wrong when it was given.
+        # An event of the same version says otherwise, so users' response was wrong when it was sent.
         return Refused("inactive")
     family = Session(
         id=new_id(),
@@ -77,8 +77,6 @@ async def start(
         resources=list(resources),
         device=describe_device(device),
         subject_version=person.version,
-        place=1,
-        version=1,
     )
     first = family.begin(secret, now, limits)
     session.add(family)
@@ -87,17 +85,19 @@ async def start(
     return SignedIn(family, subject.session_version, subject.role, first)
 
 
-async def refresh(
+async def refresh_session(
     session: AsyncSession,
-    token: PresentedToken,
+    token: RefreshToken,
     *,
     client_id: str,
     secret: bytes,
-    limits: Limits,
+    limits: SessionLimits,
     now: datetime,
 ) -> SignedIn | Refused:
-    """Rotates a session's refresh token. A used one revokes the session (RFC 9700 §4.14.2), unless it is the newest
-    token's parent and its answer may have been lost.
+    """Rotates a session's refresh token.
+
+    A used token revokes the session (RFC 9700 §4.14.2), unless it is the newest token's parent and the client may have
+    lost the response.
     """
     found = await queries.lock_family(session, token.family)
     if found is None:
@@ -107,11 +107,11 @@ async def refresh(
         return Refused("other_client")
     if not family.is_live(now) or subject.status != SubjectStatus.ACTIVE:
         return Refused("ended")
-    child = family.present(token, secret, now, limits)
+    child = family.rotate(token, secret, now, limits)
     if child is None:
         return Refused("unknown")
     if isinstance(child, Reuse):
-        await revoke(session, family, "token_reuse", now)
+        await revoke_session(session, family, "token_reuse", now)
         family.version += 1
         detected = TokenReuseDetected(session_id=family.id, user_id=family.user_id, client_id=family.client_id)
         await record(session, detected, subject=family.id, version=family.version, occurred_at=now)
@@ -119,71 +119,74 @@ async def refresh(
     return SignedIn(family, subject.session_version, subject.role, child)
 
 
-async def revoke(session: AsyncSession, family: Session, reason: Reason, now: datetime) -> None:
-    """Ends a session, whose row the caller has locked."""
+async def revoke_session(session: AsyncSession, family: Session, reason: Reason, now: datetime) -> None:
+    """Ends a session whose row the caller has locked."""
     family.revoke(reason, now)
     revoked = SessionRevoked(session_id=family.id, user_id=family.user_id, client_id=family.client_id, reason=reason)
     await record(session, revoked, subject=family.id, version=family.version, occurred_at=now)
 
 
-async def end_token(session: AsyncSession, principal: Principal, *, now: datetime) -> None:
-    """Ends the session of an access token. A client's own token has none: it is itself what is revoked."""
+async def revoke_access_token(session: AsyncSession, principal: Principal, *, now: datetime) -> None:
+    """Ends the session of a person's access token. A client's own token has no session: only the token is revoked."""
     session_id = uuid.UUID(principal.session_id or "")
     if not principal.is_client:
         family = await queries.lock_own_session(session, session_id, user_id=principal.user_id)
         if family is not None:
-            await revoke(session, family, "token_revoked", now)
+            await revoke_session(session, family, "token_revoked", now)
     elif await queries.add_revoked_token(session, session_id, client_id=principal.client_id, now=now):
         revoked = SessionRevoked(session_id=session_id, client_id=principal.client_id, reason="token_revoked")
         await record(session, revoked, subject=session_id, version=1, occurred_at=now)
 
 
-async def end_own(session: AsyncSession, session_id: uuid.UUID, *, user_id: uuid.UUID, now: datetime) -> None:
-    """Signs one of the person's own sessions out. Raises `SessionNotFound`."""
+async def end_session(session: AsyncSession, session_id: uuid.UUID, *, user_id: uuid.UUID, now: datetime) -> None:
+    """Signs a person out of one of their own sessions. Raises `SessionNotFound`."""
     family = await queries.lock_own_session(session, session_id, user_id=user_id)
     if family is None:
         raise SessionNotFound
-    await revoke(session, family, "logout", now)
+    await revoke_session(session, family, "logout", now)
 
 
-async def end_all(session: AsyncSession, user_id: uuid.UUID, *, now: datetime) -> None:
+async def end_all_sessions(session: AsyncSession, user_id: uuid.UUID, *, now: datetime) -> None:
     """Signs the person out everywhere."""
     subject = await queries.lock_subject(session, user_id)
     if subject is not None:
         subject.session_version += 1
-        await cut(session, subject, reason="logout_everywhere", ends_sessions=True, now=now)
+        await revoke_tokens(session, subject, reason="logout_everywhere", end_sessions=True, now=now)
 
 
-async def cut(
+async def revoke_tokens(
     session: AsyncSession,
     subject: Subject,
     *,
     reason: Reason,
-    ends_sessions: bool,
+    end_sessions: bool,
     now: datetime,
-    before: int | None = None,
-    spare: uuid.UUID | None = None,
+    before_version: int | None = None,
+    except_session: uuid.UUID | None = None,
 ) -> None:
-    """Voids the access tokens of a person, whose row the caller has locked, from before now; with `ends_sessions` the
-    sessions too, of those that began before users' version `before` of the person.
+    """Voids a person's access tokens of earlier session versions. The caller has locked the person's row.
+
+    With `end_sessions` the sessions end as well: all, or those started before users' version `before_version` of the
+    person. `except_session` keeps its tokens and does not end.
     """
-    subject.cut(now, spare=spare)
-    if ends_sessions:
-        for family in await queries.lock_live_sessions(session, subject.user_id):
-            if family.id != spare and (before is None or family.subject_version < before):
+    subject.revoke_tokens(now, except_session=except_session)
+    if end_sessions:
+        for family in await queries.lock_unrevoked_sessions(session, subject.user_id):
+            started_before = before_version is None or family.subject_version < before_version
+            if family.id != except_session and started_before:
                 family.revoke(reason, now)
     revoked = SubjectRevoked(
         subject=str(subject.user_id),
         user_id=subject.user_id,
         min_session_version=subject.min_session_version,
-        except_session_id=spare,
-        except_session_version=subject.spared_session_version,
-        sessions_ended=ends_sessions,
+        except_session_id=except_session,
+        except_session_version=subject.excepted_session_version,
+        sessions_ended=end_sessions,
         reason=reason,
     )
     await record(session, revoked, subject=subject.user_id, version=subject.event_version, occurred_at=now)
 
 
 def describe_device(user_agent: str) -> str:
-    """What a person recognises a session by, fit to be stored and shown."""
+    """The printable part of a User-Agent header, at most 200 characters, by which a person recognises a session."""
     return "".join(char for char in user_agent if char.isprintable())[:_DEVICE_LENGTH]

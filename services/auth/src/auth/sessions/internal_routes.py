@@ -1,4 +1,4 @@
-"""For other services only: a port of its own, no gateway route, a service's token."""
+"""Revocations, for other services only: on the internal port, which no gateway route reaches."""
 
 from datetime import timedelta
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import Request
 
 from auth import queries
-from auth.deps import RevocationsReader, SessionDep
+from auth.deps import SessionDep, may_read_revocations
 from auth.schemas import Revocations, RevokedSession, RevokedSubject
 from common.db.database import utc_now
 from common.web import ApiRouter
@@ -14,15 +14,16 @@ from common.web import ApiRouter
 router: Final = ApiRouter(prefix="/internal", tags=["internal"])
 
 _SKEW: Final = timedelta(seconds=60)
+"""Margin for clocks that differ."""
 
 
-@router.get("/revocations", dependencies=[RevocationsReader])
+@router.get("/revocations", dependencies=[may_read_revocations])
 async def read_revocations(request: Request, session: SessionDep) -> Revocations:
-    """What a process that starts late has missed."""
+    """All revocations that may concern an unexpired token. A process reads them at start; later ones come as events."""
     since = utc_now() - request.state.settings.access_token_lifetime - _SKEW
     session_ids = await queries.revoked_session_ids(session, since=since)
-    people = await queries.cut_subjects(session, since=since)
-    clients = await queries.cut_clients(session, since=since)
+    people = await queries.revoked_subjects(session, since=since)
+    clients = await queries.revoked_clients(session, since=since)
     return Revocations(
         sessions=[RevokedSession(session_id=session_id) for session_id in session_ids],
         subjects=[
@@ -30,11 +31,11 @@ async def read_revocations(request: Request, session: SessionDep) -> Revocations
                 RevokedSubject(
                     subject=str(person.user_id),
                     min_session_version=person.min_session_version,
-                    except_session_id=person.spared_session_id,
-                    except_session_version=person.spared_session_version,
+                    except_session_id=person.excepted_session_id,
+                    except_session_version=person.excepted_session_version,
                 )
                 for person in people
             ),
-            *(RevokedSubject(subject=one.id, min_session_version=one.session_version) for one in clients),
+            *(RevokedSubject(subject=client.id, min_session_version=client.session_version) for client in clients),
         ],
     )

@@ -1,4 +1,4 @@
-"""A person's own sessions."""
+"""A person's own sessions: list them, end one, end all."""
 
 import uuid
 from functools import partial
@@ -18,7 +18,7 @@ router: Final = ApiRouter(prefix="/sessions", tags=["sessions"])
 
 @router.get("")
 async def list_sessions(principal: PrincipalDep, session: SessionDep, page: PageDep) -> Page[SessionOut]:
-    """Where you are signed in, newest first."""
+    """Your sessions, newest first."""
 
     def item(family: Session) -> SessionOut:
         return SessionOut(
@@ -30,17 +30,17 @@ async def list_sessions(principal: PrincipalDep, session: SessionDep, page: Page
             current=str(family.id) == principal.session_id,
         )
 
-    fetch = partial(queries.own_sessions, session, principal.user_id, now=utc_now())
+    fetch = partial(queries.live_sessions, session, principal.user_id, now=utc_now())
     return await page.load(fetch, by={"created_at": instant, "id": uuid.UUID}, item=item)
 
 
 @router.delete("/{session_id}", status_code=204, responses=responses(404))
 async def end_session(session_id: uuid.UUID, principal: PrincipalDep, session: SessionDep) -> None:
-    """Signs one session out: its tokens end everywhere within a second."""
-    await handlers.end_own(session, session_id, user_id=principal.user_id, now=utc_now())
+    """Signs you out of one session. All services refuse its tokens within a second."""
+    await handlers.end_session(session, session_id, user_id=principal.user_id, now=utc_now())
 
 
 @router.delete("", status_code=204)
 async def end_all_sessions(principal: PrincipalDep, session: SessionDep) -> None:
-    """Signs you out everywhere, here included."""
-    await handlers.end_all(session, principal.user_id, now=utc_now())
+    """Signs you out of all sessions, including this one."""
+    await handlers.end_all_sessions(session, principal.user_id, now=utc_now())

@@ -1,4 +1,4 @@
-"""What auth does when users says that a person has changed. Nothing here commits."""
+"""Handlers of users' events about a person. Nothing here commits."""
 
 import uuid
 from datetime import datetime
@@ -8,39 +8,39 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from auth import queries
 from auth.events import Reason
 from auth.models import Subject, SubjectStatus
-from auth.sessions.handlers import cut
+from auth.sessions.handlers import revoke_tokens
 
 
-async def deactivated(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
+async def deactivate(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
     await _revoke(session, user_id, version, "deactivated", now, status=SubjectStatus.DEACTIVATED)
 
 
-async def reactivated(session: AsyncSession, user_id: uuid.UUID, *, version: int) -> None:
-    subject, _ = await _subject(session, user_id, version)
-    subject.learn(version, status=SubjectStatus.ACTIVE)
+async def reactivate(session: AsyncSession, user_id: uuid.UUID, *, version: int) -> None:
+    subject, _ = await _lock_subject(session, user_id, version)
+    subject.update_to(version, status=SubjectStatus.ACTIVE)
 
 
-async def erased(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
-    """Ends everything and forgets which devices the person used."""
+async def erase(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
+    """Ends all sessions and deletes the descriptions of the person's devices."""
     await _revoke(session, user_id, version, "erased", now, status=SubjectStatus.ERASED)
-    await queries.forget_devices(session, user_id)
+    await queries.clear_devices(session, user_id)
 
 
-async def role_changed(session: AsyncSession, user_id: uuid.UUID, *, role: str, version: int, now: datetime) -> None:
-    """Voids the tokens that name the old role; the sessions go on, and their next tokens name the new one."""
-    await _revoke(session, user_id, version, "role_changed", now, role=role, ends_sessions=False)
+async def change_role(session: AsyncSession, user_id: uuid.UUID, *, role: str, version: int, now: datetime) -> None:
+    """Voids the tokens with the old role. The sessions continue, and their next tokens have the new role."""
+    await _revoke(session, user_id, version, "role_changed", now, role=role, end_sessions=False)
 
 
-async def password_changed(
+async def change_password(
     session: AsyncSession,
     user_id: uuid.UUID,
     *,
     version: int,
     now: datetime,
-    except_session_id: uuid.UUID | None,
+    except_session: uuid.UUID | None,
 ) -> None:
-    """Ends the sessions begun with the old password, but the one that changed it."""
-    await _revoke(session, user_id, version, "password_changed", now, spare=except_session_id)
+    """Ends the sessions started with the old password, except the one in which it was changed."""
+    await _revoke(session, user_id, version, "password_changed", now, except_session=except_session)
 
 
 async def _revoke(
@@ -52,17 +52,25 @@ async def _revoke(
     *,
     status: SubjectStatus | None = None,
     role: str | None = None,
-    ends_sessions: bool = True,
-    spare: uuid.UUID | None = None,
+    end_sessions: bool = True,
+    except_session: uuid.UUID | None = None,
 ) -> None:
-    subject, is_new = await _subject(session, user_id, version)
-    subject.learn(version, status=status, role=role)
-    # Even when something later is known already: sessions from before this change may have outlived that.
+    subject, is_new = await _lock_subject(session, user_id, version)
+    subject.update_to(version, status=status, role=role)
+    # Also when a later version is known: its event may have left sessions alive that must end with this one.
     if not is_new:
-        await cut(session, subject, reason=reason, ends_sessions=ends_sessions, before=version, spare=spare, now=now)
+        await revoke_tokens(
+            session,
+            subject,
+            reason=reason,
+            end_sessions=end_sessions,
+            before_version=version,
+            except_session=except_session,
+            now=now,
+        )
 
 
-async def _subject(session: AsyncSession, user_id: uuid.UUID, version: int) -> tuple[Subject, bool]:
+async def _lock_subject(session: AsyncSession, user_id: uuid.UUID, version: int) -> tuple[Subject, bool]:
     return await queries.lock_or_add_subject(
         session, user_id, version=version, status=SubjectStatus.ACTIVE, role="user"
     )

@@ -1,1 +1,1 @@
-"""The content of access tokens and refresh tokens."""
+"""Access tokens and refresh tokens: their content, and the tokens of auth itself."""

@@ -1,4 +1,4 @@
-"""What an access token says (RFC 9068 §2.2)."""
+"""The claims of an access token (RFC 9068 §2.2)."""
 
 import uuid
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from common.db.database import new_id
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """The right that one access token stands for."""
+class AccessTokenContent:
+    """What one access token allows, and whom. `authenticated_at` is None for a client's own token."""
 
     subject: str
     client_id: str
@@ -27,22 +27,22 @@ class Grant:
         return " ".join(self.scopes)
 
 
-def claims(grant: Grant, *, issuer: str, now: datetime, lifetime: timedelta) -> dict[str, Any]:
-    """No personal data among them. `auth_time` is left out where nobody authenticated but a client."""
+def claims(content: AccessTokenContent, *, issuer: str, now: datetime, lifetime: timedelta) -> dict[str, Any]:
+    """The token's payload. It holds no personal data."""
     issued_at = int(now.timestamp())
-    said: dict[str, Any] = {
+    payload: dict[str, Any] = {
         "iss": issuer,
-        "sub": grant.subject,
-        "aud": list(grant.resources),
+        "sub": content.subject,
+        "aud": list(content.resources),
         "exp": issued_at + int(lifetime.total_seconds()),
         "iat": issued_at,
         "jti": str(new_id()),
-        "client_id": grant.client_id,
-        "scope": grant.scope,
-        "sid": str(grant.session_id),
-        "sv": grant.session_version,
-        "roles": list(grant.roles),
+        "client_id": content.client_id,
+        "scope": content.scope,
+        "sid": str(content.session_id),
+        "sv": content.session_version,
+        "roles": list(content.roles),
     }
-    if grant.authenticated_at is not None:
-        said["auth_time"] = int(grant.authenticated_at.timestamp())
-    return said
+    if content.authenticated_at is not None:
+        payload["auth_time"] = int(content.authenticated_at.timestamp())
+    return payload

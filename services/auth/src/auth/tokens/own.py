@@ -1,4 +1,4 @@
-"""Auth's two sides of its own tokens: the one it calls other services with, and those it is called with."""
+"""Auth's own use of access tokens: it issues one to itself to call users, and verifies those sent to auth."""
 
 import time
 import uuid
@@ -6,14 +6,14 @@ import uuid
 from auth import queries
 from auth.keys.keyring import Keyring
 from auth.settings import Settings
-from auth.tokens.access import Grant, claims
+from auth.tokens.access import AccessTokenContent, claims
 from common.db.database import Database, new_id, utc_now
 from common.security.tokens import InvalidToken, Principal, TokenVerifier
 from common.settings import resource
 
 
-class OwnToken:
-    """A `common.security.service_client.TokenSource` that needs no network: auth signs for itself."""
+class OwnTokenSource:
+    """A `common.security.service_client.TokenSource` that needs no network: auth signs its own token."""
 
     def __init__(self, keyring: Keyring, settings: Settings) -> None:
         self._keyring = keyring
@@ -24,7 +24,7 @@ class OwnToken:
     async def token(self) -> str:
         if time.monotonic() >= self._renew_at:
             lifetime = self._settings.access_token_lifetime
-            grant = Grant(
+            content = AccessTokenContent(
                 subject="auth",
                 client_id="auth",
                 scopes=("credentials:verify",),
@@ -32,8 +32,8 @@ class OwnToken:
                 session_id=new_id(),
                 session_version=1,
             )
-            said = claims(grant, issuer=self._settings.public_url, now=utc_now(), lifetime=lifetime)
-            self._token = self._keyring.sign(said)
+            payload = claims(content, issuer=self._settings.public_url, now=utc_now(), lifetime=lifetime)
+            self._token = self._keyring.sign(payload)
             self._renew_at = time.monotonic() + lifetime.total_seconds() * 0.8
         return self._token
 
@@ -42,10 +42,10 @@ class OwnToken:
             self._renew_at = float("-inf")
 
 
-class OwnVerifier(TokenVerifier):
-    """Verifies with auth's own keys, and asks its own tables about revocation: they know first.
+class OwnTokenVerifier(TokenVerifier):
+    """Verifies with auth's own keys, and checks revocation in auth's own tables, where it is known first.
 
-    Without an `audience` it takes tokens for any service, as revocation and introspection must.
+    `audience` None accepts tokens for any service, as revocation and introspection must.
     """
 
     def __init__(self, keyring: Keyring, database: Database, settings: Settings, *, audience: str | None) -> None:
@@ -59,7 +59,7 @@ class OwnVerifier(TokenVerifier):
         except ValueError:
             raise InvalidToken("The access token names no session") from None
         async with self._database.transaction() as session:
-            revoked = await queries.is_revoked_session(
+            revoked = await queries.is_token_revoked(
                 session,
                 session_id,
                 subject_id=principal.subject,

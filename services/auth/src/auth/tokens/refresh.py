@@ -1,8 +1,9 @@
-"""Refresh tokens: opaque to clients, derived so that the same rotation asked for twice has the same answer.
+"""Refresh tokens: opaque to clients, and derived, so that a repeated rotation returns the same token.
 
-A token is its family's id, its place in the family, and HMAC(secret, family | place | nonce): 256 bits that need both
-the secret (a file) and the family's nonce (the database). The family's row keeps the hashes of the newest two tokens;
-that any older one was really issued, its HMAC proves.
+A token holds its family's id (the session's), its generation (1 for the first token, one more with each rotation), and
+HMAC(secret, family | generation | nonce): 256 bits that cannot be computed without both the secret (a file) and the
+family's nonce (in the database). The database keeps the hashes of the newest two tokens only. For an older token the
+HMAC proves that it was issued.
 """
 
 import base64
@@ -22,11 +23,11 @@ _LENGTH: Final = len(PREFIX) + 70
 
 
 @dataclass(frozen=True, slots=True)
-class PresentedToken:
-    """A token as a client presents it: well-formed, but not yet proven."""
+class RefreshToken:
+    """A well-formed token. One that a client presents is not yet known to be authentic."""
 
     family: uuid.UUID
-    place: int
+    generation: int
     text: str
 
     @property
@@ -34,22 +35,22 @@ class PresentedToken:
         return hashlib.sha256(self.text.encode()).digest()
 
     def is_authentic(self, secret: bytes, nonce: bytes) -> bool:
-        return hmac.compare_digest(derive(secret, self.family, self.place, nonce).text, self.text)
+        return hmac.compare_digest(derive(secret, self.family, self.generation, nonce).text, self.text)
 
 
 def new_nonce() -> bytes:
     return secrets.token_bytes(NONCE_BYTES)
 
 
-def derive(secret: bytes, family: uuid.UUID, place: int, nonce: bytes) -> PresentedToken:
-    """The token at `place` (from 1) of a family."""
-    name = family.bytes + place.to_bytes(4)
-    raw = name + hmac.digest(secret, name + nonce, hashlib.sha256)
-    return PresentedToken(family, place, PREFIX + base64.urlsafe_b64encode(raw).rstrip(b"=").decode())
+def derive(secret: bytes, family: uuid.UUID, generation: int, nonce: bytes) -> RefreshToken:
+    """The token of this generation (from 1) of a family."""
+    identity = family.bytes + generation.to_bytes(4)
+    raw = identity + hmac.digest(secret, identity + nonce, hashlib.sha256)
+    return RefreshToken(family, generation, PREFIX + base64.urlsafe_b64encode(raw).rstrip(b"=").decode())
 
 
-def parse(text: str) -> PresentedToken | None:
-    """None for what was never a refresh token of ours."""
+def parse(text: str) -> RefreshToken | None:
+    """None if the text does not have the form of a refresh token."""
     if len(text) != _LENGTH or not text.startswith(PREFIX) or not text.isascii():
         return None
     try:
@@ -58,4 +59,4 @@ def parse(text: str) -> PresentedToken | None:
         return None
     if len(raw) != _BYTES:
         return None
-    return PresentedToken(uuid.UUID(bytes=raw[:16]), int.from_bytes(raw[16:20]), text)
+    return RefreshToken(uuid.UUID(bytes=raw[:16]), int.from_bytes(raw[16:20]), text)
