@@ -29,7 +29,7 @@ async def texts(desk: Any, wanted: str) -> list[str]:
 
 
 @pytest.mark.parametrize("is_published", [False, True], ids=["still to be published", "published"])
-async def test_an_erased_persons_orders_stay_without_anybodys_own_words(
+async def test_orders_of_an_erased_person_stay_without_free_text(
     desk: Any, database: Database, is_published: bool
 ) -> None:
     await desk.stock("LAMP")

@@ -51,7 +51,7 @@ def take(order: Order, step: str) -> None:
 
 @pytest.mark.parametrize("status", OrderStatus)
 @pytest.mark.parametrize("step", STEPS)
-def test_each_state_allows_the_contracts_transitions_and_no_others(status: OrderStatus, step: str) -> None:
+def test_each_state_allows_the_transitions_of_the_contract_and_no_others(status: OrderStatus, step: str) -> None:
     order = an_order(status, version=5)
     target = ALLOWED.get((status, step))
     if target is None:
@@ -64,7 +64,7 @@ def test_each_state_allows_the_contracts_transitions_and_no_others(status: Order
 
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=8))
-def test_whatever_is_tried_the_version_counts_the_changes_and_the_end_is_the_end(steps: list[str]) -> None:
+def test_the_version_counts_the_changes_and_a_final_state_is_never_left(steps: list[str]) -> None:
     order = an_order()
     states = [order.status]
     for step in steps:
