@@ -1,4 +1,4 @@
-"""What becomes of the orders of an erased person."""
+"""What happens to the orders of an erased person."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ async def erase(database: Database, data: dict[str, Any]) -> None:
 
 
 async def texts(desk: Any, wanted: str) -> list[str]:
-    """The tables that hold it."""
+    """The tables that contain the text."""
     return [table for table in TABLES if wanted in str(await desk.rows(f"SELECT t::text FROM {table} t"))]  # noqa: S608
 
 

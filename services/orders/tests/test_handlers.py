@@ -1,4 +1,4 @@
-"""What happens to an order after it was placed, and to the catalogue."""
+"""Changes of orders after they were placed, and of the catalogue."""
 
 import asyncio
 from typing import Any

@@ -44,7 +44,7 @@ def an_order(status: OrderStatus = OrderStatus.PLACED, version: int = 1) -> Orde
     )
 
 
-def take(order: Order, step: str) -> None:
+def apply(order: Order, step: str) -> None:
     method, options = STEPS[step]
     getattr(order, method)(LATER, **options)
 
@@ -56,10 +56,10 @@ def test_each_state_allows_the_transitions_of_the_contract_and_no_others(status:
     target = ALLOWED.get((status, step))
     if target is None:
         with pytest.raises(InvalidTransition):
-            take(order, step)
+            apply(order, step)
         assert (order.status, order.version, order.updated_at) == (status, 5, NOW)
     else:
-        take(order, step)
+        apply(order, step)
         assert (order.status, order.version, order.updated_at) == (target, 6, LATER)
 
 
@@ -69,7 +69,7 @@ def test_the_version_counts_the_changes_and_a_final_state_is_never_left(steps: l
     states = [order.status]
     for step in steps:
         try:
-            take(order, step)
+            apply(order, step)
         except InvalidTransition:
             continue
         states.append(order.status)

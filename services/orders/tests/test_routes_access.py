@@ -1,4 +1,4 @@
-"""Who may do what, and what every answer has."""
+"""Who may do what, and what every response has."""
 
 from typing import Any
 from uuid import UUID
@@ -55,8 +55,8 @@ async def test_staff_see_all_orders_or_one_customers(shop: Any, role: str) -> No
     other = new_id()
     mine, theirs = await shop.order(), await shop.order(customer=other)
     staff = shop.bearer(new_id(), roles=(role,))
-    everybodys = (await shop.client.get("/orders", headers=staff)).json()["items"]
-    assert everybodys == [theirs, mine]
+    everyones = (await shop.client.get("/orders", headers=staff)).json()["items"]
+    assert everyones == [theirs, mine]
     customers = (await shop.client.get(f"/orders?customer_id={other}", headers=staff)).json()["items"]
     assert customers == [theirs]
     assert (await shop.client.get(f"/orders/{mine['id']}", headers=staff)).json() == mine
@@ -120,8 +120,8 @@ async def test_an_unavailable_database_is_a_503_and_the_service_recovers_without
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await admin.close()
 
-    async def well_again() -> bool:
+    async def recovered() -> bool:
         answers = (await shop.place(("LAMP-1", 1)), await shop.get("/orders"))
         return all(answer.is_success for answer in answers)
 
-    await eventually(well_again)
+    await eventually(recovered)

@@ -1,4 +1,4 @@
-"""Orders on their way, as staff and customers take them."""
+"""Changes of an order's state by staff and customers, over HTTP."""
 
 import asyncio
 from typing import Any

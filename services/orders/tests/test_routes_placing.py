@@ -1,4 +1,4 @@
-"""POST /orders as its callers see it."""
+"""POST /orders."""
 
 import asyncio
 from typing import Any
@@ -53,9 +53,7 @@ async def test_an_order_is_created_with_its_address_and_its_version(shop: Any) -
     assert (await shop.get(f"/orders/{order['id']}")).json() == order
 
 
-async def test_an_invalid_body_is_refused_and_the_error_names_the_field(
-    shop: Any, subtests: pytest.Subtests
-) -> None:
+async def test_an_invalid_body_is_refused_and_the_error_names_the_field(shop: Any, subtests: pytest.Subtests) -> None:
     for body, loc in NOT_ORDERS:
         with subtests.test(loc=loc):
             answer = await shop.client.post("/orders", json=body, headers=shop.bearer())

@@ -1,4 +1,4 @@
-"""What is told of orders: lists, one order, its timeline."""
+"""Reading orders over HTTP: lists, one order, its timeline."""
 
 from typing import Any
 from uuid import UUID
