@@ -26,7 +26,7 @@ class UserRegistered(Event):
 class UserUpdated(Event):
     """The profile changed. `name` and `email` are the current values; `changed` lists the fields whose value differs.
 
-    A changed e-mail address is no longer verified.
+    A new e-mail address is not verified.
     """
 
     type: ClassVar[str] = "users.user.updated.v1"
@@ -47,7 +47,7 @@ class UserRoleChanged(Event):
 
 
 class UserEmailVerified(Event):
-    """The person proved that they receive mail at the account's current address."""
+    """The person proved that they receive mail at the account's e-mail address."""
 
     type: ClassVar[str] = "users.user.email_verified.v1"
 

@@ -13,6 +13,7 @@ from typing import Final
 from fastapi.responses import HTMLResponse
 
 from common.web import ApiRouter
+from users.credentials.passwords import MAX_LENGTH, MIN_LENGTH
 
 router = ApiRouter()
 
@@ -41,8 +42,8 @@ _VERIFY: Final = Template(_SOURCE).substitute(
 _RESET: Final = Template(_SOURCE).substitute(
     title="Set a new password",
     path="/password-resets/confirm",
-    field='<label>New password, 12 characters or more <input type="password" name="password" minlength="12" '
-    'maxlength="128" autocomplete="new-password" required></label>\n',
+    field=f'<label>New password, {MIN_LENGTH} characters or more <input type="password" name="password" '
+    f'minlength="{MIN_LENGTH}" maxlength="{MAX_LENGTH}" autocomplete="new-password" required></label>\n',
     button="Set password",
     done="Your password is changed. You are signed out on all devices.",
 )
