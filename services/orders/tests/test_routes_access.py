@@ -10,15 +10,15 @@ from common.db.database import new_id
 from common.testing.plugin import eventually
 from orders.settings import Settings
 
-NOBODY = UUID(int=1)
+UNKNOWN_ORDER = UUID(int=1)
 
 
 async def test_everything_needs_a_token(shop: Any) -> None:
     for method, path in (
         ("GET", "/orders"),
         ("POST", "/orders"),
-        ("GET", f"/orders/{NOBODY}"),
-        ("POST", f"/orders/{NOBODY}/ship"),
+        ("GET", f"/orders/{UNKNOWN_ORDER}"),
+        ("POST", f"/orders/{UNKNOWN_ORDER}/ship"),
         ("GET", "/products"),
         ("PUT", "/products/X"),
     ):
@@ -97,7 +97,7 @@ async def test_the_service_is_healthy_and_ready_while_the_database_is_available(
 
 
 async def test_every_response_has_its_process_time_and_request_id(shop: Any) -> None:
-    for path in ("/orders", f"/orders/{NOBODY}", "/nowhere"):
+    for path in ("/orders", f"/orders/{UNKNOWN_ORDER}", "/nowhere"):
         answer = await shop.get(path, **{"X-Request-ID": "mine-1"})
         assert answer.headers["X-Request-ID"] == "mine-1"
         assert answer.headers["X-Process-Time"].endswith("s")

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
-NOBODY = UUID(int=1)
+UNKNOWN_ORDER = UUID(int=1)
 
 
 async def test_staff_take_an_order_through_its_states(shop: Any) -> None:
@@ -56,4 +56,4 @@ async def test_a_shipment_needs_carrier_and_tracking_number(shop: Any) -> None:
 
 async def test_an_unknown_order_cannot_be_changed(shop: Any) -> None:
     for step in ("cancel", "confirm", "ship", "deliver"):
-        assert shop.is_problem(await shop.act(str(NOBODY), step), 404, "not_found")
+        assert shop.is_problem(await shop.act(str(UNKNOWN_ORDER), step), 404, "not_found")

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from common.web.pagination import encode_cursor
 
-NOBODY = UUID(int=1)
+UNKNOWN_ORDER = UUID(int=1)
 
 
 async def test_orders_are_listed_newest_first_in_pages(shop: Any) -> None:
@@ -82,6 +82,6 @@ async def test_the_timeline_lists_events_oldest_first_in_pages(shop: Any) -> Non
 
 
 async def test_what_does_not_exist_is_404(shop: Any) -> None:
-    for path in (f"/orders/{NOBODY}", f"/orders/{NOBODY}/events", "/products/NONE"):
+    for path in (f"/orders/{UNKNOWN_ORDER}", f"/orders/{UNKNOWN_ORDER}/events", "/products/NONE"):
         assert shop.is_problem(await shop.get(path), 404, "not_found")
     assert shop.is_problem(await shop.get("/orders/not-an-id"), 422, "validation_error")

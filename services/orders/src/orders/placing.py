@@ -34,17 +34,8 @@ class NewOrder:
 
     def values(self) -> tuple[Any, ...]:
         """The columns of the statement's `requested`, in order."""
-        return (
-            self.id,
-            self.customer_id,
-            self.note,
-            self.placed_at,
-            rfc3339(self.placed_at),
-            self.idempotency_key,
-            self.request_hash,
-            self.event_id,
-            self.traceparent,
-        )
+        order = (self.id, self.customer_id, self.note, self.placed_at, rfc3339(self.placed_at))
+        return (*order, self.idempotency_key, self.request_hash, self.event_id, self.traceparent)
 
 
 # The try-lock, held until the end of the transaction, detects a request in flight with the same key without waiting.

@@ -62,7 +62,7 @@ async def finish_login(
 
 @dataclass(frozen=True, slots=True)
 class PasswordCheck:
-    """A check of the current password of someone who is signed in. A new password must not be made of name or email."""
+    """A check of the current password before it is changed. `name` and `email` are for checking the new password."""
 
     name: str
     email: str

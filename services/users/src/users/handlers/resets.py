@@ -2,8 +2,8 @@
 
 So the work is the same for an active, a deactivated and an unknown account: one statement, and a commit that always
 writes. What differs is two more rows for an active account, some 0.3 ms, which a fixed response time hides. This is
-why the statement writes the link and its event in SQL of its own. It is the only place that repeats the form of an
-outbox row (`common.messaging.outbox.record`) and of `SecretLinkRequested`: change them together.
+why the link and its event are written in SQL here. The SQL repeats the columns that `common.messaging.outbox.record`
+writes and the fields of `SecretLinkRequested`: change them together.
 
 Mails are limited, so that no mailbox is flooded. Each network from which the account has signed in before has a limit
 of its own, which requests from strangers cannot use up.
@@ -26,7 +26,10 @@ RESPONSE_TIME: Final = 0.1
 
 
 async def request_password_reset(session: AsyncSession, email: str, *, network: str) -> None:
-    """Creates a link and its event if `email` belongs to an active account, and counts the request in any case."""
+    """Creates a link and its event if `email` belongs to an active account and the limit is not reached.
+
+    Counts the request in any case, and never says which case it was.
+    """
     values = {
         "strangers_key": _PER_ADDRESS.key(email),
         "known_network_key": _PER_ADDRESS.key(email, network),
