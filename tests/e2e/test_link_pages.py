@@ -61,7 +61,7 @@ async def test_a_click_in_a_browser_verifies_the_address_and_opening_the_link_al
     assert await page.see("document.querySelector('form').offsetParent") is None
     await page.open(link)
     await page.click("button")
-    await told(page, "This link is not valid (any more)")
+    await told(page, "This link is invalid or has expired")
     assert page.complaints == []
 
 

@@ -53,7 +53,7 @@ async def driver(settings: Settings) -> AsyncIterator[DriverPool]:
 
 
 class Desk:
-    """The use cases without HTTP, each in its own transaction, and a look into the tables."""
+    """Calls the handlers without HTTP, each in its own transaction, and reads the tables."""
 
     def __init__(self, database: Database, driver: DriverPool) -> None:
         self.database = database
@@ -70,7 +70,7 @@ class Desk:
         return await handlers.place_order(self.database, self.insert, lines=lines, **options)
 
     async def do(self, step: str, order_id: UUID, **options: Any) -> Any:
-        """One of the handlers that change an order: confirm, ship, deliver or cancel."""
+        """Calls the handler of a step: confirm, ship, deliver or cancel."""
         required: dict[str, dict[str, Any]] = {
             "ship": {"carrier": "Postal", "tracking_number": "PX-42"},
             "cancel": {"customer_id": None, "reason": None},
@@ -95,7 +95,7 @@ async def desk(database: Database, driver: DriverPool) -> Desk:
 
 
 class Shop:
-    """The API, and people who call it."""
+    """Calls the API as customers and as staff."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
@@ -113,7 +113,7 @@ class Shop:
         return ISSUER.bearer(subject or self.customer, **mint)
 
     def client_bearer(self, scope: str) -> dict[str, str]:
-        """A machine client's, which acts for itself."""
+        """The `Authorization` header of a machine client, which acts for itself."""
         return {"Authorization": f"Bearer {ISSUER.mint_service('warehouse', scope=scope)}"}
 
     async def stock(self, sku: str = "LAMP-1", **changes: Any) -> httpx.Response:
@@ -139,7 +139,7 @@ class Shop:
         return await self.client.get(path, headers={**self.bearer(), **headers})
 
     async def act(self, order_id: str, step: str, json: Any = None, **headers: str) -> httpx.Response:
-        """As staff."""
+        """Sends a step as staff."""
         if step == "ship" and json is None:
             json = {"carrier": "Postal", "tracking_number": "PX-42"}
         return await self.client.post(

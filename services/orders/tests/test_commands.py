@@ -1,4 +1,4 @@
-"""The operators' commands, as orders has them."""
+"""The operators' commands of orders."""
 
 from typing import Any
 

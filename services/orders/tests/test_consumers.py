@@ -1,4 +1,4 @@
-"""What becomes of the orders of an erased person."""
+"""What happens to the orders of an erased person."""
 
 import json
 from pathlib import Path
@@ -24,12 +24,12 @@ async def erase(database: Database, data: dict[str, Any]) -> None:
 
 
 async def texts(desk: Any, wanted: str) -> list[str]:
-    """The tables that hold it."""
+    """The tables that contain the text."""
     return [table for table in TABLES if wanted in str(await desk.rows(f"SELECT t::text FROM {table} t"))]  # noqa: S608
 
 
 @pytest.mark.parametrize("is_published", [False, True], ids=["still to be published", "published"])
-async def test_an_erased_persons_orders_stay_without_anybodys_own_words(
+async def test_orders_of_an_erased_person_stay_without_free_text(
     desk: Any, database: Database, is_published: bool
 ) -> None:
     await desk.stock("LAMP")

@@ -1,4 +1,4 @@
-"""What others rely on: events' fields, and what the API's description says."""
+"""What other programs rely on: the fields of events, and the API's description."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_the_events_that_orders_reads_are_read_from_older_and_newer_producers(ev
 
 
 async def test_every_recorded_event_is_what_its_model_would_write(desk: Any) -> None:
-    """The placed event's data is made by the database: down to the spelling of times it must be the model's."""
+    """SQL writes the data of the placed event: it must equal the model's, down to the format of times."""
     await desk.stock("LAMP")
     first, second = await desk.place(("LAMP", 1), ("LAMP", 3)), await desk.place(("LAMP", 1))
     for step in ("confirm", "ship", "deliver"):

@@ -1,4 +1,4 @@
-"""What happens to an order after it was placed, and to the catalogue."""
+"""Changes of orders after they were placed, and of the catalogue."""
 
 import asyncio
 from typing import Any
@@ -53,7 +53,7 @@ async def test_a_change_is_seen_with_its_state_version_and_time(desk: Any, place
     assert await queries.read_order(desk.driver, placed.id) == confirmed
 
 
-async def test_events_tell_what_their_state_needs(desk: Any, placed: Any) -> None:
+async def test_events_hold_the_fields_of_their_state(desk: Any, placed: Any) -> None:
     await desk.do("confirm", placed.id)
     await desk.do("ship", placed.id, carrier="Owl Post", tracking_number="H-1")
     facts = {
@@ -69,28 +69,28 @@ async def test_events_tell_what_their_state_needs(desk: Any, placed: Any) -> Non
 
 
 @pytest.mark.parametrize(("as_customer", "by"), [(True, "customer"), (False, "staff")])
-async def test_a_cancellation_tells_why_and_by_whom(desk: Any, placed: Any, as_customer: bool, by: str) -> None:
+async def test_a_cancellation_says_why_and_by_whom(desk: Any, placed: Any, as_customer: bool, by: str) -> None:
     customer = desk.customer if as_customer else None
     await desk.do("cancel", placed.id, customer_id=customer, reason="Too dear")
     [event] = await desk.rows("SELECT data FROM outbox WHERE version = 2")
     assert (event["data"]["reason"], event["data"]["cancelled_by"]) == ("Too dear", by)
 
 
-async def test_a_refused_change_leaves_nothing(desk: Any, placed: Any) -> None:
+async def test_a_refused_change_writes_nothing(desk: Any, placed: Any) -> None:
     with pytest.raises(InvalidTransition):
         await desk.do("ship", placed.id)
     assert await desk.count("outbox") == await desk.count("order_timeline") == 1
     assert await queries.read_order(desk.driver, placed.id) == placed
 
 
-async def test_a_customer_changes_his_own_orders_only(desk: Any, placed: Any) -> None:
+async def test_customers_change_their_own_orders_only(desk: Any, placed: Any) -> None:
     with pytest.raises(NotFound):
         await desk.do("cancel", placed.id, customer_id=new_id())
     with pytest.raises(NotFound):
         await desk.do("confirm", new_id())
 
 
-async def test_who_has_not_seen_the_newest_version_changes_nothing(desk: Any, placed: Any) -> None:
+async def test_a_caller_that_has_not_seen_the_newest_version_changes_nothing(desk: Any, placed: Any) -> None:
     await desk.do("confirm", placed.id, expected={1, 7})
     with pytest.raises(PreconditionFailed):
         await desk.do("ship", placed.id, expected={1})
@@ -104,7 +104,7 @@ async def test_of_two_confirmations_at_once_one_is_too_late(desk: Any, placed: A
     assert [row["version"] for row in versions] == [1, 2]
 
 
-async def test_who_was_slower_decides_on_what_the_faster_one_made_of_the_order(desk: Any, placed: Any) -> None:
+async def test_the_second_of_two_changes_sees_what_the_first_one_committed(desk: Any, placed: Any) -> None:
     async with desk.database.transaction() as faster:
         await faster.execute(text("UPDATE orders SET status = 'confirmed', version = 2"))
         slower = asyncio.create_task(desk.do("cancel", placed.id))
@@ -129,7 +129,7 @@ async def test_a_cancellation_and_a_confirmation_at_once_leave_versions_without_
     assert events[-1]["type"] == TYPES["cancel"]
 
 
-async def test_a_product_is_new_once_and_changed_after(desk: Any) -> None:
+async def test_a_product_is_created_once_and_then_changed(desk: Any) -> None:
     answers = []
     for name, amount in (("Lamp", 1), ("Better lamp", 2)):
         async with desk.database.transaction() as session:
@@ -140,7 +140,7 @@ async def test_a_product_is_new_once_and_changed_after(desk: Any) -> None:
     assert (second.name, second.price, second.created_at) == ("Better lamp", Money(2, "EUR"), first.created_at)
 
 
-async def test_parallel_puts_of_one_product_make_it_once(desk: Any) -> None:
+async def test_parallel_puts_of_one_product_create_it_once(desk: Any) -> None:
     await asyncio.gather(*(desk.stock("LAMP", amount) for amount in range(10)))
     assert await desk.count("products") == 1
 
@@ -165,7 +165,7 @@ IMPOSSIBLE = [
 ]
 
 
-async def test_the_database_refuses_a_state_that_must_not_be(desk: Any, placed: Any, subtests: pytest.Subtests) -> None:
+async def test_the_database_refuses_an_invalid_state(desk: Any, placed: Any, subtests: pytest.Subtests) -> None:
     for damage in IMPOSSIBLE:
         with subtests.test(damage), pytest.raises(IntegrityError):
             await desk.rows(damage)

@@ -1,4 +1,4 @@
-"""Migrations go up, down and up again, and make exactly what the models say, constraints included."""
+"""Migrations go up, down and up again, and create exactly what the models declare, constraints included."""
 
 import asyncio
 from pathlib import Path
@@ -14,7 +14,7 @@ from orders.models import Base
 
 FOLDER = Path(__file__).parents[1] / "migrations"
 
-# Alembic's own comparison passes over CHECK constraints and expressions; PostgreSQL's words for them do not.
+# Alembic's own comparison ignores CHECK constraints and expressions, so compare PostgreSQL's definitions.
 _DEFINITIONS = """
     SELECT format('%s.%s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
                   CASE WHEN a.attnotnull THEN 'NOT NULL' END) AS definition

@@ -44,32 +44,32 @@ def an_order(status: OrderStatus = OrderStatus.PLACED, version: int = 1) -> Orde
     )
 
 
-def take(order: Order, step: str) -> None:
+def apply(order: Order, step: str) -> None:
     method, options = STEPS[step]
     getattr(order, method)(LATER, **options)
 
 
 @pytest.mark.parametrize("status", OrderStatus)
 @pytest.mark.parametrize("step", STEPS)
-def test_each_state_allows_the_contracts_transitions_and_no_others(status: OrderStatus, step: str) -> None:
+def test_each_state_allows_the_transitions_of_the_contract_and_no_others(status: OrderStatus, step: str) -> None:
     order = an_order(status, version=5)
     target = ALLOWED.get((status, step))
     if target is None:
         with pytest.raises(InvalidTransition):
-            take(order, step)
+            apply(order, step)
         assert (order.status, order.version, order.updated_at) == (status, 5, NOW)
     else:
-        take(order, step)
+        apply(order, step)
         assert (order.status, order.version, order.updated_at) == (target, 6, LATER)
 
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=8))
-def test_whatever_is_tried_the_version_counts_the_changes_and_the_end_is_the_end(steps: list[str]) -> None:
+def test_the_version_counts_the_changes_and_a_final_state_is_never_left(steps: list[str]) -> None:
     order = an_order()
     states = [order.status]
     for step in steps:
         try:
-            take(order, step)
+            apply(order, step)
         except InvalidTransition:
             continue
         states.append(order.status)

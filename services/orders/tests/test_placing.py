@@ -1,4 +1,4 @@
-"""Placing an order: priced from the catalogue, whole or not at all, once per idempotency key."""
+"""Placing an order: priced from the catalogue, in one transaction, once per idempotency key."""
 
 import asyncio
 from typing import Any
@@ -124,11 +124,11 @@ async def test_the_total_is_exactly_the_sum_of_the_lines(desk: Any, lines: list[
     order = await desk.place(*order_lines)
     assert order.total.amount == total
     [row] = await desk.rows(
-        "SELECT total_amount, (data -> 'total' ->> 'amount')::numeric AS told FROM orders JOIN order_timeline"
+        "SELECT total_amount, (data -> 'total' ->> 'amount')::numeric AS event_total FROM orders JOIN order_timeline"
         " ON order_id = orders.id WHERE orders.id = :id",
         id=order.id,
     )
-    assert row == {"total_amount": total, "told": total}
+    assert row == {"total_amount": total, "event_total": total}
 
 
 async def test_an_event_that_cannot_be_recorded_leaves_no_order(desk: Any) -> None:
@@ -141,8 +141,8 @@ async def test_an_event_that_cannot_be_recorded_leaves_no_order(desk: Any) -> No
     await assert_nothing_written(desk)
 
 
-async def test_orders_placed_at_once_stand_and_fall_each_for_itself(desk: Any) -> None:
-    """They go to the database in groups."""
+async def test_orders_placed_at_once_succeed_or_fail_independently(desk: Any) -> None:
+    """Concurrent orders share a statement."""
     await desk.stock("LAMP", 7)
     await desk.stock("GONE", active=False)
     attempts = [desk.place(("LAMP", n), ("LAMP", 1)) for n in range(1, 41)]
@@ -195,7 +195,7 @@ async def test_keys_of_different_customers_are_different_keys(desk: Any) -> None
     assert mine.id != theirs.id
 
 
-async def test_one_key_in_twenty_requests_at_once_makes_one_order(desk: Any) -> None:
+async def test_one_key_in_twenty_requests_at_once_creates_one_order(desk: Any) -> None:
     await desk.stock("LAMP")
     outcomes = await asyncio.gather(*(desk.place(("LAMP", 1), key=a_key()) for _ in range(20)), return_exceptions=True)
     others = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -204,7 +204,7 @@ async def test_one_key_in_twenty_requests_at_once_makes_one_order(desk: Any) -> 
     assert [await desk.count(table) for table in TABLES] == [1, 1, 1, 1]
 
 
-async def test_a_key_whose_request_is_in_flight_is_not_waited_for(desk: Any) -> None:
+async def test_a_key_whose_request_is_in_flight_is_refused_without_waiting(desk: Any) -> None:
     await desk.stock("LAMP")
     async with desk.database.transaction() as session:
         connection = await session.connection()
@@ -217,8 +217,8 @@ async def test_a_key_whose_request_is_in_flight_is_not_waited_for(desk: Any) -> 
     assert await desk.count("orders") == 2
 
 
-async def test_a_key_that_was_taken_after_the_statement_began_makes_no_second_order(desk: Any) -> None:
-    """The unique index decides where the lock came too late: the first is committed while the second waits for it."""
+async def test_a_key_that_was_used_after_the_statement_began_creates_no_second_order(desk: Any) -> None:
+    """The unique index decides if the lock comes too late: the first commits while the second waits for its row."""
     await desk.stock("LAMP")
     async with desk.database.transaction() as session:
         connection = await session.connection()

@@ -1,4 +1,4 @@
-"""Who may do what, and what every answer has."""
+"""Who may do what, and what every response has."""
 
 from typing import Any
 from uuid import UUID
@@ -10,15 +10,15 @@ from common.db.database import new_id
 from common.testing.plugin import eventually
 from orders.settings import Settings
 
-NOBODY = UUID(int=1)
+UNKNOWN_ORDER = UUID(int=1)
 
 
 async def test_everything_needs_a_token(shop: Any) -> None:
     for method, path in (
         ("GET", "/orders"),
         ("POST", "/orders"),
-        ("GET", f"/orders/{NOBODY}"),
-        ("POST", f"/orders/{NOBODY}/ship"),
+        ("GET", f"/orders/{UNKNOWN_ORDER}"),
+        ("POST", f"/orders/{UNKNOWN_ORDER}/ship"),
         ("GET", "/products"),
         ("PUT", "/products/X"),
     ):
@@ -27,7 +27,7 @@ async def test_everything_needs_a_token(shop: Any) -> None:
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_another_persons_order_is_not_there(shop: Any) -> None:
+async def test_another_persons_order_is_404(shop: Any) -> None:
     order = await shop.order(customer=new_id())
     for path in (f"/orders/{order['id']}", f"/orders/{order['id']}/events"):
         assert shop.is_problem(await shop.get(path), 404, "not_found")
@@ -51,12 +51,12 @@ async def test_customers_do_not_run_orders_or_the_catalogue(shop: Any) -> None:
 
 
 @pytest.mark.parametrize("role", ["staff", "admin"])
-async def test_staff_see_everybodys_orders_or_one_customers(shop: Any, role: str) -> None:
+async def test_staff_see_all_orders_or_one_customers(shop: Any, role: str) -> None:
     other = new_id()
     mine, theirs = await shop.order(), await shop.order(customer=other)
     staff = shop.bearer(new_id(), roles=(role,))
-    everybodys = (await shop.client.get("/orders", headers=staff)).json()["items"]
-    assert everybodys == [theirs, mine]
+    everyones = (await shop.client.get("/orders", headers=staff)).json()["items"]
+    assert everyones == [theirs, mine]
     customers = (await shop.client.get(f"/orders?customer_id={other}", headers=staff)).json()["items"]
     assert customers == [theirs]
     assert (await shop.client.get(f"/orders/{mine['id']}", headers=staff)).json() == mine
@@ -76,7 +76,7 @@ async def test_a_token_narrowed_by_scope_does_what_its_scope_says(shop: Any) -> 
     assert shop.is_problem(await shop.client.put("/products/X", headers=staff), 403, "insufficient_scope")
 
 
-async def test_a_client_of_its_own_runs_orders_within_its_scopes_and_places_none(shop: Any) -> None:
+async def test_a_machine_client_runs_orders_within_its_scopes_and_places_none(shop: Any) -> None:
     order = await shop.order()
     reader, writer = shop.client_bearer("orders:read"), shop.client_bearer("orders:write")
     assert (await shop.client.get("/orders", headers=reader)).json()["items"] == [order]
@@ -90,20 +90,20 @@ async def test_a_client_of_its_own_runs_orders_within_its_scopes_and_places_none
     assert shop.is_problem(await shop.client.get("/orders", headers=nobody), 403, "insufficient_scope")
 
 
-async def test_health_is_there_and_ready_while_the_database_is(shop: Any) -> None:
+async def test_the_service_is_healthy_and_ready_while_the_database_is_available(shop: Any) -> None:
     assert (await shop.client.get("/health")).json() == {"status": "ok"}
     ready = await shop.client.get("/health/ready")
     assert (ready.status_code, ready.json()["checks"]) == (200, {"postgres": "ok"})
 
 
-async def test_every_answer_tells_its_process_time_and_request_id(shop: Any) -> None:
-    for path in ("/orders", f"/orders/{NOBODY}", "/nowhere"):
+async def test_every_response_has_its_process_time_and_request_id(shop: Any) -> None:
+    for path in ("/orders", f"/orders/{UNKNOWN_ORDER}", "/nowhere"):
         answer = await shop.get(path, **{"X-Request-ID": "mine-1"})
         assert answer.headers["X-Request-ID"] == "mine-1"
         assert answer.headers["X-Process-Time"].endswith("s")
 
 
-async def test_the_database_being_away_is_a_503_and_passes_by_itself(
+async def test_an_unavailable_database_is_a_503_and_the_service_recovers_without_a_restart(
     shop: Any, settings: Settings, postgres_server: str
 ) -> None:
     await shop.order()
@@ -120,8 +120,8 @@ async def test_the_database_being_away_is_a_503_and_passes_by_itself(
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await admin.close()
 
-    async def well_again() -> bool:
+    async def recovered() -> bool:
         answers = (await shop.place(("LAMP-1", 1)), await shop.get("/orders"))
         return all(answer.is_success for answer in answers)
 
-    await eventually(well_again)
+    await eventually(recovered)

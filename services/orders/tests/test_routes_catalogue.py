@@ -1,4 +1,4 @@
-"""The catalogue, as staff keep it and everybody reads it."""
+"""The catalogue: staff change it, everyone who is signed in reads it."""
 
 from typing import Any
 

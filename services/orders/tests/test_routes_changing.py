@@ -1,10 +1,10 @@
-"""Orders on their way, as staff and customers take them."""
+"""Changes of an order's state by staff and customers, over HTTP."""
 
 import asyncio
 from typing import Any
 from uuid import UUID
 
-NOBODY = UUID(int=1)
+UNKNOWN_ORDER = UUID(int=1)
 
 
 async def test_staff_take_an_order_through_its_states(shop: Any) -> None:
@@ -19,7 +19,7 @@ async def test_staff_take_an_order_through_its_states(shop: Any) -> None:
         assert shop.is_problem(await shop.act(order["id"], step), 409, "invalid_transition")
 
 
-async def test_a_customer_cancels_while_it_is_placed_and_staff_until_it_is_shipped(shop: Any) -> None:
+async def test_customers_cancel_while_the_order_is_placed_and_staff_until_it_is_shipped(shop: Any) -> None:
     mine, too_late = await shop.order(), await shop.order()
     answer = await shop.client.post(f"/orders/{mine['id']}/cancel", json={"reason": "x"}, headers=shop.bearer())
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
@@ -41,7 +41,7 @@ async def test_a_change_may_depend_on_the_version_that_was_seen(shop: Any) -> No
     assert shop.is_problem(stale, 412, "precondition_failed")
 
 
-async def test_two_confirmations_at_once_are_one(shop: Any) -> None:
+async def test_of_two_confirmations_at_once_one_succeeds(shop: Any) -> None:
     order = await shop.order()
     answers = await asyncio.gather(*(shop.act(order["id"], "confirm") for _ in range(2)))
     assert sorted(answer.status_code for answer in answers) == [200, 409]
@@ -54,6 +54,6 @@ async def test_a_shipment_needs_carrier_and_tracking_number(shop: Any) -> None:
         assert shop.is_problem(await shop.act(order["id"], "ship", json=body), 422, "validation_error")
 
 
-async def test_what_is_not_there_cannot_be_changed(shop: Any) -> None:
+async def test_an_unknown_order_cannot_be_changed(shop: Any) -> None:
     for step in ("cancel", "confirm", "ship", "deliver"):
-        assert shop.is_problem(await shop.act(str(NOBODY), step), 404, "not_found")
+        assert shop.is_problem(await shop.act(str(UNKNOWN_ORDER), step), 404, "not_found")

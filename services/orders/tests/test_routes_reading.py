@@ -1,11 +1,11 @@
-"""What is told of orders: lists, one order, its timeline."""
+"""Reading orders over HTTP: lists, one order, its timeline."""
 
 from typing import Any
 from uuid import UUID
 
 from common.web.pagination import encode_cursor
 
-NOBODY = UUID(int=1)
+UNKNOWN_ORDER = UUID(int=1)
 
 
 async def test_orders_are_listed_newest_first_in_pages(shop: Any) -> None:
@@ -32,7 +32,7 @@ async def test_orders_are_listed_by_status(shop: Any) -> None:
     assert shop.is_problem(await shop.get("/orders?status=lost"), 422, "validation_error")
 
 
-async def test_a_cursor_of_ones_own_making_is_invalid(shop: Any) -> None:
+async def test_a_made_up_cursor_is_invalid(shop: Any) -> None:
     order = await shop.order()
     for path, cursors in {
         "/orders": (["x"], ["1", "2"], []),
@@ -55,7 +55,7 @@ async def test_a_cursor_of_another_list_is_invalid(shop: Any) -> None:
         assert shop.is_problem(await shop.get(f"{elsewhere}?cursor={cursor}"), 400, "invalid_cursor")
 
 
-async def test_an_order_that_is_known_already_is_not_sent_again(shop: Any) -> None:
+async def test_an_order_that_the_client_has_already_is_a_304(shop: Any) -> None:
     order = await shop.order()
     for known in ('"1"', 'W/"1"', '"7", "1"', "*"):
         answer = await shop.get(f"/orders/{order['id']}", **{"If-None-Match": known})
@@ -66,7 +66,7 @@ async def test_an_order_that_is_known_already_is_not_sent_again(shop: Any) -> No
     assert (answer.status_code, answer.json()["status"], answer.headers["ETag"]) == (200, "confirmed", '"2"')
 
 
-async def test_the_timeline_tells_what_happened_oldest_first_in_pages(shop: Any) -> None:
+async def test_the_timeline_lists_events_oldest_first_in_pages(shop: Any) -> None:
     order = await shop.order()
     for step in ("confirm", "ship", "deliver"):
         await shop.act(order["id"], step)
@@ -81,7 +81,7 @@ async def test_the_timeline_tells_what_happened_oldest_first_in_pages(shop: Any)
     assert first["items"] + rest["items"] == whole["items"]
 
 
-async def test_what_is_not_there_is_not_found(shop: Any) -> None:
-    for path in (f"/orders/{NOBODY}", f"/orders/{NOBODY}/events", "/products/NONE"):
+async def test_what_does_not_exist_is_404(shop: Any) -> None:
+    for path in (f"/orders/{UNKNOWN_ORDER}", f"/orders/{UNKNOWN_ORDER}/events", "/products/NONE"):
         assert shop.is_problem(await shop.get(path), 404, "not_found")
     assert shop.is_problem(await shop.get("/orders/not-an-id"), 422, "validation_error")

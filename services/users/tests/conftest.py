@@ -1,4 +1,4 @@
-"""The API of users on a database of its own, public and internal, with tokens that a test issuer signs."""
+"""The public and the internal API of users on a database of their own, with tokens that a test issuer signs."""
 
 import contextlib
 import itertools
@@ -28,7 +28,7 @@ Person = dict[str, Any]
 
 
 class World:
-    """What a test talks to, and looks into."""
+    """The APIs that a test calls, and the database that it inspects."""
 
     password = PASSWORD
 
@@ -52,12 +52,12 @@ class World:
         return person
 
     def bearer(self, person: Person | None = None, *, admin: bool = False, **mint: Any) -> dict[str, str]:
-        """A person's `Authorization`; an admin's, who need not have an account, if asked for."""
+        """The `Authorization` header of a person, or of an admin, who needs no account."""
         roles = ("admin",) if admin else ("user",)
         return self.tokens.bearer(person["id"] if person is not None else None, roles=roles, **mint)
 
     async def log_in(self, email: str, password: str = PASSWORD, network: str | None = "203.0.113.1") -> httpx.Response:
-        """As auth asks."""
+        """Calls the internal API as auth does."""
         token = self.tokens.mint_service("auth", scope="credentials:verify")
         body = {"email": email, "password": password} | ({"network": network} if network is not None else {})
         return await self.internal.post(
@@ -65,7 +65,7 @@ class World:
         )
 
     async def issue(self, link_id: str) -> httpx.Response:
-        """As notifier asks while it writes the mail."""
+        """Calls the internal API as notifier does while it writes the mail."""
         token = self.tokens.mint_service("notifier", scope="links:issue")
         return await self.internal.post(
             f"/internal/secret-links/{link_id}", headers={"Authorization": f"Bearer {token}"}
@@ -80,13 +80,13 @@ class World:
             return [dict(row) for row in (await session.execute(text(statement), values)).mappings()]
 
     async def events(self, subject: str) -> list[dict[str, Any]]:
-        """What was recorded of an aggregate, oldest first."""
+        """The recorded events of an aggregate, oldest first."""
         return await self.rows(
             "SELECT type, version, data FROM outbox WHERE subject = :subject ORDER BY id", subject=subject
         )
 
     async def time_passes(self, seconds: float) -> None:
-        """Makes every count of sign-ins as old as it will be then."""
+        """Moves the times of all sign-in counts into the past."""
         for table, column in (
             ("login_backoffs", "blocked_until"),
             ("login_backoffs", "updated_at"),
@@ -123,7 +123,7 @@ Start = Callable[[Settings], Awaitable[World]]
 
 @pytest.fixture
 async def start(database: Database) -> AsyncIterator[Start]:
-    """Starts an API with given settings; more than one are replicas on one database."""
+    """Starts an API with given settings. Several are replicas on one database."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def started(settings: Settings) -> World:

@@ -39,7 +39,7 @@ def run(settings: Settings, tmp_path: Path) -> Run:
     return run
 
 
-async def test_promote_makes_the_first_admin_and_tells_so(world: Any, run: Run) -> None:
+async def test_promote_creates_the_first_admin_and_records_the_event(world: Any, run: Run) -> None:
     person = await world.sign_up(email="ann@example.com")
     done = run("promote", "Ann@Example.com", "admin")
     assert (done.returncode, done.stdout, done.stderr) == (0, "ann@example.com is admin now, was user\n", "")
@@ -51,7 +51,7 @@ async def test_promote_makes_the_first_admin_and_tells_so(world: Any, run: Run) 
     ]
 
 
-async def test_promote_of_nobody_or_to_no_role_fails_with_a_sentence(world: Any, run: Run) -> None:
+async def test_promote_of_an_unknown_account_or_to_an_unknown_role_fails_with_a_message(world: Any, run: Run) -> None:
     nobody = run("promote", "nobody@example.com", "admin")
     assert (nobody.returncode, nobody.stdout) == (1, "")
     assert "nobody@example.com: There is no such user." in nobody.stderr
@@ -65,14 +65,14 @@ async def test_promote_does_not_demote_the_last_admin(world: Any, run: Run) -> N
     assert "last active admin" in refused.stderr
 
 
-async def test_promote_without_a_database_fails_with_a_sentence(run: Run, tmp_path: Path) -> None:
+async def test_promote_without_a_database_fails_with_a_message(run: Run, tmp_path: Path) -> None:
     (tmp_path / "waybill_database_url").write_text("postgresql://nobody@127.0.0.1:1/none")
     failed = run("promote", "ann@example.com", "admin")
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
 
 
-async def test_an_operator_sees_what_waits_in_the_outbox(world: Any, run: Run) -> None:
+async def test_an_operator_sees_the_pending_events_of_the_outbox(world: Any, run: Run) -> None:
     await world.sign_up()
     shown = run("outbox", "status", "--json")
     assert shown.returncode == 0, shown.stderr

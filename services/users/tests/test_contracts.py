@@ -1,4 +1,4 @@
-"""What others rely on: events' fields, and what the API's description says."""
+"""What other programs rely on: the fields of events, and the API's description."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whoever leaves takes everything personal along."""
+"""Erasing an account removes all personal data."""
 
 import asyncio
 from typing import Any
@@ -61,8 +61,8 @@ async def test_scrubbed_events_still_fit_their_schema_and_others_stay_as_they_ar
     await publish(world, person)
     await world.public.delete("/me", headers=world.bearer(person))
     [logged] = await world.rows("SELECT data FROM event_log")
-    blank = {"name": "Erased", "email": "erased@waybill.invalid"}
-    assert logged["data"] == {"user_id": person["id"], **blank, "role": "user", "send_welcome": True}
+    placeholders = {"name": "Erased", "email": "erased@waybill.invalid"}
+    assert logged["data"] == {"user_id": person["id"], **placeholders, "role": "user", "send_welcome": True}
     [theirs] = await world.events(other["id"])
     assert (theirs["data"]["name"], theirs["data"]["email"]) == ("Bob", "bob@example.com")
 

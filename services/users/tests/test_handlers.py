@@ -20,10 +20,10 @@ async def sign_up(database: Database, email: str = "ann@example.com") -> User:
 
 
 class Undone(Exception):
-    """Ends a transaction without a commit."""
+    """Rolls a transaction back."""
 
 
-async def test_what_the_caller_rolls_back_never_happened(database: Database) -> None:
+async def test_a_change_that_the_caller_rolls_back_is_undone(database: Database) -> None:
     ann = await sign_up(database)
     with pytest.raises(Undone):
         async with database.transaction() as session:
@@ -65,7 +65,7 @@ async def test_two_who_take_each_others_address_at_once_end_without_a_deadlock(d
     assert outcomes == {"taken"}
 
 
-async def test_promoting_tells_the_role_before(database: Database) -> None:
+async def test_promoting_returns_the_role_before(database: Database) -> None:
     await sign_up(database)
     async with database.transaction() as session:
         user, before = await administration.promote(session, "ann@example.com", "admin")
@@ -85,6 +85,6 @@ async def test_a_sign_in_that_ends_after_the_account_was_erased_does_no_harm(dat
     async with database.transaction() as session:
         await accounts.erase(session, ann.id)
     async with database.transaction() as session:
-        account = await logins.finish_login(session, login, right_password=True, new_hash=HASH)
-    assert account is not None  # auth knows better by then: it compares the version with the erasure's
+        account = await logins.finish_login(session, login, is_right=True, new_hash=HASH)
+    assert account is not None  # auth refuses it: the version is lower than that of the erasure
     assert account.version == 1

@@ -1,4 +1,4 @@
-"""Migrations go up, down and up again, and make what the models say."""
+"""Migrations go up, down and up again, and create what the models declare."""
 
 import asyncio
 from pathlib import Path

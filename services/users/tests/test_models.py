@@ -14,7 +14,7 @@ def user() -> User:
     return User.register(name="Ann", email="ann@example.com", age=34, password_hash=HASH)
 
 
-def test_a_new_account_is_an_active_users_with_an_unverified_address() -> None:
+def test_a_new_account_is_active_with_the_role_user_and_an_unverified_address() -> None:
     ann = user()
     assert (ann.role, ann.status, ann.email_verified, ann.version) == ("user", "active", False, 1)
     assert ann.created_at == ann.updated_at
@@ -34,7 +34,7 @@ def test_no_change_is_no_version() -> None:
     assert ann.version == 1
 
 
-def test_another_address_has_to_be_verified_anew() -> None:
+def test_a_new_address_has_to_be_verified_again() -> None:
     ann = user()
     assert ann.verify_email()
     assert not ann.verify_email()
@@ -44,7 +44,7 @@ def test_another_address_has_to_be_verified_anew() -> None:
     assert not ann.email_verified
 
 
-def test_an_active_admin_is_both() -> None:
+def test_an_active_admin_has_the_role_and_is_active() -> None:
     ann = user()
     assert not ann.is_active_admin
     ann.change_role("admin")
@@ -68,7 +68,7 @@ def test_an_active_admin_is_both() -> None:
         ("version", 0),
     ],
 )
-async def test_the_table_refuses_a_state_that_must_not_be(database: Database, field: str, value: object) -> None:
+async def test_the_table_refuses_an_invalid_state(database: Database, field: str, value: object) -> None:
     ann = user()
     setattr(ann, field, value)
     with pytest.raises(IntegrityError, match=f"ck_users_{field}"):
@@ -82,7 +82,7 @@ async def test_the_table_refuses_a_second_account_with_the_address(database: Dat
             session.add_all([user(), user()])
 
 
-async def test_the_hash_is_loaded_only_where_it_is_asked_for(database: Database) -> None:
+async def test_the_hash_is_loaded_only_on_request(database: Database) -> None:
     ann = user()
     async with database.transaction() as session:
         session.add(ann)

@@ -1,4 +1,4 @@
-"""Which passwords are refused, and hashing that stands in nobody's way."""
+"""Which passwords are refused, and hashing that does not block other requests."""
 
 import asyncio
 import tracemalloc
@@ -29,7 +29,7 @@ ANN = {"name": "Ann Lee", "email": "ann.lee@harbour.example.com"}
         "z" * 60 + "!" * 68,
     ],
 )
-def test_any_characters_do(password: str) -> None:
+def test_any_characters_are_accepted(password: str) -> None:
     refuse_weak(password, **ANN)
 
 
@@ -52,7 +52,7 @@ def test_any_characters_do(password: str) -> None:
         (" \t\u00a0\u2003" * 32, "blank_password"),
     ],
 )
-def test_what_somebody_would_try_first_is_refused(password: str, code: str) -> None:
+def test_a_password_that_an_attacker_would_try_first_is_refused(password: str, code: str) -> None:
     with pytest.raises(WeakPassword) as raised:
         refuse_weak(password, **ANN)
     assert raised.value.errors is not None
@@ -79,37 +79,37 @@ def pool() -> HashingPool:
 
 
 async def test_a_hash_verifies_the_password_and_no_other(pool: HashingPool) -> None:
-    with pool.place() as place:
-        kept = await place.hash("a lighthouse in fog 7")
+    with pool.slot() as slot:
+        kept = await slot.hash("a lighthouse in fog 7")
         assert kept.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
-        assert await place.verify("a lighthouse in fog 7", kept)
-        assert not await place.verify("a lighthouse in fog 8", kept)
+        assert await slot.verify("a lighthouse in fog 7", kept)
+        assert not await slot.verify("a lighthouse in fog 8", kept)
 
 
 async def test_a_password_is_the_same_however_its_accents_were_typed(pool: HashingPool) -> None:
-    with pool.place() as place:
-        kept = await place.hash("caf\u00e9 du phare 7")
-        assert await place.verify("cafe\u0301 du phare 7", kept)
+    with pool.slot() as slot:
+        kept = await slot.hash("caf\u00e9 du phare 7")
+        assert await slot.verify("cafe\u0301 du phare 7", kept)
 
 
-async def test_without_an_account_the_same_work_is_done_and_it_is_wrong(pool: HashingPool) -> None:
-    with pool.place() as place:
-        assert not place.is_outdated(place._dummy)
-        assert not await place.verify("a lighthouse in fog 8", None)
+async def test_without_an_account_the_same_work_is_done_and_the_password_is_wrong(pool: HashingPool) -> None:
+    with pool.slot() as slot:
+        assert not slot.is_outdated(slot._dummy)
+        assert not await slot.verify("a lighthouse in fog 8", None)
 
 
 async def test_a_hash_of_other_parameters_is_outdated(pool: HashingPool) -> None:
-    with pool.place() as place:
-        assert place.is_outdated(argon2.PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash("x"))
-        assert not place.is_outdated(ARGON2ID.hash("x"))
+    with pool.slot() as slot:
+        assert slot.is_outdated(argon2.PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash("x"))
+        assert not slot.is_outdated(ARGON2ID.hash("x"))
 
 
-async def test_past_the_queue_it_is_busy_at_once_and_free_again_later() -> None:
+async def test_a_full_queue_refuses_at_once_and_has_room_again_later() -> None:
     pool = HashingPool(threads=1, queue=2)
 
     async def hash_one() -> None:
-        with pool.place() as place:
-            await place.hash("a lighthouse in fog 7")
+        with pool.slot() as slot:
+            await slot.hash("a lighthouse in fog 7")
 
     outcomes = await asyncio.gather(*(hash_one() for _ in range(10)), return_exceptions=True)
     refusals = [outcome for outcome in outcomes if outcome is not None]
@@ -122,8 +122,8 @@ async def test_past_the_queue_it_is_busy_at_once_and_free_again_later() -> None:
 
 async def test_hashing_does_not_hold_up_the_event_loop(pool: HashingPool) -> None:
     async def hash_one() -> None:
-        with pool.place() as place:
-            await place.hash("a lighthouse in fog 7")
+        with pool.slot() as slot:
+            await slot.hash("a lighthouse in fog 7")
 
     hashing = asyncio.gather(*(hash_one() for _ in range(16)))
     turns = 0
@@ -134,10 +134,10 @@ async def test_hashing_does_not_hold_up_the_event_loop(pool: HashingPool) -> Non
     assert turns > 3 * 16  # on the loop, it would turn once a hash
 
 
-async def test_memory_is_given_back_once_the_burst_is_over(pool: HashingPool) -> None:
+async def test_memory_is_returned_to_the_system_after_a_burst(pool: HashingPool) -> None:
     async def hash_one() -> None:
-        with pool.place() as place:
-            await place.hash("a lighthouse in fog 7")
+        with pool.slot() as slot:
+            await slot.hash("a lighthouse in fog 7")
 
     def resident() -> float:
         return psutil.Process().memory_info().rss / 2**20

@@ -1,4 +1,4 @@
-"""What names and addresses are taken, and in which form."""
+"""Which names and addresses are accepted, and in what form they are stored."""
 
 import pytest
 from hypothesis import given
@@ -62,13 +62,13 @@ def test_an_address_is_kept_in_lower_case(typed: str, kept: str) -> None:
         "ann@example.com\u200b",
     ],
 )
-def test_what_is_no_address_or_could_pass_for_another_is_refused(typed: str) -> None:
+def test_an_invalid_address_or_one_that_looks_like_another_is_refused(typed: str) -> None:
     with pytest.raises(PydanticCustomError):
         email_address(typed)
 
 
 @given(st.text(max_size=300) | st.emails())
-def test_an_address_that_is_taken_is_ascii_in_lower_case_and_stays_as_it_is(text: str) -> None:
+def test_an_accepted_address_is_ascii_in_lower_case_and_stays_as_it_is(text: str) -> None:
     try:
         address = email_address(text)
     except PydanticCustomError:
@@ -117,7 +117,7 @@ def test_a_name_with_control_characters_or_nothing_to_see_is_refused(typed: str)
 
 
 @given(st.text(max_size=110))
-def test_a_name_that_is_taken_is_printable_and_stays_as_it_is(text: str) -> None:
+def test_an_accepted_name_is_printable_and_stays_as_it_is(text: str) -> None:
     try:
         name = person_name(text)
     except PydanticCustomError:

@@ -1,4 +1,4 @@
-"""What is over is deleted, and nothing else."""
+"""Rows past their retention are deleted, and no others."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from users.retention import delete_expired
 TABLES = ("login_backoffs", "login_buckets", "known_networks", "secret_links")
 
 
-async def test_upkeep_deletes_what_is_over_and_keeps_the_rest(world: Any) -> None:
+async def test_cleanup_deletes_rows_past_their_retention_and_no_others(world: Any) -> None:
     person = await world.sign_up()
     await world.log_in(person["email"])
     await world.public.post("/email-verifications", headers=world.bearer(person))

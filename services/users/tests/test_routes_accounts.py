@@ -1,4 +1,4 @@
-"""Sign-up, and what people do with their own accounts, over HTTP."""
+"""Sign-up and people's own accounts, over HTTP."""
 
 import asyncio
 import json
@@ -32,16 +32,14 @@ async def test_signing_up_records_the_event_in_the_same_transaction(world: Any) 
 @pytest.mark.parametrize(
     ("query", "welcome"), [("", True), ("?send_welcome=true", True), ("?send_welcome=false", False)]
 )
-async def test_a_query_parameter_on_creation_says_whether_a_mail_welcomes(
-    world: Any, query: str, welcome: bool
-) -> None:
+async def test_a_query_parameter_says_whether_a_welcome_mail_is_sent(world: Any, query: str, welcome: bool) -> None:
     body = {"name": "Ann", "email": "ann@example.com", "password": world.password}
     answer = await world.public.post(f"/users{query}", json=body)
     [event] = await world.events(answer.json()["id"])
     assert event["data"]["send_welcome"] is welcome
 
 
-async def test_a_query_parameter_of_the_wrong_type_is_422_and_makes_nothing(world: Any) -> None:
+async def test_a_query_parameter_of_the_wrong_type_is_422_and_creates_nothing(world: Any) -> None:
     body = {"name": "Ann", "email": "ann@example.com", "password": world.password}
     answer = await world.public.post("/users?send_welcome=perhaps", json=body)
     assert answer.status_code == 422
@@ -134,12 +132,12 @@ async def test_me_without_a_token_is_401_and_with_one_for_other_things_403(world
     assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
 
 
-async def test_me_of_somebody_who_is_not_here_is_404(world: Any) -> None:
+async def test_me_without_an_account_is_404(world: Any) -> None:
     answer = await world.public.get("/me", headers=world.bearer())
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-async def test_changing_a_profile_changes_what_is_given_and_tells_what_is_different(world: Any) -> None:
+async def test_a_profile_change_sets_the_given_fields_and_its_event_names_those_that_differ(world: Any) -> None:
     person = await world.sign_up(name="Ann", age=34)
     answer = await world.public.patch("/me", json={"name": " Anna ", "age": 34}, headers=world.bearer(person))
     assert answer.status_code == 200
@@ -159,7 +157,7 @@ async def test_a_profile_change_that_changes_nothing_is_no_event(world: Any) -> 
     assert len(await world.events(person["id"])) == 1
 
 
-async def test_age_can_be_taken_away_but_name_and_address_cannot(world: Any) -> None:
+async def test_age_can_be_removed_but_name_and_address_cannot(world: Any) -> None:
     person = await world.sign_up(age=34)
     headers = world.bearer(person)
     assert (await world.public.patch("/me", json={"age": None}, headers=headers)).json()["age"] is None
@@ -176,8 +174,8 @@ async def test_a_new_address_is_not_verified_and_must_be_free(world: Any) -> Non
     assert (answer.status_code, answer.json()["code"]) == (409, "email_taken")
 
 
-async def test_nobody_fills_a_mailbox_by_coming_to_its_address_and_leaving_it(world: Any) -> None:
-    """Each welcome and each departure is mailed to an address that need not be the account's owner's."""
+async def test_accounts_that_use_an_address_and_leave_it_cannot_flood_its_mailbox(world: Any) -> None:
+    """Welcomes and departures are mailed to an address that its user may not own."""
     victim, welcomes, statuses = "victim@example.com", 0, []
     for _ in range(7):
         person = await world.sign_up(email=victim)
@@ -231,7 +229,7 @@ async def test_a_weak_new_password_is_422(world: Any) -> None:
     assert answer.json()["errors"][0]["loc"] == ["body", "new"]
 
 
-async def test_whoever_holds_a_session_cannot_guess_the_password_for_long(world: Any) -> None:
+async def test_a_session_does_not_allow_guessing_the_password(world: Any) -> None:
     person = await world.sign_up()
     statuses = []
     for _ in range(15):
@@ -242,7 +240,7 @@ async def test_whoever_holds_a_session_cannot_guess_the_password_for_long(world:
     assert (await world.log_in(person["email"])).status_code == 200
 
 
-async def test_of_two_password_changes_at_once_one_holds(world: Any) -> None:
+async def test_of_two_password_changes_at_once_one_succeeds(world: Any) -> None:
     person = await world.sign_up()
     new = ["another lighthouse 8", "a third lighthouse 9"]
     answers = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""What admins see of accounts and do with them, over HTTP."""
+"""Accounts as admins see and change them, over HTTP."""
 
 import asyncio
 from typing import Any
@@ -80,7 +80,7 @@ async def test_an_admin_gives_a_role_once(world: Any) -> None:
     assert event == {"type": "users.user.role_changed.v1", "version": 2, "data": data}
 
 
-async def test_deactivating_and_reactivating_are_told_once_each(world: Any) -> None:
+async def test_deactivating_and_reactivating_record_one_event_each(world: Any) -> None:
     person, admin = await world.sign_up(), await world.admin()
     for action, status in (("deactivate", "deactivated"), ("reactivate", "active")):
         for _ in range(2):
@@ -100,7 +100,7 @@ async def test_the_last_admin_can_be_neither_demoted_nor_deactivated_nor_erased(
         await world.public.delete("/me", headers=headers),
     ]
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(409, "last_admin")] * 3
-    # What leaves him an admin, or concerns one who is not active, goes.
+    # Allowed: a change that leaves the role as it is, and one of an admin who is not active.
     assert (await world.public.patch(f"/users/{admin['id']}", json={"role": "admin"}, headers=headers)).is_success
     assert (await world.public.patch(f"/users/{retired['id']}", json={"role": "user"}, headers=headers)).is_success
 

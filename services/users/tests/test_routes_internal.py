@@ -1,4 +1,4 @@
-"""What auth asks: are these somebody's credentials? And who may not go on guessing."""
+"""Checking credentials for auth, and throttling of those who guess passwords."""
 
 import asyncio
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 WRONG = "not the password 1"
 
 
-async def test_the_right_password_of_an_active_account_tells_whose_it_is(world: Any) -> None:
+async def test_the_right_password_of_an_active_account_returns_the_account(world: Any) -> None:
     person = await world.sign_up()
     answer = await world.log_in(person["email"].upper())
     assert answer.status_code == 200
@@ -47,7 +47,7 @@ async def test_it_is_for_services_with_the_scope_and_on_the_internal_port_only(w
 
 
 @pytest.mark.parametrize("network", [None, "unknown", "the moon"])
-async def test_somebody_from_an_unknown_network_signs_in_all_the_same(world: Any, network: str | None) -> None:
+async def test_a_sign_in_from_an_unknown_network_succeeds(world: Any, network: str | None) -> None:
     person = await world.sign_up()
     assert (await world.log_in(person["email"], network=network)).status_code == 200
 
@@ -65,7 +65,7 @@ async def test_a_hash_of_other_parameters_is_renewed_at_sign_in_without_an_event
     assert len(await world.events(person["id"])) == 1
 
 
-async def test_four_failures_from_four_networks_hinder_nobody(world: Any) -> None:
+async def test_four_failures_from_four_networks_are_not_throttled(world: Any) -> None:
     person = await world.sign_up()
     for number in range(4):
         assert (await world.log_in(person["email"], WRONG, f"198.51.100.{number}")).status_code == 401
@@ -95,13 +95,13 @@ async def test_eighty_failures_at_once_are_throttled_too(world: Any) -> None:
     assert statuses.count(401) <= 20
 
 
-async def test_many_successes_at_once_are_not(world: Any) -> None:
+async def test_many_successes_at_once_are_not_throttled(world: Any) -> None:
     person = await world.sign_up()
     answers = await asyncio.gather(*(world.log_in(person["email"]) for _ in range(40)))
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_a_success_wipes_the_failures_before_it(world: Any) -> None:
+async def test_a_success_resets_the_failures_before_it(world: Any) -> None:
     person = await world.sign_up()
     for _ in range(2):
         for _ in range(9):
@@ -109,7 +109,7 @@ async def test_a_success_wipes_the_failures_before_it(world: Any) -> None:
         assert (await world.log_in(person["email"])).status_code == 200
 
 
-async def test_waiting_as_long_as_told_is_enough_and_each_failure_doubles_the_wait(world: Any) -> None:
+async def test_waiting_for_retry_after_is_enough_and_each_failure_doubles_the_wait(world: Any) -> None:
     person = await world.sign_up()
     for _ in range(10):
         await world.log_in(person["email"], WRONG)

@@ -1,4 +1,4 @@
-"""Verifying an address and resetting a password, by links whose secrets exist in mails only."""
+"""E-mail verification and password reset, by links whose secrets exist in mails only."""
 
 import asyncio
 from typing import Any
@@ -10,8 +10,8 @@ from sqlalchemy import Engine, event
 NEW = "another lighthouse 8"
 
 
-async def requested(world: Any, person: Any) -> list[str]:
-    """The links asked for so far, by what their events say."""
+async def requested_links(world: Any, person: Any) -> list[str]:
+    """The ids of the person's links requested so far, from the recorded events."""
     rows = await world.rows("SELECT data FROM outbox WHERE type = 'users.secret_link.requested.v1' ORDER BY id")
     return [row["data"]["link_id"] for row in rows if row["data"]["user_id"] == person["id"]]
 
@@ -20,7 +20,7 @@ async def verification(world: Any, person: Any) -> str:
     """The secret of a link that verifies the address."""
     answer = await world.public.post("/email-verifications", headers=world.bearer(person))
     assert answer.status_code == 202
-    token: str = (await world.issue((await requested(world, person))[-1])).json()["token"]
+    token: str = (await world.issue((await requested_links(world, person))[-1])).json()["token"]
     return token
 
 
@@ -28,7 +28,7 @@ async def reset(world: Any, person: Any) -> str:
     """The secret of a link that resets the password."""
     answer = await world.public.post("/password-resets", json={"email": person["email"]})
     assert answer.status_code == 202
-    token: str = (await world.issue((await requested(world, person))[-1])).json()["token"]
+    token: str = (await world.issue((await requested_links(world, person))[-1])).json()["token"]
     return token
 
 
@@ -56,10 +56,10 @@ async def test_a_verified_address_is_not_verified_again(world: Any) -> None:
     person = await world.sign_up()
     assert await confirm(world, await verification(world, person)) == (204, None)
     assert (await world.public.post("/email-verifications", headers=world.bearer(person))).status_code == 202
-    assert len(await requested(world, person)) == 1
+    assert len(await requested_links(world, person)) == 1
 
 
-async def test_a_verification_is_asked_for_by_the_person_only(world: Any) -> None:
+async def test_a_verification_can_be_requested_by_the_person_only(world: Any) -> None:
     assert (await world.public.post("/email-verifications")).status_code == 401
 
 
@@ -75,14 +75,14 @@ async def test_a_password_is_reset_by_the_link_once_and_all_sessions_are_to_end(
     assert await set_new(world, token, "a third lighthouse 9") == (400, "invalid_link")
 
 
-async def test_asking_for_a_reset_answers_alike_whether_or_not_the_account_exists(world: Any) -> None:
+async def test_a_reset_request_gets_the_same_response_whether_or_not_the_account_exists(world: Any) -> None:
     person, gone = await world.sign_up(), await world.sign_up()
     await world.execute("UPDATE users SET status = 'deactivated' WHERE id = :id", id=gone["id"])
     for email in (person["email"].upper(), gone["email"], "nobody@example.com"):
         answer = await world.public.post("/password-resets", json={"email": email})
         assert (answer.status_code, answer.text) == (202, "")
-    assert len(await requested(world, person)) == 1
-    assert await requested(world, gone) == []
+    assert len(await requested_links(world, person)) == 1
+    assert await requested_links(world, gone) == []
 
 
 async def test_asking_for_a_reset_does_the_same_for_any_address(world: Any) -> None:
@@ -103,28 +103,28 @@ async def test_asking_for_a_reset_does_the_same_for_any_address(world: Any) -> N
         event.remove(Engine, "before_cursor_execute", note)
     assert len(set(run)) == 1
     [counted] = await world.rows("SELECT count(*) AS writes FROM login_buckets")
-    assert counted["writes"] == 3  # what a commit has to make durable, also where there is nobody
+    assert counted["writes"] == 3  # one write per commit, with or without an account
 
 
-async def test_nobodys_mailbox_is_filled(world: Any) -> None:
+async def test_link_mails_to_one_address_are_limited(world: Any) -> None:
     person = await world.sign_up()
     for _ in range(8):
         assert (await world.public.post("/password-resets", json={"email": person["email"]})).status_code == 202
-    assert len(await requested(world, person)) == 5
+    assert len(await requested_links(world, person)) == 5
     await world.time_passes(720)
     await world.public.post("/password-resets", json={"email": person["email"].upper()})
-    assert len(await requested(world, person)) == 6
+    assert len(await requested_links(world, person)) == 6
     headers = world.bearer(person)
     for _ in range(8):
         assert (await world.public.post("/email-verifications", headers=headers)).status_code == 202
-    assert len(await requested(world, person)) == 11
+    assert len(await requested_links(world, person)) == 11
     await world.time_passes(720)
     await world.public.post("/email-verifications", headers=headers)
-    assert len(await requested(world, person)) == 12
+    assert len(await requested_links(world, person)) == 12
 
 
-async def test_nobody_fills_a_mailbox_by_taking_its_address_again_and_again(world: Any) -> None:
-    """With one account or with several: the links go with each change of the address, what was counted stays."""
+async def test_accounts_that_change_to_an_address_repeatedly_cannot_flood_its_mailbox(world: Any) -> None:
+    """With one account or with several: each change of the address deletes the links, but not the count."""
     for _ in range(2):
         person = await world.sign_up()
         headers = world.bearer(person)
@@ -134,31 +134,31 @@ async def test_nobody_fills_a_mailbox_by_taking_its_address_again_and_again(worl
             for _ in range(4 if address == "victim@example.com" else 0):
                 answer = await world.public.post("/email-verifications", headers=headers)
                 assert answer.status_code == 202
-    [asked] = await world.rows("SELECT count(*) AS links FROM outbox WHERE type = 'users.secret_link.requested.v1'")
-    assert asked["links"] == 5
+    [requested] = await world.rows("SELECT count(*) AS links FROM outbox WHERE type = 'users.secret_link.requested.v1'")
+    assert requested["links"] == 5
 
 
-async def test_strangers_who_ask_for_somebodys_resets_leave_the_owners_networks_theirs(world: Any) -> None:
+async def test_reset_requests_from_strangers_do_not_use_up_those_of_the_owners_networks(world: Any) -> None:
     person, home = await world.sign_up(), "198.51.100.7"
     assert (await world.log_in(person["email"], network=home)).status_code == 200
 
-    async def mails_asked_for_from(address: str) -> int:
-        before = len(await requested(world, person))
+    async def mails_requested_from(address: str) -> int:
+        before = len(await requested_links(world, person))
         for _ in range(8):
             headers = {"X-Forwarded-For": f"203.0.113.99, {address}"}
             answer = await world.public.post("/password-resets", json={"email": person["email"]}, headers=headers)
             assert (answer.status_code, answer.text) == (202, "")
-        return len(await requested(world, person)) - before
+        return len(await requested_links(world, person)) - before
 
-    assert await mails_asked_for_from("192.0.2.66") == 5
-    assert await mails_asked_for_from("192.0.2.67") == 0
-    assert await mails_asked_for_from(home) == 5
+    assert await mails_requested_from("192.0.2.66") == 5
+    assert await mails_requested_from("192.0.2.67") == 0
+    assert await mails_requested_from(home) == 5
 
 
-async def test_the_mails_writer_is_told_what_the_mail_needs(world: Any) -> None:
+async def test_the_mails_writer_gets_what_the_mail_needs(world: Any) -> None:
     person = await world.sign_up(name="Ann")
     await world.public.post("/password-resets", json={"email": person["email"]})
-    [link_id] = await requested(world, person)
+    [link_id] = await requested_links(world, person)
     issued = (await world.issue(link_id)).json()
     assert len(issued.pop("token")) >= 43
     assert issued.pop("expires_at").endswith("Z")
@@ -170,7 +170,7 @@ async def test_the_mails_writer_is_told_what_the_mail_needs(world: Any) -> None:
 async def test_a_mail_that_was_written_twice_has_two_secrets_and_one_use(world: Any) -> None:
     person = await world.sign_up()
     first = await reset(world, person)
-    second = (await world.issue((await requested(world, person))[0])).json()["token"]
+    second = (await world.issue((await requested_links(world, person))[0])).json()["token"]
     assert first != second
     assert await set_new(world, first) == (204, None)
     assert await set_new(world, second) == (400, "invalid_link")
@@ -201,12 +201,12 @@ async def test_a_secret_expires(world: Any) -> None:
 
 
 @pytest.mark.parametrize("token", ["x", "A" * 43, "' OR true --"])
-async def test_what_is_no_secret_of_ours_is_400(world: Any, token: str) -> None:
+async def test_an_unknown_secret_is_400(world: Any, token: str) -> None:
     assert await confirm(world, token) == (400, "invalid_link")
     assert await set_new(world, token) == (400, "invalid_link")
 
 
-async def test_a_refused_password_leaves_the_link_good(world: Any) -> None:
+async def test_a_refused_password_leaves_the_link_valid(world: Any) -> None:
     person = await world.sign_up()
     token = await reset(world, person)
     assert await set_new(world, token, "password1234") == (422, "weak_password")
@@ -215,7 +215,7 @@ async def test_a_refused_password_leaves_the_link_good(world: Any) -> None:
 
 
 @pytest.mark.parametrize("change", ["email", "password", "deactivated", "erased"])
-async def test_what_changes_the_account_makes_its_open_links_void(world: Any, change: str) -> None:
+async def test_a_change_of_the_account_makes_its_open_links_void(world: Any, change: str) -> None:
     person = await world.sign_up()
     headers = world.bearer(person)
     token = await verification(world, person)
@@ -232,21 +232,21 @@ async def test_what_changes_the_account_makes_its_open_links_void(world: Any, ch
             answer = await world.public.delete("/me", headers=headers)
     assert answer.is_success
     assert await confirm(world, token) == (400, "invalid_link")
-    assert (await world.issue((await requested(world, person))[-1])).status_code == 404
+    assert (await world.issue((await requested_links(world, person))[-1])).status_code == 404
 
 
-async def test_a_link_asked_for_long_ago_is_not_mailed_any_more(world: Any) -> None:
+async def test_a_link_requested_long_ago_is_not_mailed_any_more(world: Any) -> None:
     person = await world.sign_up()
     await world.public.post("/password-resets", json={"email": person["email"]})
     await world.execute("UPDATE secret_links SET requested_at = requested_at - interval '25 hours'")
-    assert (await world.issue((await requested(world, person))[0])).status_code == 404
+    assert (await world.issue((await requested_links(world, person))[0])).status_code == 404
     assert (await world.issue(str(uuid4()))).status_code == 404
 
 
-async def test_secrets_are_made_for_services_with_the_scope_only(world: Any) -> None:
+async def test_secrets_are_issued_to_services_with_the_scope_only(world: Any) -> None:
     person = await world.sign_up()
     await world.public.post("/password-resets", json={"email": person["email"]})
-    path = f"/internal/secret-links/{(await requested(world, person))[0]}"
+    path = f"/internal/secret-links/{(await requested_links(world, person))[0]}"
     other = {"Authorization": f"Bearer {world.tokens.mint_service('auth', scope='credentials:verify')}"}
     assert (await world.internal.post(path)).status_code == 401
     assert (await world.internal.post(path, headers=other)).status_code == 403

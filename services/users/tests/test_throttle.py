@@ -1,4 +1,4 @@
-"""What a network is, and what is kept of failures."""
+"""What a network is, and how failures are counted."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ async def test_a_bucket_drains_with_time(world: Any) -> None:
     assert {row["level"] for row in await world.rows("SELECT level FROM login_buckets")} == {1.0}
 
 
-async def test_a_success_takes_back_what_was_counted_for_it(world: Any) -> None:
+async def test_a_successful_attempt_is_taken_off_the_counts(world: Any) -> None:
     person = await world.sign_up()
     await world.execute("DELETE FROM login_buckets")  # the welcome's
     assert (await world.log_in(person["email"])).status_code == 200
@@ -48,18 +48,18 @@ async def test_a_success_takes_back_what_was_counted_for_it(world: Any) -> None:
     assert await world.rows("SELECT failures, in_flight FROM login_backoffs") == [{"failures": 0, "in_flight": 0}]
 
 
-async def test_a_known_network_is_noted_anew_once_a_day(world: Any) -> None:
+async def test_a_known_network_is_updated_once_a_day(world: Any) -> None:
     person = await world.sign_up()
 
-    async def noted() -> Any:
+    async def last_login() -> Any:
         [row] = await world.rows("SELECT network, last_login_at FROM known_networks")
         assert row["network"] == "203.0.113.1/32"
         return row["last_login_at"]
 
     await world.log_in(person["email"])
-    first = await noted()
+    first = await last_login()
     await world.log_in(person["email"])
-    assert await noted() == first
+    assert await last_login() == first
     await world.time_passes(86_401)
     await world.log_in(person["email"])
-    assert await noted() > first
+    assert await last_login() > first

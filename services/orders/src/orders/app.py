@@ -1,4 +1,4 @@
-"""The API of orders: the only wiring."""
+"""The API of orders: all wiring is here."""
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
@@ -22,10 +22,10 @@ def create_app(
     settings: Settings,
     health: Health,
     *,
-    internal_port: int | None = None,  # noqa: ARG001 - of every service; orders has no internal endpoints
+    internal_port: int | None = None,  # noqa: ARG001 - every service takes it; orders has no internal endpoints
     tokens: TokenVerifier | None = None,
 ) -> ASGIApp:
-    """`tokens` stands in for a verifier fed by auth."""
+    """`tokens` replaces the verifier that reads keys and revocations from auth."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
@@ -49,7 +49,7 @@ def create_app(
     return create_api(
         settings,
         title="Waybill orders",
-        description="The catalogue, and orders from it.",
+        description="The catalogue and its orders.",
         routers=[routes.orders, routes.products],
         health=health,
         lifespan=lifespan,

@@ -1,4 +1,4 @@
-"""Users' events that orders takes effect of, each as orders' own narrow copy."""
+"""The events that orders consumes, each as a model of orders' own with only the fields it reads."""
 
 from typing import Final
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""What routes are given: the session, who asks, and what the lifespan holds."""
+"""What routes receive: the session, the caller's principal, and what the lifespan holds."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Final, TypedDict
@@ -18,7 +18,7 @@ _STAFF: Final = ("staff", "admin")
 
 
 class State(TypedDict):
-    """What the lifespan yields."""
+    """What the lifespan yields: `request.state`."""
 
     database: Database
     driver: DriverPool
@@ -31,34 +31,33 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-def runs_orders(principal: Principal) -> bool:
-    """Staff do, and clients that act for themselves: what an administrator gave them a scope for, that they may do to
-    any order.
-    """
+def acts_on_all_orders(principal: Principal) -> bool:
+    """True for staff, and for clients that act for themselves: their scopes, given by an admin, cover every order."""
     return principal.is_client or not principal.roles.isdisjoint(_STAFF)
 
 
 def visible_customer(principal: Principal) -> UUID | None:
-    """Whose orders alone the principal may see and change; None where they may be anybody's."""
-    return None if runs_orders(principal) else principal.user_id
+    """The only customer whose orders the principal may see and change, or None for every customer's."""
+    return None if acts_on_all_orders(principal) else principal.user_id
 
 
-class _OrderDesk(Guard):
-    """Lets those through who run orders."""
+class _AllOrdersGuard(Guard):
+    """Also refuses principals that may act on their own orders only."""
 
     async def __call__(self, request: Request) -> Principal:
         principal = await super().__call__(request)
-        if not runs_orders(principal):
-            raise Forbidden("This is for staff.", headers={"WWW-Authenticate": NOT_ENOUGH})
+        if not acts_on_all_orders(principal):
+            raise Forbidden("Only staff may do this.", headers={"WWW-Authenticate": NOT_ENOUGH})
         return principal
 
 
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
-ReaderDep = Annotated[Principal, Depends(require_scopes("orders:read"))]
-WriterDep = Annotated[Principal, Depends(require_scopes("orders:write"))]
-signed_in: Final = Depends(authenticate)
-may_read: Final = Depends(require_scopes("orders:read"))
-may_write: Final = Depends(require_scopes("orders:write"))
-order_desk: Final = Depends(_OrderDesk(scopes=("orders:write",)))
-catalogue_staff: Final = Depends(Guard(scopes=("orders:write",), roles=_STAFF))
+may_read_orders: Final = Depends(require_scopes("orders:read"))
+may_write_orders: Final = Depends(require_scopes("orders:write"))
+may_process_orders: Final = Depends(_AllOrdersGuard(scopes=("orders:write",)))
+may_read_catalogue: Final = Depends(authenticate)
+may_change_catalogue: Final = Depends(Guard(scopes=("orders:write",), roles=_STAFF))
+
+ReaderDep = Annotated[Principal, may_read_orders]
+WriterDep = Annotated[Principal, may_write_orders]

@@ -1,4 +1,4 @@
-"""Refusals of orders."""
+"""The errors that orders answers with."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,15 @@ from common.errors import Conflict, Unprocessable
 
 
 class InvalidTransition(Conflict):
-    """The order's state, or who asks in it, does not allow the change."""
+    """The order's state does not allow the change, or does not allow it to this caller."""
 
     code, title = "invalid_transition", "The order's state does not allow this"
 
 
 class UnsellableLines(Unprocessable):
-    """Lines of an order that can't be priced; `positions` count from 0."""
+    """Lines of an order that cannot be sold. `positions` are their indexes, from 0."""
 
-    message = "This product can't be ordered"
+    message = "This product cannot be ordered"
 
     def __init__(self, positions: Sequence[int]) -> None:
         super().__init__(
@@ -34,13 +34,13 @@ class InactiveProduct(UnsellableLines):
 
 
 class MixedCurrencies(UnsellableLines):
-    """An order has one total, hence one currency."""
+    """An order has one total and so one currency."""
 
     code, title = "mixed_currencies", "Products priced in different currencies"
-    message = "Priced in another currency than the first line"
+    message = "The first line has another currency"
 
 
 class TotalTooLarge(Unprocessable):
-    """The total is past what every JSON reader holds exactly (RFC 8259 §6)."""
+    """The total exceeds the largest integer that every JSON reader represents exactly (RFC 8259 §6)."""
 
     code, title = "total_too_large", "Order total too large"

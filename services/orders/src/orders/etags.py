@@ -1,4 +1,4 @@
-"""Entity tags made of an order's version, and the conditions that clients make of them (RFC 9110 §8.8.3, §13.1)."""
+"""Entity tags of orders, made from the version, and conditional requests with them (RFC 9110 §8.8.3, §13.1)."""
 
 import re
 from typing import Annotated, Any, Final
@@ -7,14 +7,16 @@ from fastapi import Header
 
 _TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<version>[0-9]{1,9})"')
 
-IfMatch = Annotated[str | None, Header(description="Only if the order's ETag is one of these.", max_length=1000)]
+IfMatch = Annotated[
+    str | None, Header(description="Change the order only if its ETag is one of these.", max_length=1000)
+]
 IF_NONE_MATCH: Final[dict[str, Any]] = {
     "name": "if-none-match",
     "in": "header",
     "schema": {"anyOf": [{"type": "string"}, {"type": "null"}]},
-    "description": "Only if the order's ETag is none of these.",
+    "description": "Return the order only if its ETag is none of these.",
 }
-"""What `is_known` reads, for the OpenAPI document. A parameter of FastAPI for it took a tenth of the request."""
+"""Documents the header that `matches_if_none_match` reads: a FastAPI parameter would cost a tenth of the request."""
 
 
 def etag(version: int) -> str:
@@ -22,7 +24,7 @@ def etag(version: int) -> str:
 
 
 def expected_versions(if_match: str | None) -> frozenset[int] | None:
-    """The versions that the client accepts; None for any. Weak tags never match here (§13.1.1)."""
+    """The versions that the client accepts, or None for any. Weak tags never match here (§13.1.1)."""
     if if_match is None or if_match.strip() == "*":
         return None
     return frozenset(int(tag["version"]) for tag in _TAG.finditer(if_match) if not tag["weak"])

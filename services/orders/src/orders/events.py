@@ -1,4 +1,9 @@
-"""The events that orders publishes. Fields are only ever added, and as optional; anything else is a new version."""
+"""The events that orders publishes.
+
+A change may only add optional fields; any other change needs a new event type. Docstrings are published in
+`contracts/`: write them for consumers. The data of `OrderPlaced` is written by the SQL of `orders.placing`: change it
+there as well.
+"""
 
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
@@ -13,6 +18,8 @@ Amount = Annotated[Money, Field(examples=[{"amount": 4900, "currency": "EUR"}])]
 
 
 class OrderedLine(BaseModel):
+    """`name` and `unit_price` are those of the catalogue when the order was placed."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sku: str
@@ -22,7 +29,10 @@ class OrderedLine(BaseModel):
 
 
 class OrderPlaced(Event):
-    """Recorded by `orders.placing`, whose statement makes the data in the database."""
+    """A customer placed an order. It is the first event of an order, so its version is 1.
+
+    `total` is the sum of the lines, all in the same currency.
+    """
 
     type: ClassVar[str] = "orders.order.placed.v1"
 
@@ -34,7 +44,7 @@ class OrderPlaced(Event):
 
 
 class OrderChanged(Event):
-    """What every later event tells."""
+    """The fields of every later event."""
 
     order_id: UUID
     customer_id: UUID
@@ -42,10 +52,14 @@ class OrderChanged(Event):
 
 
 class OrderConfirmed(OrderChanged):
+    """Staff confirmed the order. From now on only staff can cancel it."""
+
     type: ClassVar[str] = "orders.order.confirmed.v1"
 
 
 class OrderShipped(OrderChanged):
+    """The order left with a carrier. It can no longer be cancelled."""
+
     type: ClassVar[str] = "orders.order.shipped.v1"
 
     carrier: str
@@ -53,10 +67,14 @@ class OrderShipped(OrderChanged):
 
 
 class OrderDelivered(OrderChanged):
+    """The order arrived. No event follows."""
+
     type: ClassVar[str] = "orders.order.delivered.v1"
 
 
 class OrderCancelled(OrderChanged):
+    """The order was cancelled before it was shipped. No event follows. `reason` is free text and may be null."""
+
     type: ClassVar[str] = "orders.order.cancelled.v1"
 
     reason: str | None

@@ -1,8 +1,8 @@
-"""What can be done with orders and the catalogue.
+"""Use cases of orders and the catalogue.
 
-Handlers take a session inside the edge's transaction and never commit; placing an order, one statement and its own
-transaction, is the exception. `customer_id` restricts a change to that customer's orders; `expected` holds the
-versions that the caller has seen, None for any.
+Handlers take a session, record events and never commit; routes and consumers do. `place_order` is the exception: its
+one statement is a transaction of its own. `customer_id` restricts a change to that customer's orders. `expected` holds
+the versions that the caller accepts, None for any.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -40,7 +40,8 @@ async def place_order(
     note: str | None = None,
     key: IdempotencyKey | None = None,
 ) -> OrderView:
-    """The new order, or the one that this request made before. `lines` are SKUs with quantities.
+    """Returns the new order, or the one that an earlier request with the same key placed. `lines` are SKUs with
+    quantities.
 
     Raises `UnknownSku`, `InactiveProduct`, `MixedCurrencies` or `TotalTooLarge`; with a key, `IdempotencyKeyReused` or
     `RequestInFlight`.
@@ -50,7 +51,7 @@ async def place_order(
         id=order_id,
         customer_id=customer_id,
         note=note,
-        # The id's own time (RFC 9562 §5.7), so that the order of ids is the order of times.
+        # The timestamp in the id (RFC 9562 §5.7), so that ids and times sort alike.
         placed_at=datetime.fromtimestamp((order_id.int >> 80) / 1000, UTC),
         lines=lines,
         idempotency_key=key.value if key else None,
@@ -61,16 +62,16 @@ async def place_order(
     priced = await insert(new)
     if priced[0]["placed"]:
         database.notify()
-        return _as_placed(new, priced)
+        return _placed_order(new, priced)
     if key is not None:
-        # Whatever the request would be told now: what counts is what it was told first.
+        # A repeated request gets its first response, even if it would be refused now.
         async with database.transaction() as session:
-            if earlier := await _placed_before(session, customer_id, key):
+            if earlier := await _earlier_order(session, customer_id, key):
                 return earlier
     raise _refusal(priced)
 
 
-def _as_placed(new: NewOrder, priced: Sequence[Any]) -> OrderView:
+def _placed_order(new: NewOrder, priced: Sequence[Any]) -> OrderView:
     currency = priced[0]["price_currency"]
     return OrderView(
         id=new.id,
@@ -94,7 +95,7 @@ def _as_placed(new: NewOrder, priced: Sequence[Any]) -> OrderView:
 
 
 def _refusal(priced: Sequence[Any]) -> AppError:
-    """Why nothing was placed, by the catalogue as the statement saw it."""
+    """Why the statement placed no order, from the catalogue's values that it returned."""
     if unknown := [position for position, row in enumerate(priced) if row["name"] is None]:
         return UnknownSku(unknown)
     if inactive := [position for position, row in enumerate(priced) if not row["active"]]:
@@ -107,10 +108,10 @@ def _refusal(priced: Sequence[Any]) -> AppError:
     return RequestInFlight()
 
 
-async def _placed_before(session: AsyncSession, customer_id: UUID, key: IdempotencyKey) -> OrderView | None:
-    """The order that this very request made earlier, as it was then; None where the key is new.
+async def _earlier_order(session: AsyncSession, customer_id: UUID, key: IdempotencyKey) -> OrderView | None:
+    """The order that an earlier request placed with the key, as it was then, or None for a new key.
 
-    Raises `IdempotencyKeyReused` where another request came with the key.
+    Raises `IdempotencyKeyReused` if that was another request.
     """
     found = await queries.order_of_key(session, customer_id, key.value)
     if found is None:
@@ -123,7 +124,7 @@ async def _placed_before(session: AsyncSession, customer_id: UUID, key: Idempote
 async def confirm_order(session: AsyncSession, order_id: UUID, *, expected: Expected = None) -> OrderView:
     order, lines = await _lock(session, order_id, expected=expected)
     order.confirm(utc_now())
-    return await _tell(session, order, lines, OrderConfirmed(**_facts(order)))
+    return await _record_event(session, order, lines, OrderConfirmed(**_event_fields(order)))
 
 
 async def ship_order(
@@ -131,14 +132,14 @@ async def ship_order(
 ) -> OrderView:
     order, lines = await _lock(session, order_id, expected=expected)
     order.ship(utc_now())
-    shipped = OrderShipped(**_facts(order), carrier=carrier, tracking_number=tracking_number)
-    return await _tell(session, order, lines, shipped)
+    shipped = OrderShipped(**_event_fields(order), carrier=carrier, tracking_number=tracking_number)
+    return await _record_event(session, order, lines, shipped)
 
 
 async def deliver_order(session: AsyncSession, order_id: UUID, *, expected: Expected = None) -> OrderView:
     order, lines = await _lock(session, order_id, expected=expected)
     order.deliver(utc_now())
-    return await _tell(session, order, lines, OrderDelivered(**_facts(order)))
+    return await _record_event(session, order, lines, OrderDelivered(**_event_fields(order)))
 
 
 async def cancel_order(
@@ -149,15 +150,17 @@ async def cancel_order(
     reason: str | None,
     expected: Expected = None,
 ) -> OrderView:
-    """As the customer where `customer_id` is given, else as staff, who may for longer."""
+    """Cancels as the customer if `customer_id` is given, else as staff, who may also cancel confirmed orders."""
     order, lines = await _lock(session, order_id, customer_id=customer_id, expected=expected)
     order.cancel(utc_now(), by_customer=customer_id is not None)
     cancelled_by: Literal["customer", "staff"] = "staff" if customer_id is None else "customer"
-    return await _tell(session, order, lines, OrderCancelled(**_facts(order), reason=reason, cancelled_by=cancelled_by))
+    return await _record_event(
+        session, order, lines, OrderCancelled(**_event_fields(order), reason=reason, cancelled_by=cancelled_by)
+    )
 
 
 async def forget_customer(session: AsyncSession, customer_id: UUID) -> None:
-    """Orders of an erased person stay, without what anybody wrote in their own words: it may name the person."""
+    """Keeps an erased person's orders, but removes all free text, which may name the person."""
     await queries.erase_texts(session, customer_id)
     await queries.erase_reasons(session, customer_id)
 
@@ -165,7 +168,7 @@ async def forget_customer(session: AsyncSession, customer_id: UUID) -> None:
 async def put_product(
     session: AsyncSession, sku: str, *, name: str, price: Money, active: bool
 ) -> tuple[Product, bool]:
-    """The product as it is now, and whether it is new. Orders keep the name and price they were placed with."""
+    """Returns the product and whether it is new. Orders keep the name and price they were placed with."""
     now = utc_now()
     product = await queries.put_product(session, sku, name=name, price=price, active=active, now=now)
     return product, product.created_at == now
@@ -174,19 +177,19 @@ async def put_product(
 async def _lock(
     session: AsyncSession, order_id: UUID, *, customer_id: UUID | None = None, expected: Expected
 ) -> tuple[Order, Lines]:
-    """Raises `NotFound`, or `PreconditionFailed` where the order has changed since the caller saw it."""
+    """Raises `NotFound`, or `PreconditionFailed` if the order's version is not one of `expected`."""
     order, lines = await queries.lock_order(session, order_id, customer_id=customer_id)
     if expected is not None and order.version not in expected:
         raise PreconditionFailed("The order has changed.")
     return order, lines
 
 
-def _facts(order: Order) -> dict[str, Any]:
+def _event_fields(order: Order) -> dict[str, Any]:
     return {"order_id": order.id, "customer_id": order.customer_id, "total": order.total}
 
 
-async def _tell(session: AsyncSession, order: Order, lines: Lines, event: OrderChanged) -> OrderView:
-    """The order as it is now, once the change is recorded in its timeline and for the world."""
+async def _record_event(session: AsyncSession, order: Order, lines: Lines, event: OrderChanged) -> OrderView:
+    """Writes the event to the timeline and the outbox, and returns the changed order."""
     session.add(
         TimelineEntry(
             order_id=order.id,

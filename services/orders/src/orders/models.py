@@ -27,7 +27,7 @@ MAX_PRICE: Final = 10**12
 MAX_QUANTITY: Final = 1000
 MAX_LINES: Final = 100
 MAX_TOTAL: Final = 2**53 - 1
-"""Minor units. The largest integer that every JSON reader holds exactly (RFC 8259 §6)."""
+"""Minor units. The largest integer that every JSON reader represents exactly (RFC 8259 §6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Base(DeclarativeBase):
 
 
 class Product(Base):
-    """What can be ordered, and its price now. Products are taken off sale, never deleted."""
+    """An article of the catalogue with its current price. Products are deactivated, never deleted."""
 
     __tablename__ = "products"
     __table_args__ = (
@@ -76,9 +76,10 @@ class Product(Base):
 
 
 class Order(Base):
-    """One customer's order. `version` counts its events: each change is one, made under the row's lock.
+    """One customer's order. `version` is that of its latest event: each change increments it once and records one
+    event, while the row is locked.
 
-    Ids sort by the time of placing, so that newest first needs no index but theirs.
+    Ids sort by the time of placing, so that lists with the newest first need no other index.
     """
 
     __tablename__ = "orders"
@@ -102,38 +103,38 @@ class Order(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     customer_id: Mapped[UUID]
-    """The `sub` of the customer's token. Users' table is another service's, so nothing references it."""
+    """The `sub` of the customer's token. No foreign key: users has its own database."""
     status: Mapped[OrderStatus] = mapped_column(Text)
     total_amount: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
-    """Of the total and of every line."""
+    """Currency of the total and of every line."""
     note: Mapped[str | None]
     version: Mapped[int]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[bytes | None]
-    """Of the request that the key came with."""
+    """Hash of the request that was sent with the key."""
 
     @property
     def total(self) -> Money:
         return Money(self.total_amount, self.currency)
 
     def confirm(self, now: datetime) -> None:
-        self._become(OrderStatus.CONFIRMED, now, from_=(OrderStatus.PLACED,))
+        self._change_status(OrderStatus.CONFIRMED, now, from_=(OrderStatus.PLACED,))
 
     def ship(self, now: datetime) -> None:
-        self._become(OrderStatus.SHIPPED, now, from_=(OrderStatus.CONFIRMED,))
+        self._change_status(OrderStatus.SHIPPED, now, from_=(OrderStatus.CONFIRMED,))
 
     def deliver(self, now: datetime) -> None:
-        self._become(OrderStatus.DELIVERED, now, from_=(OrderStatus.SHIPPED,))
+        self._change_status(OrderStatus.DELIVERED, now, from_=(OrderStatus.SHIPPED,))
 
     def cancel(self, now: datetime, *, by_customer: bool) -> None:
-        """Customers may until it is confirmed, staff until it is shipped."""
+        """Customers may cancel until the order is confirmed, staff until it is shipped."""
         allowed = (OrderStatus.PLACED,) if by_customer else (OrderStatus.PLACED, OrderStatus.CONFIRMED)
-        self._become(OrderStatus.CANCELLED, now, from_=allowed)
+        self._change_status(OrderStatus.CANCELLED, now, from_=allowed)
 
-    def _become(self, status: OrderStatus, now: datetime, *, from_: tuple[OrderStatus, ...]) -> None:
+    def _change_status(self, status: OrderStatus, now: datetime, *, from_: tuple[OrderStatus, ...]) -> None:
         if self.status not in from_:
             raise InvalidTransition(f"The order is {self.status}.")
         self.status = status
@@ -142,7 +143,7 @@ class Order(Base):
 
 
 class OrderLine(Base):
-    """A product as it was sold: name and price are the catalogue's at that moment, hence no reference to it."""
+    """A product as it was ordered. Name and price are copies from that moment, so there is no foreign key."""
 
     __tablename__ = "order_lines"
     __table_args__ = (
@@ -153,16 +154,16 @@ class OrderLine(Base):
 
     order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"), primary_key=True)
     position: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
-    """From 1, as the customer listed them."""
+    """From 1, in the customer's order."""
     sku: Mapped[str]
     name: Mapped[str]
     quantity: Mapped[int]
     unit_amount: Mapped[int] = mapped_column(BigInteger)
-    """Minor units of the order's currency."""
+    """Price of one unit, in minor units of the order's currency."""
 
 
 class TimelineEntry(Base):
-    """One event of an order, kept for as long as the order is."""
+    """One event of an order. Stays as long as the order, unlike the outbox and the event log."""
 
     __tablename__ = "order_timeline"
     __table_args__ = (CheckConstraint("version >= 1", name="version"),)

@@ -1,4 +1,4 @@
-"""Every select of orders, and the writes that are statements of their own."""
+"""Every SELECT of orders, and the writes that bypass the ORM's objects."""
 
 import json
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from orders.models import Money, Order, OrderLine, OrderStatus, Product, Timelin
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
-    """An order with its lines, as it is told: one row of one statement."""
+    """An order with its lines, as one statement reads it and a response shows it."""
 
     id: UUID
     customer_id: UUID
@@ -88,12 +88,12 @@ _VIEW: Final = select(
     Order.updated_at,
     _LINES,
 )
-_ASKED_FOR: Final = (
+_MATCHES: Final = (
     Order.id == bindparam("order_id"),
     or_(bindparam("customer_id", type_=Uuid()).is_(None), Order.customer_id == bindparam("customer_id")),
 )
-_READ: Final = DriverStatement(_VIEW.where(*_ASKED_FOR))
-_LOCK: Final = select(Order, _LINES).where(*_ASKED_FOR).with_for_update(of=Order)
+_READ: Final = DriverStatement(_VIEW.where(*_MATCHES))
+_LOCK: Final = select(Order, _LINES).where(*_MATCHES).with_for_update(of=Order)
 
 
 def _view(row: Any, lines: Sequence[dict[str, Any]]) -> OrderView:
@@ -111,9 +111,10 @@ def _view(row: Any, lines: Sequence[dict[str, Any]]) -> OrderView:
 
 
 async def read_order(driver: DriverPool, order_id: UUID, *, customer_id: UUID | None = None) -> OrderView:
-    """An order, of one customer where one is given. Raises `NotFound`.
+    """An order; if `customer_id` is given, only one of that customer. Raises `NotFound`.
 
-    What is asked most is run by the driver: 0.8 of FastAPI with one bare SELECT, where a session makes it 0.15.
+    The most frequent query runs on the driver: throughput is 0.8 of FastAPI with one bare SELECT, and 0.15 with a
+    session.
     """
     rows = await driver.run(_READ, order_id=order_id, customer_id=customer_id)
     if not rows:
@@ -129,7 +130,7 @@ async def orders(
     after: UUID | None,
     limit: int,
 ) -> Sequence[OrderView]:
-    """Newest first, past the order `after`."""
+    """Newest first, starting after the order `after`."""
     statement = _of_customer(_VIEW, customer_id).order_by(Order.id.desc()).limit(limit)
     if status is not None:
         statement = statement.where(Order.status == status)
@@ -139,7 +140,7 @@ async def orders(
 
 
 async def order_of_key(session: AsyncSession, customer_id: UUID, key: str) -> tuple[OrderView, bytes] | None:
-    """The order that a request with this idempotency key made, and that request's hash."""
+    """The order that a request with this idempotency key placed, and that request's hash."""
     statement = _VIEW.add_columns(Order.request_hash)
     row = (
         (await session.execute(statement.where(Order.customer_id == customer_id, Order.idempotency_key == key)))
@@ -152,9 +153,12 @@ async def order_of_key(session: AsyncSession, customer_id: UUID, key: str) -> tu
 async def lock_order(
     session: AsyncSession, order_id: UUID, *, customer_id: UUID | None = None
 ) -> tuple[Order, Sequence[dict[str, Any]]]:
-    """The order and its lines, its row locked: its version and its events are the caller's. Raises `NotFound`."""
-    asked_for = {"order_id": order_id, "customer_id": customer_id}
-    found = (await session.execute(_LOCK, asked_for, execution_options={"populate_existing": True})).one_or_none()
+    """The order, its row locked, and its lines: only the caller can change it and record its events.
+
+    Raises `NotFound`.
+    """
+    values = {"order_id": order_id, "customer_id": customer_id}
+    found = (await session.execute(_LOCK, values, execution_options={"populate_existing": True})).one_or_none()
     if found is None:
         raise _no_such_order()
     order, lines = found
@@ -164,7 +168,7 @@ async def lock_order(
 async def timeline(
     session: AsyncSession, order_id: UUID, *, customer_id: UUID | None, after: int | None, limit: int
 ) -> Sequence[TimelineEntry]:
-    """An order's events, oldest first, past version `after`. Raises `NotFound`."""
+    """An order's events, oldest first, starting after version `after`. Raises `NotFound`."""
     if await session.scalar(_of_customer(select(Order.id).where(Order.id == order_id), customer_id)) is None:
         raise _no_such_order()
     statement = select(TimelineEntry).where(TimelineEntry.order_id == order_id)
@@ -182,7 +186,7 @@ async def product(session: AsyncSession, sku: str) -> Product:
 
 
 async def products(session: AsyncSession, *, active: bool | None, after: str | None, limit: int) -> Sequence[Product]:
-    """By SKU, past the product `after`."""
+    """By SKU, starting after the product `after`."""
     statement = select(Product).order_by(Product.sku).limit(limit)
     if active is not None:
         statement = statement.where(Product.active == active)
@@ -194,45 +198,44 @@ async def products(session: AsyncSession, *, active: bool | None, after: str | N
 async def put_product(
     session: AsyncSession, sku: str, *, name: str, price: Money, active: bool, now: datetime
 ) -> Product:
-    """Makes the product or changes it; a new one has two equal times."""
+    """Creates or changes the product. A new one has `created_at == updated_at`."""
     values = {"name": name, "price_amount": price.amount, "price_currency": price.currency, "active": active}
     statement = insert(Product).values(sku=sku, created_at=now, updated_at=now, **values)
     statement = statement.on_conflict_do_update(index_elements=[Product.sku], set_={**values, "updated_at": now})
-    put: Product = (await session.scalars(statement.returning(Product))).one()
-    return put
+    stored: Product = (await session.scalars(statement.returning(Product))).one()
+    return stored
 
 
 async def erase_texts(session: AsyncSession, customer_id: UUID) -> None:
-    """Takes notes and idempotency keys, which are the customer's own words, from all orders of a customer."""
-    empty = {"note": None, "idempotency_key": None, "request_hash": None}
+    """Removes notes and idempotency keys, both free text of the customer, from all their orders."""
     await session.execute(
         update(Order)
         .where(Order.customer_id == customer_id, or_(Order.note.is_not(None), Order.idempotency_key.is_not(None)))
-        .values(empty)
+        .values(note=None, idempotency_key=None, request_hash=None)
     )
 
 
 async def erase_reasons(session: AsyncSession, customer_id: UUID) -> None:
-    """Takes the reasons from a customer's cancelled orders: in their timelines and in the events told of them.
+    """Removes the reasons of a customer's cancelled orders, from timelines and from recorded events.
 
-    The outbox before the log: where the relay is about to move a row, this waits for it and then finds it in the log.
+    The outbox before the event log: if the relay is moving a row, this waits for it and then finds the row in the log.
     """
     of_customer = select(Order.id).where(Order.customer_id == customer_id, Order.status == OrderStatus.CANCELLED)
     subjects = of_customer.with_only_columns(cast(Order.id, Text))
-    for data, is_theirs in (
+    for data, of_their_orders in (
         (TimelineEntry.data, TimelineEntry.order_id.in_(of_customer)),
         (outbox.c.data, outbox.c.subject.in_(subjects)),
         (event_log.c.data, event_log.c.subject.in_(subjects)),
     ):
-        without = data.concat(literal({"reason": None}, JSONB))
-        await session.execute(update(data.table).where(is_theirs, data.has_key("reason")).values(data=without))
+        erased = data.concat(literal({"reason": None}, JSONB))
+        await session.execute(update(data.table).where(of_their_orders, data.has_key("reason")).values(data=erased))
 
 
 S = TypeVar("S", bound=Select[Any])
 
 
 def _of_customer(statement: S, customer_id: UUID | None) -> S:
-    """Ownership is part of the question: an order of somebody else is not there."""
+    """Restricts the query to one customer's orders, if one is given: an order of another is not found."""
     return statement if customer_id is None else statement.where(Order.customer_id == customer_id)
 
 

@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 from common.errors import Forbidden
 from common.security.tokens import NOT_ENOUGH
 from common.web import ApiRouter, responses
-from common.web.headers import IdempotencyKeyHeader, is_known
+from common.web.headers import IdempotencyKeyHeader, matches_if_none_match
 from common.web.idempotency import IdempotencyKey
 from common.web.pagination import Page, PageDep
 from orders import handlers, queries
@@ -17,11 +17,11 @@ from orders.deps import (
     ReaderDep,
     SessionDep,
     WriterDep,
-    catalogue_staff,
-    may_read,
-    may_write,
-    order_desk,
-    signed_in,
+    may_change_catalogue,
+    may_process_orders,
+    may_read_catalogue,
+    may_read_orders,
+    may_write_orders,
     visible_customer,
 )
 from orders.etags import IF_NONE_MATCH, IfMatch, etag, expected_versions
@@ -35,16 +35,16 @@ from orders.schemas import (
     ShipOrder,
     SkuPath,
     TimelineEntryOut,
-    read_sku,
-    read_version,
+    parse_sku,
+    parse_version,
 )
 
 orders = ApiRouter(prefix="/orders", tags=["orders"])
 products = ApiRouter(prefix="/products", tags=["products"])
 
 
-# The two routes that are called most read the request's state themselves: each dependency costs them 5 %.
-@orders.post("", status_code=201, dependencies=[may_write], responses=responses(409))
+# `place_order` and `get_order`, called most, read the request's state directly: each dependency costs them 5 %.
+@orders.post("", status_code=201, dependencies=[may_write_orders], responses=responses(409))
 async def place_order(
     body: PlaceOrder,
     request: Request,
@@ -52,7 +52,7 @@ async def place_order(
     *,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> OrderOut:
-    """Prices come from the catalogue. Send an `Idempotency-Key` to be able to repeat the request safely."""
+    """Places an order at the prices of the catalogue. With an `Idempotency-Key`, the request can be repeated safely."""
     order = await handlers.place_order(
         request.state.database,
         request.state.insert_order,
@@ -62,7 +62,7 @@ async def place_order(
         key=IdempotencyKey.of(idempotency_key, body),
     )
     response.headers["Location"] = f"/orders/{order.id}"
-    return _told(order, response)
+    return _respond(order, response)
 
 
 @orders.get("")
@@ -71,32 +71,33 @@ async def list_orders(
     principal: ReaderDep,
     session: SessionDep,
     status: OrderStatus | None = None,
-    customer_id: Annotated[UUID | None, Query(description="For staff: only this customer's.")] = None,
+    customer_id: Annotated[UUID | None, Query(description="Only this customer's orders (staff only).")] = None,
 ) -> Page[OrderOut]:
-    """One's own orders, newest first; for staff, everybody's."""
+    """Lists the caller's orders, newest first; for staff, the orders of all customers."""
     visible = visible_customer(principal)
     if visible is not None and customer_id not in (None, visible):
         headers = {"WWW-Authenticate": NOT_ENOUGH}
-        raise Forbidden("Only staff may ask for another customer's orders.", headers=headers)
+        raise Forbidden("Only staff may request another customer's orders.", headers=headers)
     fetch = partial(queries.orders, session, customer_id=visible or customer_id, status=status)
     return await page.load(fetch, by={"id": UUID}, item=OrderOut.model_validate)
 
 
 @orders.get(
     "/{order_id}",
-    dependencies=[may_read],
+    dependencies=[may_read_orders],
     response_model=OrderOut,
     responses=responses(404) | {304: {"description": "Not Modified"}},
     openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
 async def get_order(order_id: UUID, request: Request) -> Response:
+    """Returns an order. Customers can read their own orders only."""
     customer_id = visible_customer(request.state.principal)
     order = await queries.read_order(request.state.driver, order_id, customer_id=customer_id)
-    # For its customer alone to keep, and to ask about before each use (RFC 9111 §5.2.2.4): a tag is of use only so.
+    # Private, and revalidated before each use (RFC 9111 §5.2.2.4): otherwise the tag would be of no use.
     headers = {"ETag": etag(order.version), "Cache-Control": "private, no-cache"}
-    if is_known(request, headers["ETag"]):
+    if matches_if_none_match(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    # The answer itself: FastAPI would validate once more what was just made, and copy it into another.
+    # A response, not the model: FastAPI would validate and copy the model again.
     return Response(OrderOut.model_validate(order).model_dump_json(), headers=headers, media_type="application/json")
 
 
@@ -104,9 +105,9 @@ async def get_order(order_id: UUID, request: Request) -> Response:
 async def get_timeline(
     order_id: UUID, page: PageDep, principal: ReaderDep, session: SessionDep
 ) -> Page[TimelineEntryOut]:
-    """What happened to the order, oldest first."""
+    """Lists the order's events, oldest first."""
     fetch = partial(queries.timeline, session, order_id, customer_id=visible_customer(principal))
-    return await page.load(fetch, by={"version": read_version}, item=TimelineEntryOut.model_validate)
+    return await page.load(fetch, by={"version": parse_version}, item=TimelineEntryOut.model_validate)
 
 
 @orders.post("/{order_id}/cancel", responses=responses(404, 409, 412))
@@ -119,7 +120,7 @@ async def cancel_order(
     body: CancelOrder | None = None,
     if_match: IfMatch = None,
 ) -> OrderOut:
-    """Customers may cancel what is `placed`, staff also what is `confirmed`."""
+    """Cancels an order. Customers may cancel while it is `placed`, staff also while it is `confirmed`."""
     order = await handlers.cancel_order(
         session,
         order_id,
@@ -127,19 +128,21 @@ async def cancel_order(
         reason=body.reason if body is not None else None,
         expected=expected_versions(if_match),
     )
-    return _told(order, response)
+    return _respond(order, response)
 
 
-@orders.post("/{order_id}/confirm", dependencies=[order_desk], responses=responses(404, 409, 412))
+@orders.post("/{order_id}/confirm", dependencies=[may_process_orders], responses=responses(404, 409, 412))
 async def confirm_order(order_id: UUID, session: SessionDep, response: Response, if_match: IfMatch = None) -> OrderOut:
+    """Confirms a `placed` order."""
     order = await handlers.confirm_order(session, order_id, expected=expected_versions(if_match))
-    return _told(order, response)
+    return _respond(order, response)
 
 
-@orders.post("/{order_id}/ship", dependencies=[order_desk], responses=responses(404, 409, 412))
+@orders.post("/{order_id}/ship", dependencies=[may_process_orders], responses=responses(404, 409, 412))
 async def ship_order(
     order_id: UUID, body: ShipOrder, session: SessionDep, response: Response, if_match: IfMatch = None
 ) -> OrderOut:
+    """Marks a `confirmed` order as shipped."""
     order = await handlers.ship_order(
         session,
         order_id,
@@ -147,34 +150,36 @@ async def ship_order(
         tracking_number=body.tracking_number,
         expected=expected_versions(if_match),
     )
-    return _told(order, response)
+    return _respond(order, response)
 
 
-@orders.post("/{order_id}/deliver", dependencies=[order_desk], responses=responses(404, 409, 412))
+@orders.post("/{order_id}/deliver", dependencies=[may_process_orders], responses=responses(404, 409, 412))
 async def deliver_order(order_id: UUID, session: SessionDep, response: Response, if_match: IfMatch = None) -> OrderOut:
+    """Marks a `shipped` order as delivered."""
     order = await handlers.deliver_order(session, order_id, expected=expected_versions(if_match))
-    return _told(order, response)
+    return _respond(order, response)
 
 
-@products.get("", dependencies=[signed_in])
+@products.get("", dependencies=[may_read_catalogue])
 async def list_products(page: PageDep, session: SessionDep, *, active: bool | None = None) -> Page[ProductOut]:
-    """By SKU."""
+    """Lists the catalogue by SKU, in the order of the characters' codes."""
     fetch = partial(queries.products, session, active=active)
-    return await page.load(fetch, by={"sku": read_sku}, item=ProductOut.model_validate)
+    return await page.load(fetch, by={"sku": parse_sku}, item=ProductOut.model_validate)
 
 
-@products.get("/{sku}", dependencies=[signed_in], responses=responses(404))
+@products.get("/{sku}", dependencies=[may_read_catalogue], responses=responses(404))
 async def get_product(sku: SkuPath, session: SessionDep) -> ProductOut:
+    """Returns a product, on sale or not."""
     return ProductOut.model_validate(await queries.product(session, sku))
 
 
 @products.put(
     "/{sku}",
-    dependencies=[catalogue_staff],
-    responses={201: {"model": ProductOut, "description": "New in the catalogue"}},
+    dependencies=[may_change_catalogue],
+    responses={201: {"model": ProductOut, "description": "The product is new"}},
 )
 async def put_product(sku: SkuPath, body: ProductIn, session: SessionDep, response: Response) -> ProductOut:
-    """Adds a product to the catalogue or changes it. Orders keep the name and price they were placed with."""
+    """Creates or replaces a product. Orders keep the name and price they were placed with."""
     price = Money(body.price.amount, body.price.currency)
     product, is_new = await handlers.put_product(session, sku, name=body.name, price=price, active=body.active)
     if is_new:
@@ -183,6 +188,6 @@ async def put_product(sku: SkuPath, body: ProductIn, session: SessionDep, respon
     return ProductOut.model_validate(product)
 
 
-def _told(order: queries.OrderView, response: Response) -> OrderOut:
+def _respond(order: queries.OrderView, response: Response) -> OrderOut:
     response.headers["ETag"] = etag(order.version)
     return OrderOut.model_validate(order)

@@ -1,4 +1,4 @@
-"""What goes over HTTP."""
+"""Bodies and parameters of HTTP requests, and bodies of responses."""
 
 import re
 from datetime import datetime
@@ -13,21 +13,21 @@ from common.web.single_line import Line
 from orders.models import MAX_LINES, MAX_PRICE, MAX_QUANTITY, Money, OrderStatus
 
 _SKU: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""Safe in a path and in a file's name. Case matters."""
+"""Safe in a path and in a file name. Case-sensitive."""
 
-Sku = Annotated[str, Field(pattern=_SKU, description="Stock keeping unit; case matters.", examples=["LAMP-01"])]
+Sku = Annotated[str, Field(pattern=_SKU, description="Stock keeping unit, case-sensitive.", examples=["LAMP-01"])]
 SkuPath = Annotated[str, Path(pattern=_SKU)]
 
 
-def read_sku(text: str) -> str:
-    """For cursors. Raises ValueError for what is no SKU."""
+def parse_sku(text: str) -> str:
+    """For cursors. Raises `ValueError` if `text` is not a SKU."""
     if not re.fullmatch(_SKU, text):
         raise ValueError("not a SKU")
     return text
 
 
-def read_version(text: str) -> int:
-    """For cursors. Raises ValueError for what is no version."""
+def parse_version(text: str) -> int:
+    """For cursors. Raises `ValueError` if `text` is not a version."""
     version = int(text)
     if not 0 < version < 2**31:
         raise ValueError("not a version")
@@ -35,7 +35,7 @@ def read_version(text: str) -> int:
 
 
 class Price(StrictModel):
-    """Minor units (cents) of an ISO 4217 currency."""
+    """An amount in minor units (cents) of an ISO 4217 currency."""
 
     amount: Annotated[int, Field(strict=True, ge=0, le=MAX_PRICE)]
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["EUR"])]
@@ -62,7 +62,7 @@ class LineIn(StrictModel):
 
 
 class PlaceOrder(StrictModel):
-    """Lines are kept as they are listed; the same product may be on several."""
+    """Lines stay in the given order. Several lines may have the same product."""
 
     lines: Annotated[list[LineIn], Field(min_length=1, max_length=MAX_LINES)]
     note: Annotated[str | None, Field(max_length=1000)] = None
@@ -96,7 +96,7 @@ class OrderOut(Model):
 
 
 class TimelineEntryOut(Model):
-    """`data` is the event's, as published."""
+    """An event of the order. `data` is the published data of the event."""
 
     type: str
     occurred_at: datetime

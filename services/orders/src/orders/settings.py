@@ -1,4 +1,4 @@
-"""Settings of orders, beside those that every service has."""
+"""Settings of orders, in addition to those that every service has."""
 
 from typing import ClassVar
 
@@ -12,8 +12,10 @@ class Settings(ServiceSettings):
     streamed: ClassVar[str | None] = "orders.order.#"
 
     client_secret: SecretStr
-    """Of orders' own OAuth client: it reads revocations at auth."""
+    """Secret of orders' own OAuth client, with which it reads revocations from auth."""
     database_pool_size: int = Field(default=3, ge=1, le=100)
-    """Connections to PostgreSQL that one process keeps open for SQLAlchemy."""
+    """Largest number of database connections of each process, for everything but placing and reading single orders."""
     driver_pool_size: int = Field(default=3, ge=1, le=100)
-    """Connections for placing and showing orders, beside those that SQLAlchemy holds: few, since more are slower."""
+    """Largest number of database connections of each API process for placing and reading single orders, in addition to
+    `database_pool_size`. The default is small because more connections are slower.
+    """

@@ -1,4 +1,4 @@
-"""The API of users, public and internal: the only wiring."""
+"""The public and the internal API of users: all wiring is here."""
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
@@ -13,10 +13,11 @@ from common.runtime.health import Health
 from common.security.tokens import TokenVerifier
 from common.security.verifier import token_verifier
 from common.web import by_port, create_api
-from users import retention, routes
-from users.credentials.concurrency_limiter import Gate
+from users import retention
+from users.credentials.concurrency_limiter import ConcurrencyLimiter
 from users.credentials.passwords import HashingPool
 from users.deps import State
+from users.routes import accounts, administration, internal, links, pages
 from users.settings import Settings
 
 
@@ -27,7 +28,10 @@ def create_app(
     internal_port: int | None = None,
     tokens: TokenVerifier | None = None,
 ) -> ASGIApp:
-    """What arrives at `internal_port` is other services'. `tokens` stands in for a verifier fed by auth."""
+    """Requests that arrive at `internal_port` reach the internal API, all others the public one.
+
+    `tokens` replaces the verifier that reads keys and revocations from auth.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
@@ -41,25 +45,24 @@ def create_app(
                 verifier = tokens
             else:
                 verifier = await stack.enter_async_context(token_verifier(settings, health))
-            cleanup = partial(every, retention.EVERY, partial(retention.delete_expired, database))
+            cleanup = partial(every, retention.INTERVAL, partial(retention.delete_expired, database))
             await stack.enter_async_context(background(cleanup))
-            yield State(
-                database=database, tokens=verifier, hashing=hashing, gate=Gate(patience=settings.login_patience)
-            )
+            login_limiter = ConcurrencyLimiter(timeout=settings.login_patience)
+            yield State(database=database, tokens=verifier, hashing=hashing, login_limiter=login_limiter)
 
     public = create_api(
         settings,
         title="Waybill users",
         description="People and their accounts.",
-        routers=routes.PUBLIC,
+        routers=[accounts.router, administration.router, links.router, pages.router],
         health=health,
         lifespan=lifespan,
     )
-    internal = create_api(
+    internal_api = create_api(
         settings,
         title="Waybill users, internal",
         description="For other services only.",
-        routers=routes.INTERNAL,
+        routers=[internal.router],
         health=health,
     )
-    return by_port(public, internal, internal_port)
+    return by_port(public, internal_api, internal_port)

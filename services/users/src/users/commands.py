@@ -1,6 +1,6 @@
 """Operators' commands of users."""
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -14,12 +14,12 @@ from users.settings import Settings
 
 @click.command()
 @click.argument("email")
-@click.argument("role", type=click.Choice(["user", "staff", "admin"]))
+@click.argument("role", type=click.Choice(get_args(Role)))
 @click.pass_obj
 def promote(load: Any, email: str, role: Role) -> None:
-    """Give the account with this EMAIL a ROLE; makes the first admin.
+    """Gives the account with this EMAIL a ROLE. A new system gets its first admin this way.
 
-    Exits with 0 when the account has the role afterwards, also when it had it before, and with 1 when it does not.
+    Exits with 0 if the account has the role afterwards, whether or not it had it before, and with 1 if it does not.
     """
     click.echo(run(_promote(load("promote"), email, role)))
 

@@ -1,7 +1,7 @@
-"""What routes are given: the session, who asks, and what the lifespan holds."""
+"""What routes receive: the session, the caller's principal, and what the lifespan holds."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Final, TypedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, Final, Literal, TypedDict
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,23 +9,25 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.db.database import Database
 from common.security.guards import Guard, require_scopes
 from common.security.tokens import Principal, TokenVerifier
-from users.credentials.concurrency_limiter import Gate
+from users.credentials.concurrency_limiter import ConcurrencyLimiter
 from users.credentials.passwords import HashingPool
+from users.models import ADMIN
 
 
 class State(TypedDict):
-    """What the lifespan yields."""
+    """What the lifespan yields: `request.state`."""
 
     database: Database
     tokens: TokenVerifier
     hashing: HashingPool
-    gate: Gate
+    login_limiter: ConcurrencyLimiter
 
 
-async def get_database(request: Request) -> Database:
-    """For routes that hash: those need more than one transaction, with none open in between."""
-    database: Database = request.state.database
-    return database
+def _from_state(name: Literal["database", "hashing", "login_limiter"]) -> Callable[[Request], Awaitable[Any]]:
+    async def get(request: Request) -> Any:
+        return getattr(request.state, name)
+
+    return get
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -33,22 +35,13 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-async def get_hashing(request: Request) -> HashingPool:
-    hashing: HashingPool = request.state.hashing
-    return hashing
-
-
-async def get_gate(request: Request) -> Gate:
-    gate: Gate = request.state.gate
-    return gate
-
-
-DatabaseDep = Annotated[Database, Depends(get_database)]
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
-HashingDep = Annotated[HashingPool, Depends(get_hashing)]
-GateDep = Annotated[Gate, Depends(get_gate)]
+DatabaseDep = Annotated[Database, Depends(_from_state("database"))]
+"""For routes that hash: they open more than one transaction, and none is open in between."""
+HashingDep = Annotated[HashingPool, Depends(_from_state("hashing"))]
+LoginLimiterDep = Annotated[ConcurrencyLimiter, Depends(_from_state("login_limiter"))]
 
 PrincipalDep = Annotated[Principal, Depends(require_scopes("account"))]
-admin_only: Final = Depends(Guard(scopes=("account",), roles=("admin",)))
+may_manage_users: Final = Depends(Guard(scopes=("account",), roles=(ADMIN,)))
 may_verify_credentials: Final = Depends(require_scopes("credentials:verify"))
 may_issue_links: Final = Depends(require_scopes("links:issue"))

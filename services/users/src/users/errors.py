@@ -1,4 +1,4 @@
-"""Refusals of users."""
+"""The errors that users answers with."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ class EmailTaken(Conflict):
 
 
 class LastAdmin(Conflict):
-    """The change would leave nobody who can manage users."""
+    """The change would leave no active admin, hence no one who can manage users."""
 
     code, title = "last_admin", "This is the last active admin"
 
@@ -20,7 +20,7 @@ class WrongPassword(Forbidden):
 
 
 class WeakPassword(Unprocessable):
-    """The password is long enough, yet among the first that somebody would guess."""
+    """The password is too short, or among the first that an attacker would try."""
 
     code, title = "weak_password", "Password too easy to guess"
 
@@ -29,7 +29,7 @@ class WeakPassword(Unprocessable):
 
 
 class InvalidCredentials(Unauthorized):
-    """Unknown account, wrong password and deactivated account alike: the answer must not tell which."""
+    """Unknown account, wrong password or deactivated account: the response must not reveal which."""
 
     code, title = "invalid_credentials", "E-mail address or password not accepted"
 
@@ -37,36 +37,30 @@ class InvalidCredentials(Unauthorized):
         super().__init__(headers={"WWW-Authenticate": "Bearer"})
 
 
-class TooManyAttempts(TooManyRequests):
-    """`retry_after` is in seconds."""
+class _TryLater(TooManyRequests):
+    def __init__(self, retry_after: int) -> None:
+        """`retry_after` is in seconds."""
+        super().__init__(headers={"Retry-After": str(retry_after)})
 
+
+class TooManyAttempts(_TryLater):
     code, title = "too_many_attempts", "Too many failed attempts"
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(headers={"Retry-After": str(retry_after)})
-        self.retry_after: int = retry_after
 
-
-class AddressChangedTooOften(TooManyRequests):
-    """Accounts have left this address several times within the hour, and each time it was mailed so.
-
-    `retry_after` is in seconds.
-    """
+class AddressChangedTooOften(_TryLater):
+    """Accounts have left this address several times within the hour, and each time a mail went to it."""
 
     code, title = "address_changed_too_often", "E-mail address changed too often"
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(headers={"Retry-After": str(retry_after)})
-
 
 class InvalidLink(BadRequest):
-    """The link's secret is unknown, used, expired, or was made void by a later change of the account."""
+    """The link's secret is unknown, used, expired, or void since a later change of the account."""
 
-    code, title = "invalid_link", "This link is not valid (any more)"
+    code, title = "invalid_link", "This link is invalid or has expired"
 
 
 class HashingBusy(Unavailable):
-    """More passwords wait to be checked than can be in reasonable time."""
+    """More passwords are waiting to be hashed or checked than can be within a reasonable time."""
 
     code: ClassVar[str] = "too_busy"
 

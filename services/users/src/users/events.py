@@ -1,4 +1,8 @@
-"""The events that users publishes. Fields are only ever added, and as optional; anything else is a new version."""
+"""The events that users publishes.
+
+A change may only add optional fields; any other change needs a new event type. Docstrings are published in
+`contracts/`: write them for consumers.
+"""
 
 from typing import ClassVar, Literal
 from uuid import UUID
@@ -8,6 +12,8 @@ from users.models import LinkPurpose, Role
 
 
 class UserRegistered(Event):
+    """Someone signed up. Send a welcome mail only if `send_welcome` is true."""
+
     type: ClassVar[str] = "users.user.registered.v1"
 
     user_id: UUID
@@ -18,7 +24,10 @@ class UserRegistered(Event):
 
 
 class UserUpdated(Event):
-    """`name` and `email` as they are now; `changed` names what is different, `age` included."""
+    """The profile changed. `name` and `email` are the current values; `changed` lists the fields whose value differs.
+
+    A new e-mail address is not verified.
+    """
 
     type: ClassVar[str] = "users.user.updated.v1"
 
@@ -29,6 +38,8 @@ class UserUpdated(Event):
 
 
 class UserRoleChanged(Event):
+    """`role` is the new role."""
+
     type: ClassVar[str] = "users.user.role_changed.v1"
 
     user_id: UUID
@@ -36,13 +47,17 @@ class UserRoleChanged(Event):
 
 
 class UserEmailVerified(Event):
+    """The person proved that they receive mail at the account's e-mail address."""
+
     type: ClassVar[str] = "users.user.email_verified.v1"
 
     user_id: UUID
 
 
 class UserPasswordChanged(Event):
-    """All sessions end but `except_session_id`, the one that the person changed the password in."""
+    """The password was changed or reset. All sessions end except `except_session_id`, the one in which the person
+    changed it; if it is null, all end.
+    """
 
     type: ClassVar[str] = "users.user.password_changed.v1"
 
@@ -51,19 +66,23 @@ class UserPasswordChanged(Event):
 
 
 class UserDeactivated(Event):
+    """The person can no longer sign in, and all their sessions end."""
+
     type: ClassVar[str] = "users.user.deactivated.v1"
 
     user_id: UUID
 
 
 class UserReactivated(Event):
+    """The person can sign in again."""
+
     type: ClassVar[str] = "users.user.reactivated.v1"
 
     user_id: UUID
 
 
 class UserErased(Event):
-    """The account is gone, and with it every copy of its personal data that a consumer keeps."""
+    """The account was deleted. A consumer must delete every copy of its personal data that it keeps."""
 
     type: ClassVar[str] = "users.user.erased.v1"
 
@@ -71,7 +90,9 @@ class UserErased(Event):
 
 
 class SecretLinkRequested(Event):
-    """Somebody is to be mailed a one-time link; whoever writes the mail has it made at users by `link_id`."""
+    """A mail with a one-time link must be sent. The service that writes the mail gets the link's secret from users, by
+    `link_id`, so that no event holds it.
+    """
 
     type: ClassVar[str] = "users.secret_link.requested.v1"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, DateTime, Double, ForeignKey, Index, LargeBinary, MetaData, SmallInteger, Text
@@ -15,7 +15,8 @@ Status = Literal["active", "deactivated"]
 LinkPurpose = Literal["verify_email", "reset_password"]
 ProfileField = Literal["name", "email", "age"]
 
-PROFILE_FIELDS: Final[tuple[ProfileField, ...]] = ("name", "email", "age")
+ADMIN: Final = "admin"
+PROFILE_FIELDS: Final[tuple[ProfileField, ...]] = get_args(ProfileField)
 
 
 class Base(DeclarativeBase):
@@ -23,19 +24,26 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: DateTime(timezone=True), str: Text}  # noqa: RUF012 - SQLAlchemy's declaration
 
 
+def _one_of(column: str, values: Any) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in get_args(values))
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
 class User(Base):
-    """An account. `version` counts its events: each change that is told goes with one `touch`, under the row's lock."""
+    """An account. `version` is that of its latest event: each change increments it once and records one event, while
+    the row is locked.
+    """
 
     __tablename__ = "users"
     __table_args__ = (
         CheckConstraint("char_length(name) BETWEEN 1 AND 100", name="name"),
         CheckConstraint("email = lower(email) AND char_length(email) <= 254", name="email"),
         CheckConstraint("age BETWEEN 1 AND 149", name="age"),
-        CheckConstraint("role IN ('user', 'staff', 'admin')", name="role"),
-        CheckConstraint("status IN ('active', 'deactivated')", name="status"),
+        _one_of("role", Role),
+        _one_of("status", Status),
         CheckConstraint("password_hash LIKE '$argon2id$%'", name="password_hash"),
         CheckConstraint("version >= 1", name="version"),
-        # For admins' lists, and for locking all admins; the many in between are in neither.
+        # For admins' lists, and for locking all admins. Partial: most accounts are active and have the role user.
         Index(None, "role", "id", postgresql_where="role <> 'user'"),
         Index(None, "status", "id", postgresql_where="status <> 'active'"),
     )
@@ -44,7 +52,7 @@ class User(Base):
     name: Mapped[str]
     email: Mapped[str] = mapped_column(unique=True)
     email_verified: Mapped[bool]
-    # Loaded only where a query says so: nothing that lists or shows people holds a hash by accident.
+    # Loaded only where a query says so, so that no list or response holds a hash by accident.
     password_hash: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)
     role: Mapped[Role] = mapped_column(Text)
     status: Mapped[Status] = mapped_column(Text)
@@ -72,60 +80,60 @@ class User(Base):
 
     @property
     def is_active_admin(self) -> bool:
-        return self.role == "admin" and self.status == "active"
+        return self.role == ADMIN and self.status == "active"
 
     def change_profile(self, changes: Mapping[ProfileField, Any]) -> list[ProfileField]:
-        """Sets the given fields and returns those that are different now. A new address is not a verified one."""
+        """Sets the given fields and returns those whose value differs. A new address is not verified."""
         changed = [field for field in PROFILE_FIELDS if field in changes and changes[field] != getattr(self, field)]
         for field in changed:
             setattr(self, field, changes[field])
         if "email" in changed:
             self.email_verified = False
         if changed:
-            self.touch()
+            self._next_version()
         return changed
 
     def change_role(self, role: Role) -> bool:
-        """Whether that is another role than before."""
+        """Returns whether the role differs from the one before."""
         if self.role == role:
             return False
         self.role = role
-        self.touch()
+        self._next_version()
         return True
 
     def change_status(self, status: Status) -> bool:
-        """Whether that is another status than before."""
+        """Returns whether the status differs from the one before."""
         if self.status == status:
             return False
         self.status = status
-        self.touch()
+        self._next_version()
         return True
 
     def verify_email(self) -> bool:
-        """Whether the address was not verified before."""
+        """Returns whether the address was not verified before."""
         if self.email_verified:
             return False
         self.email_verified = True
-        self.touch()
+        self._next_version()
         return True
 
     def set_password(self, password_hash: str) -> None:
         self.password_hash = password_hash
-        self.touch()
+        self._next_version()
 
-    def touch(self) -> None:
+    def _next_version(self) -> None:
         self.version += 1
         self.updated_at = utc_now()
 
 
 class SecretLink(Base):
-    """A one-time link that somebody asked for. Its secrets are made when mails are written, and kept as hashes.
+    """A requested one-time link. Its secrets are created when mails are written, and stored as hashes.
 
-    Links that a change of the account makes pointless are deleted.
+    A change of the account that makes its links void deletes them.
     """
 
     __tablename__ = "secret_links"
-    __table_args__ = (CheckConstraint("purpose IN ('verify_email', 'reset_password')", name="purpose"),)
+    __table_args__ = (_one_of("purpose", LinkPurpose),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
@@ -135,7 +143,7 @@ class SecretLink(Base):
 
 
 class SecretLinkToken(Base):
-    """One mail's secret. A mail that had to be written twice has two, either of which spends the link."""
+    """The secret in one mail. A mail that was written twice has two secrets; either one uses the link."""
 
     __tablename__ = "secret_link_tokens"
     __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest"),)
@@ -146,7 +154,7 @@ class SecretLinkToken(Base):
 
 
 class LoginBackoff(Base):
-    """Failed sign-ins of one account from one network since the last success, and those not decided yet."""
+    """Sign-ins of one account from one network: failed ones since the last success, and those in flight."""
 
     __tablename__ = "login_backoffs"
     __table_args__ = (CheckConstraint("failures >= 0 AND in_flight >= 0", name="counts"),)
@@ -159,7 +167,7 @@ class LoginBackoff(Base):
 
 
 class LoginBucket(Base):
-    """A leaky bucket of failed sign-ins, or of mails asked for: `level` as it was at `updated_at`."""
+    """A leaky bucket of failed sign-ins or of requested mails. `level` is that of `updated_at`."""
 
     __tablename__ = "login_buckets"
     __table_args__ = (CheckConstraint("level >= 0", name="level"),)
@@ -170,7 +178,7 @@ class LoginBucket(Base):
 
 
 class KnownNetwork(Base):
-    """A network that somebody signed in from: strangers' failures elsewhere never block it."""
+    """A network from which the account has signed in. Failures from other networks never block it."""
 
     __tablename__ = "known_networks"
 

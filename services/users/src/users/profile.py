@@ -1,4 +1,4 @@
-"""What a person's name and e-mail address may be. Pure functions that raise pydantic's errors, for every edge alike."""
+"""Which names and e-mail addresses are valid, and in what form they are stored. Invalid ones raise pydantic's error."""
 
 import re
 import unicodedata
@@ -14,15 +14,15 @@ MAX_EMAIL: Final = 254
 
 _ATEXT: Final = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]"
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-# RFC 5321 §4.1.2: dot-string @ domain. Quoted local parts and address literals are valid there and used by nobody.
+# RFC 5321 §4.1.2: dot-string @ domain. Quoted local parts and address literals, valid there, are refused here.
 _EMAIL: Final = re.compile(rf"(?=.{{1,64}}@){_ATEXT}+(?:\.{_ATEXT}+)*@(?:{_LABEL}\.)+[a-z]{{2,63}}")
 
 
 def email_address(text: str) -> str:
-    """The address in the one form that identity is compared by: lower case, local part included.
+    """The address in the form in which addresses are compared: lower case, local part included.
 
-    ASCII only, which is its own NFC: so no two addresses look alike and yet differ. Checked before lower-casing, which
-    turns some non-ASCII letters (KELVIN SIGN) into ASCII ones.
+    ASCII only, so that no two different addresses look alike. Checked before lower-casing, which turns some non-ASCII
+    letters (KELVIN SIGN) into ASCII ones.
     """
     address = text.lower()
     if not text.isascii() or len(text) > MAX_EMAIL or not _EMAIL.fullmatch(address):
@@ -33,10 +33,10 @@ def email_address(text: str) -> str:
 
 
 def person_name(text: str) -> str:
-    """The name in NFC, without space around it."""
+    """The name in NFC, without white space around it."""
     name = unicodedata.normalize("NFC", text).strip()
     if not 1 <= len(name) <= MAX_NAME or not is_line(name):
         raise PydanticCustomError(
-            "person_name", "Must have 1 to 100 characters, visible ones among them, and no control characters"
+            "person_name", "Must have 1 to 100 characters, at least one of them visible, and no control characters"
         )
     return name

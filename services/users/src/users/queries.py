@@ -1,4 +1,4 @@
-"""Every select of users, and the writes that are statements of their own."""
+"""Every SELECT of users, and the writes that bypass the ORM's objects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sqlalchemy.orm import undefer
 from common.errors import NotFound
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox
-from users.models import KnownNetwork, LinkPurpose, Role, SecretLink, SecretLinkToken, Status, User
+from users.models import ADMIN, KnownNetwork, LinkPurpose, Role, SecretLink, SecretLinkToken, Status, User
 
 
 async def user(session: AsyncSession, user_id: UUID) -> User:
@@ -33,12 +33,12 @@ async def user_with_password(session: AsyncSession, user_id: UUID) -> User:
 
 
 async def lock_user(session: AsyncSession, user_id: UUID) -> User:
-    """The account, its row locked: its version and its events are the caller's. Raises `NotFound`."""
+    """The account, its row locked: only the caller can change it and record its events. Raises `NotFound`."""
     return await _one(session, select(User).where(User.id == user_id).with_for_update())
 
 
 async def lock_user_with_password(session: AsyncSession, user_id: UUID) -> User:
-    """As both. Raises `NotFound`."""
+    """The account with its password's hash, its row locked. Raises `NotFound`."""
     statement = select(User).where(User.id == user_id).options(undefer(User.password_hash))
     return await _one(session, statement.with_for_update())
 
@@ -51,11 +51,11 @@ async def _one(session: AsyncSession, statement: Select[User]) -> User:
 
 
 async def lock_active_admins(session: AsyncSession) -> Sequence[UUID]:
-    """The ids of all active admins, their rows locked, in an order that two who do so cannot deadlock in.
+    """The ids of all active admins, their rows locked in the order of ids, so that two callers cannot deadlock.
 
-    Taken before any other account's lock by whatever could take an admin away.
+    A change that could remove an admin calls this before it locks any other account.
     """
-    statement = select(User.id).where(User.role == "admin", User.status == "active").order_by(User.id)
+    statement = select(User.id).where(User.role == ADMIN, User.status == "active").order_by(User.id)
     return (await session.scalars(statement.with_for_update())).all()
 
 
@@ -91,7 +91,7 @@ _KNOWN: Final = KnownNetwork.__table__.c
 
 @dataclass(frozen=True, slots=True)
 class LoginCandidate:
-    """The account that a sign-in names. `last_login_at` is of sign-ins from the same network."""
+    """The account with a sign-in's address. `last_login_at` is that of sign-ins from the same network."""
 
     user_id: UUID
     role: Role
@@ -117,14 +117,14 @@ async def login_candidate(session: AsyncSession, email: str, network: str) -> Lo
     return LoginCandidate(*row) if row is not None else None
 
 
-async def note_login(session: AsyncSession, user_id: UUID, network: str) -> None:
-    """Remembers the network. Nothing happens for an account that was erased meanwhile."""
-    present = (
+async def record_known_network(session: AsyncSession, user_id: UUID, network: str) -> None:
+    """Does nothing for an account that was erased in the meantime."""
+    row = (
         select(User.id, literal(network), func.now())
         .where(User.id == user_id)
         .with_for_update(read=True, key_share=True)
     )
-    statement = insert(KnownNetwork).from_select(["user_id", "network", "last_login_at"], present)
+    statement = insert(KnownNetwork).from_select(["user_id", "network", "last_login_at"], row)
     await session.execute(
         statement.on_conflict_do_update(
             index_elements=[KnownNetwork.user_id, KnownNetwork.network], set_={"last_login_at": func.now()}
@@ -133,17 +133,17 @@ async def note_login(session: AsyncSession, user_id: UUID, network: str) -> None
 
 
 async def replace_hash(session: AsyncSession, user_id: UUID, *, old: str, new: str) -> None:
-    """The same password under other parameters: no change that anybody is told of."""
+    """Stores the hash of the same password with other parameters. This is no change of the account, so no event."""
     await session.execute(update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new))
 
 
 async def void_links(session: AsyncSession, user_id: UUID) -> None:
-    """Makes all links void that the account has not used yet, those in mails included."""
+    """Makes all unused links of the account void, also those that are in mails."""
     await session.execute(delete(SecretLink).where(SecretLink.user_id == user_id, SecretLink.used_at.is_(None)))
 
 
 async def lock_issuable_link(session: AsyncSession, link_id: UUID, *, within: timedelta) -> tuple[SecretLink, User]:
-    """A link whose mail may still be written, and for whom. Raises `NotFound`."""
+    """A link whose mail may still be written, locked, and its owner. Raises `NotFound`."""
     row = (
         await session.execute(
             select(SecretLink, User)
@@ -163,29 +163,29 @@ async def lock_issuable_link(session: AsyncSession, link_id: UUID, *, within: ti
 
 
 async def link_owner(session: AsyncSession, digest: bytes, purpose: LinkPurpose) -> User | None:
-    """Whose link this is the secret of, as long as it is good."""
+    """The owner of the valid link with this secret."""
     found: User | None = await session.scalar(
         select(User)
         .join(SecretLink, SecretLink.user_id == User.id)
         .join(SecretLinkToken, SecretLinkToken.link_id == SecretLink.id)
-        .where(*_good(digest, purpose), User.status == "active")
+        .where(*_is_valid(digest, purpose), User.status == "active")
     )
     return found
 
 
-async def lock_good_link(session: AsyncSession, digest: bytes, purpose: LinkPurpose) -> SecretLink | None:
-    """The link itself, locked; the account's row is locked before it."""
+async def lock_valid_link(session: AsyncSession, digest: bytes, purpose: LinkPurpose) -> SecretLink | None:
+    """The link, locked. The caller has locked the account before."""
     found: SecretLink | None = await session.scalar(
         select(SecretLink)
         .join(SecretLinkToken, SecretLinkToken.link_id == SecretLink.id)
-        .where(*_good(digest, purpose))
+        .where(*_is_valid(digest, purpose))
         .with_for_update(of=SecretLink),
         execution_options={"populate_existing": True},
     )
     return found
 
 
-def _good(digest: bytes, purpose: LinkPurpose) -> tuple[Any, ...]:
+def _is_valid(digest: bytes, purpose: LinkPurpose) -> tuple[Any, ...]:
     return (
         SecretLinkToken.digest == digest,
         SecretLinkToken.expires_at > func.now(),
@@ -194,28 +194,30 @@ def _good(digest: bytes, purpose: LinkPurpose) -> tuple[Any, ...]:
     )
 
 
-_NETWORKS_KEPT: Final = timedelta(days=180)
-_LINKS_KEPT: Final = timedelta(days=7)
+_NETWORK_RETENTION: Final = timedelta(days=180)
+"""From the last sign-in."""
+_LINK_RETENTION: Final = timedelta(days=7)
+"""From the request."""
 
 
 async def delete_expired(session: AsyncSession) -> None:
-    """Deletes networks not signed in from for long, and links that are over."""
-    await session.execute(delete(KnownNetwork).where(KnownNetwork.last_login_at < func.now() - _NETWORKS_KEPT))
-    await session.execute(delete(SecretLink).where(SecretLink.requested_at < func.now() - _LINKS_KEPT))
+    """Deletes known networks and links past their retention."""
+    await session.execute(delete(KnownNetwork).where(KnownNetwork.last_login_at < func.now() - _NETWORK_RETENTION))
+    await session.execute(delete(SecretLink).where(SecretLink.requested_at < func.now() - _LINK_RETENTION))
 
 
-_BLANKS: Final = {"name": "Erased", "email": "erased@waybill.invalid"}
+_PLACEHOLDERS: Final = {"name": "Erased", "email": "erased@waybill.invalid"}
 
 
 async def scrub_events(session: AsyncSession, user_id: UUID) -> None:
-    """Takes name and address out of an account's recorded events, which stay valid by their schema.
+    """Replaces name and address in an account's recorded events, which stay valid by their schema.
 
-    The outbox first: where the relay is about to move a row, this waits for it and then finds the row in the log.
+    The outbox first: if the relay is moving a row, this waits for it and then finds the row in the event log.
     """
     for table in (outbox, event_log):
-        for field, blank in _BLANKS.items():
+        for field, placeholder in _PLACEHOLDERS.items():
             await session.execute(
                 update(table)
                 .where(table.c.subject == str(user_id), table.c.data.has_key(field))
-                .values(data=table.c.data.concat(literal({field: blank}, JSONB)))
+                .values(data=table.c.data.concat(literal({field: placeholder}, JSONB)))
             )

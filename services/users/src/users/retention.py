@@ -1,4 +1,4 @@
-"""Deletes rows that are past their retention. Every API replica does it: it is too rare to need coordination."""
+"""Deletes rows past their retention. Every API replica does it: it runs too rarely to need coordination."""
 
 from typing import Final
 
@@ -6,7 +6,8 @@ from common.db.database import Database
 from users import queries
 from users.credentials import throttle
 
-EVERY: Final = 600.0
+INTERVAL: Final = 600.0
+"""Seconds."""
 
 
 async def delete_expired(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""HTTP bodies."""
+"""Bodies of HTTP requests and responses."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -22,7 +22,7 @@ NewPassword = Annotated[
     Field(
         min_length=MIN_LENGTH,
         max_length=MAX_LENGTH,
-        description="Any characters, not white space alone. Refused when among the most common ones, or made of the "
+        description="Any characters, but not white space only. Common passwords are refused, and those made of the "
         "name or e-mail address.",
     ),
 ]
@@ -30,7 +30,7 @@ AnyPassword = Annotated[SecretStr, Field(max_length=1024)]
 LinkToken = Annotated[SecretStr, Field(min_length=1, max_length=128)]
 
 _OMITTED: Final[Any] = Field(default_factory=lambda: None)
-"""A field that may be left out, which is not the same as null."""
+"""Of an optional field, for which null is no valid value or has another meaning."""
 
 
 class SignUp(StrictModel):
@@ -41,7 +41,7 @@ class SignUp(StrictModel):
 
 
 class ProfileChange(StrictModel):
-    """What is left out stays as it is; `age: null` takes the age away."""
+    """Fields that are left out keep their value; `age: null` removes the age."""
 
     name: PersonName = _OMITTED
     email: EmailAddress = _OMITTED
@@ -86,7 +86,7 @@ class UserOut(Model):
 
 
 class Credentials(StrictModel):
-    """As they were typed. `network` is the client's address or network, as far as it is known."""
+    """E-mail address and password as they were typed. `network` is the client's address or network, if known."""
 
     email: Annotated[str, Field(max_length=1024)]
     password: AnyPassword
@@ -94,7 +94,9 @@ class Credentials(StrictModel):
 
 
 class VerifiedAccount(Model):
-    """`version` counts the account's events, so that a later deactivation is told from an earlier one."""
+    """`version` is that of the account's latest event: a deactivation is later than this check if its version is
+    higher.
+    """
 
     user_id: UUID
     role: Role

@@ -1,4 +1,4 @@
-"""Settings of users, beside those that every service has."""
+"""Settings of users, in addition to those that every service has."""
 
 from typing import ClassVar
 
@@ -11,11 +11,16 @@ class Settings(ServiceSettings):
     service: ClassVar[str] = "users"
 
     client_secret: SecretStr
-    """Of users' own OAuth client: it reads revocations at auth."""
+    """Secret of users' own OAuth client, with which it reads revocations from auth."""
     password_threads: int | None = Field(default=None, ge=1, le=256)
-    """Threads that hash passwords; as many as cores unless set (a container with a CPU quota sees the host's)."""
+    """Number of threads that hash passwords; one hash takes about 25 ms of a core and 19 MiB. The default is one thread
+    per core. Set it in a container with a CPU quota, which sees all cores of its host.
+    """
     password_queue: int = Field(default=32, ge=0, le=10_000)
-    """Requests that may wait for a hashing thread before others are answered 503."""
+    """Number of requests that may wait for a hashing thread; further ones get 503 at once. With the default, the last
+    in the queue waits less than a second on one core.
+    """
     login_patience: float = Field(default=3.0, gt=0, le=60)
-    """Seconds that one of many sign-ins at once, of one account from one network, waits for its turn; below what auth
-    waits for the answer."""
+    """Seconds that a sign-in waits while others of the same account from the same network run; then it gets 503. Keep
+    it below auth's timeout for calls to users, or the sign-in fails there first.
+    """

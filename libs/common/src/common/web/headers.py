@@ -19,7 +19,7 @@ IdempotencyKeyHeader = Annotated[
 ]
 
 
-def is_known(request: Request, etag: str) -> bool:
+def matches_if_none_match(request: Request, etag: str) -> bool:
     """Whether the client has what `etag` names already (`If-None-Match`). Weak tags count (RFC 9110 §13.1.2)."""
     tags = ",".join(request.headers.getlist("if-none-match")).split(",")
     return not {etag, "*"}.isdisjoint(tag.strip().removeprefix("W/") for tag in tags)

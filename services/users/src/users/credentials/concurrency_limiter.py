@@ -1,4 +1,4 @@
-"""Lets few at a time through for each key, in this process; others wait in line."""
+"""Limits how many callers run at once for one key, in this process. The others wait their turn."""
 
 import asyncio
 import contextlib
@@ -9,40 +9,42 @@ from users.errors import HashingBusy
 
 
 @dataclass(slots=True)
-class _Line:
+class _Callers:
+    """Those of one key, running or waiting."""
+
     semaphore: asyncio.Semaphore
-    present: int = 0
+    count: int = 0
 
 
-class Gate:
-    """For sign-ins of one account from one network.
+class ConcurrencyLimiter:
+    """Used for sign-ins of one account from one network.
 
-    Attempts count as failures until they turn out well, so an honest client with many at once would look like a
-    guesser. In line, the first ones' success clears the way for the rest, and the first ones' failure blocks it.
+    An attempt counts as a failure until it succeeds, so an honest client that sends many at once would look like an
+    attacker. With a limit, the outcome of the first attempts clears or blocks the account before the rest are counted.
     """
 
-    def __init__(self, *, width: int = 8, patience: float = 3.0) -> None:
-        """`width` is how many pass at once; it must be below the failures that are free. `patience` is in seconds."""
-        self._width = width
-        self._patience = patience
-        self._lines: dict[Hashable, _Line] = {}
+    def __init__(self, *, limit: int = 8, timeout: float = 3.0) -> None:
+        """`limit` is how many run at once; keep it below `throttle.FREE_FAILURES`. `timeout` is in seconds."""
+        self._limit = limit
+        self._timeout = timeout
+        self._callers: dict[Hashable, _Callers] = {}
 
     @contextlib.asynccontextmanager
-    async def through(self, key: Hashable) -> AsyncIterator[None]:
-        """Raises `HashingBusy` when the line does not move fast enough."""
-        line = self._lines.setdefault(key, _Line(asyncio.Semaphore(self._width)))
-        line.present += 1
+    async def acquire(self, key: Hashable) -> AsyncIterator[None]:
+        """Raises `HashingBusy` if the caller has waited for `timeout`."""
+        callers = self._callers.setdefault(key, _Callers(asyncio.Semaphore(self._limit)))
+        callers.count += 1
         try:
             try:
-                async with asyncio.timeout(self._patience):
-                    await line.semaphore.acquire()
+                async with asyncio.timeout(self._timeout):
+                    await callers.semaphore.acquire()
             except TimeoutError:
                 raise HashingBusy from None
             try:
                 yield
             finally:
-                line.semaphore.release()
+                callers.semaphore.release()
         finally:
-            line.present -= 1
-            if line.present == 0:
-                del self._lines[key]
+            callers.count -= 1
+            if callers.count == 0:
+                del self._callers[key]

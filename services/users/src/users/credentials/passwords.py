@@ -1,7 +1,7 @@
-"""Passwords: which are refused, and argon2id on threads of its own.
+"""Which passwords are refused, and argon2id hashing on threads of its own.
 
-Hashing takes a core 25 ms. On the event loop it would stop every other request for as long; without a bound on those
-who wait, a burst of sign-ins would time all of them out.
+A hash takes 25 ms of a core. On the event loop it would block every other request for as long; with an unbounded
+queue, a burst of sign-ins would time out as a whole.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ MAX_LENGTH: Final = 128
 ARGON2ID: Final = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, hash_len=32, salt_len=16)
 """OWASP's smallest recommended parameters for argon2id (RFC 9106); `memory_cost` is in KiB."""
 
-_OWN_PART: Final = 8
-"""Characters that a password needs beside the account's own words."""
-_IDLE_AFTER: Final = 2.0
-"""Seconds without a password to hash, until memory is given back."""
-_WORDS: Final = re.compile(r"[\W_]+")
+_MIN_OTHER_CHARACTERS: Final = 8
+"""Letters and digits that a password needs in addition to the words of the account."""
+_TRIM_AFTER_IDLE: Final = 2.0
+"""Seconds without a password to hash after which free memory is returned to the system."""
+_NOT_IN_WORDS: Final = re.compile(r"[\W_]+")
 
 T = TypeVar("T")
 
@@ -43,37 +43,38 @@ def normalized(password: str) -> str:
 
 
 def refuse_weak(password: str, *, name: str, email: str, field: str = "password") -> None:
-    """Raises `WeakPassword` for a password from the offline list or made of the person's own name or address.
+    """Raises `WeakPassword` for a short or common password, or one made of the person's own name or address.
 
-    Reads the list's file, so it belongs on a thread. `field` is where the request has the password.
+    Reads a file (the list of common passwords), so run it on a thread. `field` is the body's field that holds the
+    password.
     """
     password = normalized(password)
     if len(password) < MIN_LENGTH:
         raise WeakPassword("The password has fewer than 12 characters.", code="string_too_short", field=field)
     if password.isspace():  # on no list, and looks like an empty one
-        raise WeakPassword("The password is nothing but white space.", code="blank_password", field=field)
+        raise WeakPassword("The password is white space only.", code="blank_password", field=field)
     folded = password.casefold()
     if is_bad_password(password) or (len(folded) >= MIN_LENGTH and is_bad_password(folded)):
-        raise WeakPassword("The password is on a list of common ones.", code="common_password", field=field)
+        raise WeakPassword("The password is on a list of common passwords.", code="common_password", field=field)
     rest = folded
-    for word in _own_words(name, email):
+    for word in _account_words(name, email):
         rest = rest.replace(word, "")
-    if len(_WORDS.sub("", rest)) < _OWN_PART and rest != folded:
+    if len(_NOT_IN_WORDS.sub("", rest)) < _MIN_OTHER_CHARACTERS and rest != folded:
         raise WeakPassword("The password is made of the name or e-mail address.", code="own_words", field=field)
 
 
-def _own_words(name: str, email: str) -> list[str]:
-    """Longest first, so that a word that holds another goes whole."""
+def _account_words(name: str, email: str) -> list[str]:
+    """Longest first, so that a word that contains another is removed as a whole."""
     local, _, domain = email.partition("@")
     texts = [name, email, local, domain, "waybill"]
     words = {text.casefold() for text in texts} | {
-        word for text in texts for word in _WORDS.split(text.casefold()) if len(word) >= 2
+        word for text in texts for word in _NOT_IN_WORDS.split(text.casefold()) if len(word) >= 2
     }
     return sorted(words, key=len, reverse=True)
 
 
-class Place:
-    """One request's place in the hashing queue. Its methods may be called one after the other."""
+class HashingSlot:
+    """One request's slot in the hashing queue. Call its methods one after the other."""
 
     def __init__(self, executor: ThreadPoolExecutor, hasher: argon2.PasswordHasher, dummy: str) -> None:
         self._executor = executor
@@ -81,25 +82,25 @@ class Place:
         self._dummy = dummy
 
     async def refuse_weak(self, password: str, *, name: str, email: str, field: str = "password") -> None:
-        """As the function of that name."""
+        """Runs `refuse_weak` on a hashing thread."""
         await self._run(lambda: refuse_weak(password, name=name, email=email, field=field))
 
     async def hash(self, password: str) -> str:
-        """The PHC string to keep."""
+        """Returns the PHC string to store."""
         return await self._run(lambda: self._hasher.hash(normalized(password)))
 
-    async def verify(self, password: str, kept: str | None) -> bool:
-        """Whether `kept` is the password's hash. Without one it takes as long, and is false."""
-        right = await self._run(lambda: self._verify(password, kept or self._dummy))
-        return right and kept is not None
+    async def verify(self, password: str, stored: str | None) -> bool:
+        """Whether `stored` is a hash of the password. False for None, after the same time."""
+        matches = await self._run(lambda: self._verify(password, stored or self._dummy))
+        return matches and stored is not None
 
-    def is_outdated(self, kept: str) -> bool:
-        """Whether `kept` was made with other parameters than are used now."""
-        return self._hasher.check_needs_rehash(kept)
+    def is_outdated(self, stored: str) -> bool:
+        """Whether `stored` was hashed with other parameters than those in use now."""
+        return self._hasher.check_needs_rehash(stored)
 
-    def _verify(self, password: str, kept: str) -> bool:
+    def _verify(self, password: str, stored: str) -> bool:
         try:
-            return self._hasher.verify(kept, normalized(password))
+            return self._hasher.verify(stored, normalized(password))
         except VerifyMismatchError:
             return False
 
@@ -108,45 +109,45 @@ class Place:
 
 
 class HashingPool:
-    """As many threads as cores (the library releases the interpreter's lock), and a bounded queue before them."""
+    """Hashing threads with a bounded queue. One thread per core by default: argon2 releases the interpreter's lock."""
 
     def __init__(
         self, *, threads: int | None = None, queue: int = 32, hasher: argon2.PasswordHasher = ARGON2ID
     ) -> None:
         threads = threads or _cores()
-        heap.share()
+        heap.limit_malloc_arenas()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._free = self._places = threads + queue
-        self._shrinking: asyncio.TimerHandle | None = None
+        self._free = self._slots = threads + queue
+        self._trim: asyncio.TimerHandle | None = None
         self._hasher = hasher
-        self._dummy = _hash_of_nothing(hasher)
+        self._dummy = _unmatchable_hash(hasher)
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[Place]:
+    def slot(self) -> Iterator[HashingSlot]:
         """Raises `HashingBusy` at once when the queue is full."""
         if self._free == 0:
             raise HashingBusy
         self._free -= 1
-        self._stay_warm()
+        self._cancel_trim()
         try:
-            yield Place(self._executor, self._hasher, self._dummy)
+            yield HashingSlot(self._executor, self._hasher, self._dummy)
         finally:
             self._free += 1
-            if self._free == self._places:
-                later = asyncio.get_running_loop().call_later
-                self._shrinking = later(_IDLE_AFTER, self._executor.submit, heap.shrink)
+            if self._free == self._slots:
+                loop = asyncio.get_running_loop()
+                self._trim = loop.call_later(_TRIM_AFTER_IDLE, self._executor.submit, heap.trim_heap)
 
-    def _stay_warm(self) -> None:
-        if self._shrinking is not None:
-            self._shrinking.cancel()
+    def _cancel_trim(self) -> None:
+        if self._trim is not None:
+            self._trim.cancel()
 
     def close(self) -> None:
-        self._stay_warm()
+        self._cancel_trim()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _hash_of_nothing(hasher: argon2.PasswordHasher) -> str:
-    """A hash with the parameters in use that no known password has, for accounts that don't exist."""
+def _unmatchable_hash(hasher: argon2.PasswordHasher) -> str:
+    """Random bytes in the form of a hash, to verify against where there is no account: takes as long as a real one."""
     salt, digest = (_b64(secrets.token_bytes(size)) for size in (hasher.salt_len, hasher.hash_len))
     costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
     return f"$argon2id$v=19${costs}${salt}${digest}"

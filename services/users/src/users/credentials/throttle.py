@@ -1,12 +1,13 @@
-"""Slows down those who guess passwords, without a lock that a stranger could put on somebody's account.
+"""Slows down password guessing, without a lock that a stranger could put on someone's account.
 
-Three counts, all taken before the password is looked at, so that parallel guesses gain nothing:
-- failures of one account from one network: a few are free, then each doubles the wait before the next try;
-- failures from one network on any account, and on one account from any network: leaky buckets. A network that the
-  account was signed in from before is subject to neither.
+Every attempt is counted before its password is checked, so that parallel guesses gain nothing. There are three counts:
+- failures of one account from one network: the first few are free, then each doubles the wait before the next attempt;
+- failures from one network on any account: a leaky bucket;
+- failures on one account from any network: a leaky bucket. Neither bucket applies to a network from which the account
+  has signed in before.
 
-An account is known here by the address that was typed, whether or not it exists; rows hold digests only. What was
-counted is taken back when the password is right. Time is the database's, so that all processes agree on it.
+An account is identified by the address that was typed, whether or not it exists; rows hold digests only. When the
+password is right, its attempt is taken off the counts. Times are the database's, so that all processes agree on them.
 """
 
 import hashlib
@@ -23,20 +24,23 @@ from users.models import LoginBackoff, LoginBucket
 
 FREE_FAILURES: Final = 10
 """Failures of one account from one network before the first wait, which is a second."""
-LONGEST_WAIT: Final = 900
+MAX_WAIT: Final = 900
 """Seconds."""
-PARALLEL: Final = 64
+MAX_IN_FLIGHT: Final = 64
 """Attempts of one account from one network whose outcome is open. An honest client may send several at once."""
-FORGOTTEN_AFTER: Final = timedelta(days=1)
+RETENTION: Final = timedelta(days=1)
 
 UNKNOWN_NETWORK: Final = "unknown"
-_ABANDONED: Final = "(pair.updated_at < now() - interval '60 seconds')"
+_ABANDONED: Final = "(backoff.updated_at < now() - interval '60 seconds')"
 """No attempt takes that long: its process died. It then counts as a failure."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """`capacity` at once, and one more every `interval` seconds, which is also the `Retry-After`."""
+class LeakyBucket:
+    """Has room for `capacity` at once and for one more every `interval` seconds, which is also the `Retry-After`.
+
+    `name` is part of the stored keys: a new name starts every count again.
+    """
 
     name: str
     capacity: int
@@ -46,22 +50,22 @@ class Bucket:
         return _digest(self.name, *subject)
 
 
-PER_NETWORK: Final = Bucket("network", capacity=100, interval=3)
-PER_ACCOUNT: Final = Bucket("account", capacity=50, interval=10)
+PER_NETWORK: Final = LeakyBucket("network", capacity=100, interval=3)
+PER_ACCOUNT: Final = LeakyBucket("account", capacity=50, interval=10)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What was counted for one try, to be settled once its outcome is known."""
+    """What was counted for one attempt whose outcome is open: the keys of its rows."""
 
-    pair: bytes
+    backoff: bytes
     buckets: tuple[bytes, ...]
 
 
 def network_of(address: str) -> str:
-    """The network that an address (or a network, as it is) belongs to: one IPv4 address, or an IPv6 /64.
+    """The network of an address: one IPv4 address (/32) or an IPv6 /64. A network is returned as it is.
 
-    What is no address counts as one network of its own: a sign-in must not fail for how it came here.
+    Text that is no address counts as one network of its own: a sign-in must not fail because its origin is unknown.
     """
     try:
         interface = ipaddress.ip_interface(address)
@@ -74,50 +78,52 @@ def network_of(address: str) -> str:
     return str(ipaddress.IPv6Network((int(interface.ip), 64), strict=False))
 
 
-def pair_key(account: str, network: str) -> bytes:
+def attempt_key(account: str, network: str) -> bytes:
+    """Identifies attempts on one account from one network."""
     return _digest("pair", account, network)
 
 
-async def admit(session: AsyncSession, *, account: str, network: str, known: bool) -> Attempt:
-    """Counts an attempt. `known`: the account was signed in from there before.
+async def begin_attempt(session: AsyncSession, *, account: str, network: str, is_known: bool) -> Attempt:
+    """Counts an attempt. `is_known`: the account has signed in from the network before.
 
-    Raises `TooManyAttempts`, upon which the transaction rolls back and nothing is counted.
+    Raises `TooManyAttempts`; the transaction then rolls back and nothing is counted.
     """
-    pair, by_network, by_account = pair_key(account, network), PER_NETWORK.key(network), PER_ACCOUNT.key(account)
-    keys = {"pair": pair, "network": by_network, "account": by_account}
-    within = (await session.execute(_ADMIT, keys | {"known": known})).one()
-    if not within.pair:
-        raise TooManyAttempts(await session.scalar(_WAIT, {"key": pair}) or 1)
-    if not known and not within.account:
-        raise TooManyAttempts((PER_ACCOUNT if within.network else PER_NETWORK).interval)
-    return Attempt(pair, () if known else (by_network, by_account))
+    backoff, by_network, by_account = attempt_key(account, network), PER_NETWORK.key(network), PER_ACCOUNT.key(account)
+    keys = {"backoff": backoff, "network": by_network, "account": by_account}
+    counted = (await session.execute(_BEGIN, keys | {"is_known": is_known})).one()
+    if not counted.backoff:
+        raise TooManyAttempts(await session.scalar(_WAIT, {"key": backoff}) or 1)
+    if not is_known and not counted.account:
+        raise TooManyAttempts((PER_ACCOUNT if counted.network else PER_NETWORK).interval)
+    return Attempt(backoff, () if is_known else (by_network, by_account))
 
 
-async def settle(session: AsyncSession, attempt: Attempt, *, success: bool) -> None:
-    """Enters the outcome: a failure stays counted, a success is taken back and wipes the pair's failures."""
-    await session.execute(_SUCCEEDED if success else _FAILED, {"key": attempt.pair})
-    if success:
+async def end_attempt(session: AsyncSession, attempt: Attempt, *, succeeded: bool) -> None:
+    """A failed attempt stays counted. A successful one is taken off the counts and resets the account's failures from
+    this network.
+    """
+    await session.execute(_SUCCEEDED if succeeded else _FAILED, {"key": attempt.backoff})
+    if succeeded:
         for key in attempt.buckets:
-            await session.execute(_EMPTY_BUCKET, {"key": key})
+            await session.execute(_LOWER_BUCKET, {"key": key})
 
 
-async def has_room(session: AsyncSession, bucket: Bucket, subject: str) -> bool:
-    """Enters one more into a bucket of anything but sign-ins, unless it is full."""
-    return await session.scalar(text(fill(bucket, key=":key")), {"key": bucket.key(subject)}) is not None
+async def count_unless_full(session: AsyncSession, bucket: LeakyBucket, subject: str) -> bool:
+    """Counts one more of anything but sign-ins. False, with nothing counted, if the bucket is full."""
+    counted = await session.scalar(text(count_in_bucket_sql(bucket, key=":key")), {"key": bucket.key(subject)})
+    return counted is not None
 
 
 async def delete_expired(session: AsyncSession) -> None:
     """Deletes counts that no longer matter."""
     for table in (LoginBackoff, LoginBucket):
-        await session.execute(delete(table).where(table.updated_at < func.now() - FORGOTTEN_AFTER))
+        await session.execute(delete(table).where(table.updated_at < func.now() - RETENTION))
 
 
-# Made once: a sign-in runs two of them, and building them each time would cost more than they do.
+def count_in_bucket_sql(bucket: LeakyBucket, *, key: str | None = None, where: str = "true") -> str:
+    """The SQL that counts one more in a bucket and returns a row unless it is full.
 
-
-def fill(bucket: Bucket, *, key: str | None = None, where: str = "true") -> str:
-    """The SQL that enters one more into a bucket; a row if there was room. `key` is SQL too, and unless given the
-    parameter of the bucket's name.
+    `key` is an SQL expression, by default the parameter with the bucket's name.
     """
     key = key or f":{bucket.name}"
     leaked = f"extract(epoch FROM now() - bucket.updated_at) / {bucket.interval}"
@@ -128,22 +134,25 @@ def fill(bucket: Bucket, *, key: str | None = None, where: str = "true") -> str:
         RETURNING true"""
 
 
-# One statement, so that known and unknown accounts take the same round trips. Each part waits for the one before it:
-# two sign-ins lock their rows in one order.
-# Once the free failures are used up, one attempt at a time: a wait that has passed opens for a single try.
-_ADMIT: Final = text(f"""
-    WITH pair AS (
-        INSERT INTO login_backoffs AS pair (key, failures, in_flight, updated_at) VALUES (:pair, 0, 1, now())
+# The statements are built once: a sign-in runs two of them, and building them each time would cost more than they do.
+
+# One statement, so that known and unknown accounts take the same round trips. Each part depends on the one before it,
+# so that any two sign-ins lock their rows in the same order.
+# Once the free failures are used up, one attempt at a time: when a wait is over, a single attempt is allowed.
+_BEGIN: Final = text(f"""
+    WITH backoff AS (
+        INSERT INTO login_backoffs AS backoff (key, failures, in_flight, updated_at) VALUES (:backoff, 0, 1, now())
         ON CONFLICT (key) DO UPDATE SET
-            failures = pair.failures + CASE WHEN {_ABANDONED} THEN pair.in_flight ELSE 0 END,
-            in_flight = CASE WHEN {_ABANDONED} THEN 0 ELSE pair.in_flight END + 1,
+            failures = backoff.failures + CASE WHEN {_ABANDONED} THEN backoff.in_flight ELSE 0 END,
+            in_flight = CASE WHEN {_ABANDONED} THEN 0 ELSE backoff.in_flight END + 1,
             updated_at = now()
-        WHERE (pair.blocked_until IS NULL OR pair.blocked_until <= now())
-          AND ({_ABANDONED} OR pair.in_flight < CASE WHEN pair.failures < {FREE_FAILURES} THEN {PARALLEL} ELSE 1 END)
+        WHERE (backoff.blocked_until IS NULL OR backoff.blocked_until <= now())
+          AND ({_ABANDONED}
+               OR backoff.in_flight < CASE WHEN backoff.failures < {FREE_FAILURES} THEN {MAX_IN_FLIGHT} ELSE 1 END)
         RETURNING true),
-    network AS ({fill(PER_NETWORK, where="NOT :known AND EXISTS (SELECT FROM pair)")}),
-    account AS ({fill(PER_ACCOUNT, where="NOT :known AND EXISTS (SELECT FROM network)")})
-    SELECT EXISTS (SELECT FROM pair) AS pair, EXISTS (SELECT FROM network) AS network,
+    network AS ({count_in_bucket_sql(PER_NETWORK, where="NOT :is_known AND EXISTS (SELECT FROM backoff)")}),
+    account AS ({count_in_bucket_sql(PER_ACCOUNT, where="NOT :is_known AND EXISTS (SELECT FROM network)")})
+    SELECT EXISTS (SELECT FROM backoff) AS backoff, EXISTS (SELECT FROM network) AS network,
            EXISTS (SELECT FROM account) AS account""")  # noqa: S608
 _WAIT: Final = text("""
     SELECT greatest(ceil(extract(epoch FROM blocked_until - now())), 1)::integer
@@ -156,9 +165,9 @@ _FAILED: Final = text(f"""
     UPDATE login_backoffs
     SET failures = failures + 1, in_flight = greatest(in_flight - 1, 0), updated_at = now(),
         blocked_until = CASE WHEN failures + 1 >= {FREE_FAILURES} THEN now() + interval '1 second'
-            * least(2 ^ least(failures + 1 - {FREE_FAILURES}, 16), {LONGEST_WAIT}) END
+            * least(2 ^ least(failures + 1 - {FREE_FAILURES}, 16), {MAX_WAIT}) END
     WHERE key = :key""")  # noqa: S608
-_EMPTY_BUCKET: Final = text("UPDATE login_buckets SET level = greatest(level - 1, 0) WHERE key = :key")
+_LOWER_BUCKET: Final = text("UPDATE login_buckets SET level = greatest(level - 1, 0) WHERE key = :key")
 
 
 def _digest(*parts: str) -> bytes:

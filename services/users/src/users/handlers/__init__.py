@@ -1,1 +1,1 @@
-"""Use cases: functions with an explicit session. They record events and never commit; edges do."""
+"""Use cases: functions that take a session. They record events and never commit; routes and commands do."""

@@ -11,18 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.messaging.outbox import record
 from users import queries
 from users.credentials import throttle
-from users.credentials.throttle import Bucket
-from users.errors import AddressChangedTooOften, EmailTaken, LastAdmin, WrongPassword
+from users.credentials.throttle import LeakyBucket
+from users.errors import AddressChangedTooOften, EmailTaken, WrongPassword
 from users.events import UserErased, UserPasswordChanged, UserRegistered, UserUpdated
+from users.handlers.administration import lock_account
 from users.models import ProfileField, User
 
-# Who takes an address need not be its owner, who is mailed in both cases: by whatever number of accounts, not for ever.
-_WELCOMES: Final = Bucket("welcomes to", capacity=5, interval=720)
-_DEPARTURES: Final = Bucket("departures from", capacity=5, interval=720)
+# Anyone can sign up with an address they do not own, and the owner gets the mails. These limits hold for an address,
+# whatever the number of accounts that use it one after the other.
+_WELCOMES: Final = LeakyBucket("welcomes to", capacity=5, interval=720)
+_DEPARTURES: Final = LeakyBucket("departures from", capacity=5, interval=720)
 
 
 async def require_free_email(session: AsyncSession, email: str) -> None:
-    """Raises `EmailTaken`. Cheap, and before the hashing; the unique index decides in the end."""
+    """Raises `EmailTaken`. A cheap check before the hashing; the unique index makes the final decision."""
     if await queries.is_email_taken(session, email):
         raise EmailTaken
 
@@ -30,7 +32,9 @@ async def require_free_email(session: AsyncSession, email: str) -> None:
 async def sign_up(
     session: AsyncSession, *, name: str, email: str, age: int | None, password_hash: str, send_welcome: bool
 ) -> User:
-    """A new account with the role `user`. It is welcomed, unless its address was a few times this hour.
+    """Creates an account with the role `user`.
+
+    The event requests a welcome mail if `send_welcome`, unless the address has got a few within the hour.
 
     Raises `EmailTaken`.
     """
@@ -38,7 +42,7 @@ async def sign_up(
     session.add(user)
     with _unique_email():
         await session.flush()
-    send_welcome = send_welcome and await throttle.has_room(session, _WELCOMES, user.email)
+    send_welcome = send_welcome and await throttle.count_unless_full(session, _WELCOMES, user.email)
     registered = UserRegistered(
         user_id=user.id, name=user.name, email=user.email, role=user.role, send_welcome=send_welcome
     )
@@ -47,9 +51,9 @@ async def sign_up(
 
 
 async def change_profile(session: AsyncSession, user_id: UUID, changes: Mapping[ProfileField, Any]) -> User:
-    """Changes what is given and different. Raises `NotFound`, `EmailTaken`, `AddressChangedTooOften`.
+    """Sets the given fields. Raises `NotFound`, `EmailTaken`, `AddressChangedTooOften`.
 
-    Open links are void once the address is another: their mails went, or would go, to somebody else.
+    A new address makes open links void: their mails went, or would go, to the old one.
     """
     user = await queries.lock_user(session, user_id)
     before = user.email
@@ -59,7 +63,7 @@ async def change_profile(session: AsyncSession, user_id: UUID, changes: Mapping[
     with _unique_email():
         await session.flush()
     if "email" in changed:
-        if not await throttle.has_room(session, _DEPARTURES, before):
+        if not await throttle.count_unless_full(session, _DEPARTURES, before):
             raise AddressChangedTooOften(_DEPARTURES.interval)
         await queries.void_links(session, user.id)
     updated = UserUpdated(user_id=user.id, name=user.name, email=user.email, changed=changed)
@@ -70,20 +74,20 @@ async def change_profile(session: AsyncSession, user_id: UUID, changes: Mapping[
 async def set_password(
     session: AsyncSession, user_id: UUID, password_hash: str, *, old_hash: str, except_session_id: str | None
 ) -> None:
-    """Sets the password that was checked and hashed outside. Every session but one is to end.
+    """Sets a password whose hash the caller made. The event ends all sessions except `except_session_id`.
 
-    Raises `NotFound`, and `WrongPassword` where another change of it came first.
+    Raises `NotFound`, and `WrongPassword` if the password is no longer that of `old_hash`.
     """
     user = await queries.lock_user_with_password(session, user_id)
     if user.password_hash != old_hash:
-        raise WrongPassword("The password was changed meanwhile.")
+        raise WrongPassword("The password was changed in the meantime.")
     await replace_password(session, user, password_hash, except_session_id=except_session_id)
 
 
 async def replace_password(
     session: AsyncSession, user: User, password_hash: str, *, except_session_id: str | None
 ) -> None:
-    """The part that a change and a reset share; `user` is locked."""
+    """Shared by a change and a reset. The caller has locked `user`."""
     user.set_password(password_hash)
     await queries.void_links(session, user.id)
     changed = UserPasswordChanged(user_id=user.id, except_session_id=except_session_id)
@@ -91,14 +95,8 @@ async def replace_password(
 
 
 async def erase(session: AsyncSession, user_id: UUID) -> None:
-    """Deletes the account and everything personal about it, recorded events included.
-
-    Raises `NotFound`, `LastAdmin`.
-    """
-    admins = await queries.lock_active_admins(session)
-    user = await queries.lock_user(session, user_id)
-    if user.is_active_admin and set(admins) <= {user.id}:
-        raise LastAdmin
+    """Deletes the account and all its personal data, also from recorded events. Raises `NotFound`, `LastAdmin`."""
+    user = await lock_account(session, user_id, stays_admin=False)
     await queries.scrub_events(session, user.id)
     await session.delete(user)
     await record(session, UserErased(user_id=user.id), subject=user.id, version=user.version + 1)

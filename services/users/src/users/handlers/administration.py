@@ -1,4 +1,4 @@
-"""What admins do with others' accounts, and operators by the command line."""
+"""What admins do with other people's accounts, and operators on the command line."""
 
 from uuid import UUID
 
@@ -8,27 +8,27 @@ from common.messaging.outbox import record
 from users import queries
 from users.errors import LastAdmin
 from users.events import UserDeactivated, UserReactivated, UserRoleChanged
-from users.models import Role, User
+from users.models import ADMIN, Role, User
 
 
 async def change_role(session: AsyncSession, user_id: UUID, role: Role) -> User:
-    """Raises `NotFound`, and `LastAdmin` where nobody would be left to manage users."""
-    user = await _lock(session, user_id, stays_admin=role == "admin")
+    """Raises `NotFound`, and `LastAdmin` if no active admin would remain."""
+    user = await lock_account(session, user_id, stays_admin=role == ADMIN)
     if user.change_role(role):
         await record(session, UserRoleChanged(user_id=user.id, role=role), subject=user.id, version=user.version)
     return user
 
 
 async def promote(session: AsyncSession, email: str, role: Role) -> tuple[User, Role]:
-    """`change_role` by address, for operators; returns the role before as well. Raises as that does."""
+    """`change_role` by address, for operators. Also returns the role before. Raises what `change_role` raises."""
     found = await queries.user_by_email(session, email)
     before = found.role
     return await change_role(session, found.id, role), before
 
 
 async def deactivate(session: AsyncSession, user_id: UUID) -> User:
-    """No sign-in from now on, and sessions end. Raises `NotFound`, `LastAdmin`."""
-    user = await _lock(session, user_id, stays_admin=False)
+    """Prevents sign-ins; the event ends all sessions. Raises `NotFound`, `LastAdmin`."""
+    user = await lock_account(session, user_id, stays_admin=False)
     if user.change_status("deactivated"):
         await queries.void_links(session, user.id)
         await record(session, UserDeactivated(user_id=user.id), subject=user.id, version=user.version)
@@ -43,9 +43,11 @@ async def reactivate(session: AsyncSession, user_id: UUID) -> User:
     return user
 
 
-async def _lock(session: AsyncSession, user_id: UUID, *, stays_admin: bool) -> User:
-    """Locks the account. Where it may cease to be an active admin's, all of those first: two who take each other's
-    role away at the same moment must not both succeed.
+async def lock_account(session: AsyncSession, user_id: UUID, *, stays_admin: bool) -> User:
+    """Locks the account. If it may cease to be an active admin, locks all active admins first: of two admins who
+    demote each other at the same moment, only one may succeed.
+
+    Raises `NotFound`, and `LastAdmin` if no active admin would remain.
     """
     admins = [] if stays_admin else await queries.lock_active_admins(session)
     user = await queries.lock_user(session, user_id)

@@ -1,7 +1,7 @@
-"""One-time links: asked for by people, made when their mail is written, used once.
+"""One-time links: requested by people, issued when the mail is written, used once.
 
-No secret is in an event, a log or a table: the event names the link, the mail's writer has the secret made, and only
-its hash is kept.
+No event, log or table holds a link's secret. The event names the link, the mail's writer requests its secret, and only
+the secret's hash is stored.
 """
 
 import hashlib
@@ -17,27 +17,27 @@ from common.db.database import new_id, utc_now
 from common.messaging.outbox import record
 from users import queries
 from users.credentials import throttle
-from users.credentials.throttle import Bucket
+from users.credentials.throttle import LeakyBucket
 from users.errors import InvalidLink
 from users.events import SecretLinkRequested, UserEmailVerified
 from users.handlers.accounts import replace_password
 from users.models import LinkPurpose, SecretLink, SecretLinkToken, User
 
-LIFETIME: Final[dict[LinkPurpose, timedelta]] = {
+_TOKEN_LIFETIME: Final[dict[LinkPurpose, timedelta]] = {
     "verify_email": timedelta(hours=24),
     "reset_password": timedelta(minutes=30),
 }
-"""Of a secret, from when it is made."""
-ISSUABLE: Final = timedelta(hours=24)
-"""How long after the request its mail may still be written."""
-_FROM_ACCOUNT: Final = Bucket("verifications from", capacity=5, interval=720)
-_TO_ADDRESS: Final = Bucket("verifications to", capacity=5, interval=720)
-"""Both: an account can take any free address, and an address can be taken by one account after the other."""
+"""From when the secret is issued."""
+_ISSUE_WITHIN: Final = timedelta(hours=24)
+"""How long after the request the mail may still be written."""
+# Two limits: one account can change to many addresses, and many accounts can use one address after the other.
+_FROM_ACCOUNT: Final = LeakyBucket("verifications from", capacity=5, interval=720)
+_TO_ADDRESS: Final = LeakyBucket("verifications to", capacity=5, interval=720)
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedLink:
-    """What the writer of the mail needs. `token` exists here and in the mail only."""
+    """What the mail's writer needs. `token` exists only here and in the mail."""
 
     token: str
     purpose: LinkPurpose
@@ -48,9 +48,9 @@ class IssuedLink:
 
 
 async def request_email_verification(session: AsyncSession, user_id: UUID) -> None:
-    """Nothing happens where the address is verified already, or a few mails went out this hour. Raises `NotFound`."""
+    """Does nothing if the address is verified, or has got a few of these mails within the hour. Raises `NotFound`."""
     user = await queries.lock_user(session, user_id)
-    if user.email_verified or not await _may_be_mailed(session, user):
+    if user.email_verified or not await _count_mail(session, user):
         return
     link = SecretLink(id=new_id(), user_id=user.id, purpose="verify_email", requested_at=utc_now())
     session.add(link)
@@ -58,22 +58,22 @@ async def request_email_verification(session: AsyncSession, user_id: UUID) -> No
     await record(session, requested, subject=link.id, version=1)
 
 
-async def _may_be_mailed(session: AsyncSession, user: User) -> bool:
-    """Counted apart from the links themselves: a change of the address deletes those, and must not win more mails."""
+async def _count_mail(session: AsyncSession, user: User) -> bool:
+    """False if a limit is reached. Counting the links would not do: a change of the address deletes them."""
     for bucket, subject in ((_FROM_ACCOUNT, str(user.id)), (_TO_ADDRESS, user.email)):
-        if not await throttle.has_room(session, bucket, subject):
+        if not await throttle.count_unless_full(session, bucket, subject):
             return False
     return True
 
 
-async def issue(session: AsyncSession, link_id: UUID) -> IssuedLink:
-    """Makes a secret for the mail that is being written. May be repeated: the mail before may not have gone out.
+async def issue_link(session: AsyncSession, link_id: UUID) -> IssuedLink:
+    """Creates a secret for the mail that is being written. May be repeated: the earlier mail may not have been sent.
 
-    Raises `NotFound` where no mail should be written any more.
+    Raises `NotFound` if the mail must not be sent any more.
     """
-    link, user = await queries.lock_issuable_link(session, link_id, within=ISSUABLE)
+    link, user = await queries.lock_issuable_link(session, link_id, within=_ISSUE_WITHIN)
     token = secrets.token_urlsafe(32)
-    expires_at = utc_now() + LIFETIME[link.purpose]
+    expires_at = utc_now() + _TOKEN_LIFETIME[link.purpose]
     session.add(SecretLinkToken(digest=_digest(token), link_id=link.id, expires_at=expires_at))
     return IssuedLink(token, link.purpose, user.id, user.name, user.email, expires_at)
 
@@ -86,7 +86,7 @@ async def confirm_email(session: AsyncSession, token: str) -> None:
 
 
 async def reset_owner(session: AsyncSession, token: str) -> User:
-    """Whose password the link resets; does not use it. Raises `InvalidLink`."""
+    """Returns the account whose password the link resets, without using the link. Raises `InvalidLink`."""
     owner = await queries.link_owner(session, _digest(token), "reset_password")
     if owner is None:
         raise InvalidLink
@@ -100,13 +100,16 @@ async def reset_password(session: AsyncSession, token: str, password_hash: str) 
 
 
 async def _use(session: AsyncSession, token: str, purpose: LinkPurpose) -> User:
-    """The account's row first, then the link's: the order in which a change of the account voids links."""
+    """Marks the link as used and returns its owner, locked. Raises `InvalidLink`.
+
+    Locks the account before the link, as a change of the account does when it makes links void.
+    """
     digest = _digest(token)
     owner = await queries.link_owner(session, digest, purpose)
     if owner is None:
         raise InvalidLink
     user = await queries.lock_user(session, owner.id)
-    link = await queries.lock_good_link(session, digest, purpose)
+    link = await queries.lock_valid_link(session, digest, purpose)
     if link is None:
         raise InvalidLink
     link.used_at = utc_now()

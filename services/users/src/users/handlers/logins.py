@@ -1,4 +1,6 @@
-"""Checking who somebody is, in two transactions with the hashing between them."""
+"""Password checks, in two transactions with the hashing between them: `begin_…` counts the attempt, `finish_…` its
+outcome.
+"""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,13 +14,13 @@ from users import queries
 from users.credentials import throttle
 from users.queries import LoginCandidate
 
-_NETWORK_NOTED_EVERY: Final = timedelta(days=1)
-_PASSWORD_CHANGE: Final = "password change"  # noqa: S105 - stands where sign-ins have a network
+_NETWORK_UPDATED_EVERY: Final = timedelta(days=1)
+_PASSWORD_CHANGE: Final = "password change"  # noqa: S105 - takes the place of a sign-in's network
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A sign-in that was let through, to be finished once the password was compared."""
+    """A sign-in that was not throttled and whose password is not checked yet."""
 
     network: str
     attempt: throttle.Attempt
@@ -30,28 +32,29 @@ class Login:
 
 
 async def begin_login(session: AsyncSession, *, email: str, network: str) -> Login:
-    """Counts the attempt. `email` is in lower case and may be anybody's, or nobody's. Raises `TooManyAttempts`."""
+    """Counts the attempt. `email` is in lower case; it need not belong to an account. Raises `TooManyAttempts`."""
     candidate = await queries.login_candidate(session, email, network)
-    known = candidate is not None and candidate.last_login_at is not None
-    attempt = await throttle.admit(session, account=email, network=network, known=known)
+    is_known = candidate is not None and candidate.last_login_at is not None
+    attempt = await throttle.begin_attempt(session, account=email, network=network, is_known=is_known)
     return Login(network, attempt, candidate)
 
 
 async def finish_login(
-    session: AsyncSession, login: Login, *, right_password: bool, new_hash: str | None = None
+    session: AsyncSession, login: Login, *, is_right: bool, new_hash: str | None = None
 ) -> LoginCandidate | None:
-    """Whom the sign-in is of, or None when it is refused. A refusal is counted: commit it, then answer.
+    """Returns the account, or None if the sign-in is refused. A refusal is counted: commit it before you respond.
 
-    `new_hash` is of the same password with today's parameters.
+    `is_right` says whether the password is right; `new_hash` is its hash with the parameters in use now, if the stored
+    one is outdated.
     """
     candidate = login.candidate
-    if candidate is None or not right_password or candidate.status != "active":
-        await throttle.settle(session, login.attempt, success=False)
+    if candidate is None or not is_right or candidate.status != "active":
+        await throttle.end_attempt(session, login.attempt, succeeded=False)
         return None
-    await throttle.settle(session, login.attempt, success=True)
-    seen = candidate.last_login_at
-    if seen is None or seen < utc_now() - _NETWORK_NOTED_EVERY:
-        await queries.note_login(session, candidate.user_id, login.network)
+    await throttle.end_attempt(session, login.attempt, succeeded=True)
+    last_login_at = candidate.last_login_at
+    if last_login_at is None or last_login_at < utc_now() - _NETWORK_UPDATED_EVERY:
+        await queries.record_known_network(session, candidate.user_id, login.network)
     if new_hash is not None:
         await queries.replace_hash(session, candidate.user_id, old=candidate.password_hash, new=new_hash)
     return candidate
@@ -59,7 +62,7 @@ async def finish_login(
 
 @dataclass(frozen=True, slots=True)
 class PasswordCheck:
-    """Somebody signed in who says the current password; what a new one is compared with as well."""
+    """A check of the current password before it is changed. `name` and `email` are for checking the new password."""
 
     name: str
     email: str
@@ -68,7 +71,11 @@ class PasswordCheck:
 
 
 async def begin_password_check(session: AsyncSession, user_id: UUID) -> PasswordCheck:
-    """Counts the attempt: a stolen session must not become a stolen account. Raises `NotFound`, `TooManyAttempts`."""
+    """Counts the attempt: a stolen session must not allow guessing. Raises `NotFound`, `TooManyAttempts`."""
     user = await queries.user_with_password(session, user_id)
-    attempt = await throttle.admit(session, account=str(user_id), network=_PASSWORD_CHANGE, known=True)
+    attempt = await throttle.begin_attempt(session, account=str(user_id), network=_PASSWORD_CHANGE, is_known=True)
     return PasswordCheck(user.name, user.email, user.password_hash, attempt)
+
+
+async def finish_password_check(session: AsyncSession, check: PasswordCheck, *, is_right: bool) -> None:
+    await throttle.end_attempt(session, check.attempt, succeeded=is_right)

@@ -1,10 +1,12 @@
-"""Asking for a password's reset: the same work for an account that is there, is not there, or is deactivated.
+"""Requests for a password reset. The response must not reveal, by its time either, whether there is such an account.
 
-One statement, and a commit that writes in any case. Two rows more for a known address are what is left of a difference:
-some 0.3 ms, where round trips and a commit of its own were as much again as the whole. The answer waits that out.
+So the work is the same for an active, a deactivated and an unknown account: one statement, and a commit that always
+writes. What differs is two more rows for an active account, some 0.3 ms, which a fixed response time hides. This is
+why the link and its event are written in SQL here. The SQL repeats the columns that `common.messaging.outbox.record`
+writes and the fields of `SecretLinkRequested`: change them together.
 
-Mails are counted, so that nobody's mailbox is filled. The count that strangers can use up is not that of the networks
-which the account was signed in from before: each of those has its own.
+Mails are limited, so that no mailbox is flooded. Each network from which the account has signed in before has a limit
+of its own, which requests from strangers cannot use up.
 """
 
 from typing import Final
@@ -14,20 +16,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import OUTBOX_CHANNEL, new_id, notify_after_commit
 from common.observability.logs import current_traceparent
-from users.credentials.throttle import Bucket, fill
+from users.credentials.throttle import LeakyBucket, count_in_bucket_sql
 from users.events import SecretLinkRequested
 
-PER_ADDRESS: Final = Bucket("address", capacity=5, interval=720)
-"""Requests for one address, anybody's or nobody's, from all strange networks together or from one known to it."""
-ANSWER_AFTER: Final = 0.1
-"""Seconds from the request to its answer, several times what the work takes."""
+_PER_ADDRESS: Final = LeakyBucket("address", capacity=5, interval=720)
+"""Requests for one address, with or without an account: from one known network, or from all others together."""
+RESPONSE_TIME: Final = 0.1
+"""Seconds from the request to the response, several times what the work takes."""
 
 
 async def request_password_reset(session: AsyncSession, email: str, *, network: str) -> None:
-    """Nothing but the count happens for an unknown or deactivated account, and nothing tells so."""
+    """Creates a link and its event if `email` belongs to an active account and the limit is not reached.
+
+    Counts the request in any case, and never says which case it was.
+    """
     values = {
-        "from_strangers": PER_ADDRESS.key(email),
-        "from_known": PER_ADDRESS.key(email, network),
+        "strangers_key": _PER_ADDRESS.key(email),
+        "known_network_key": _PER_ADDRESS.key(email, network),
         "email": email,
         "network": network,
         "link_id": new_id(),
@@ -39,14 +44,14 @@ async def request_password_reset(session: AsyncSession, email: str, *, network: 
     notify_after_commit(session, OUTBOX_CHANNEL)
 
 
-# Whose network it is, is looked up for nobody as well: the id of a link that is not there yet is no person's.
+# Without an account the network is looked up too, with the new link's id: no user has it.
 _REQUEST: Final = text(f"""
-    WITH chosen AS (
+    WITH bucket_key AS (
         SELECT CASE WHEN EXISTS (
             SELECT FROM known_networks WHERE network = :network
             AND user_id = coalesce((SELECT id FROM users WHERE email = :email), CAST(:link_id AS uuid)))
-        THEN CAST(:from_known AS bytea) ELSE CAST(:from_strangers AS bytea) END AS key),
-    counted AS ({fill(PER_ADDRESS, key="(SELECT key FROM chosen)")}),
+        THEN CAST(:known_network_key AS bytea) ELSE CAST(:strangers_key AS bytea) END AS key),
+    counted AS ({count_in_bucket_sql(_PER_ADDRESS, key="(SELECT key FROM bucket_key)")}),
     owner AS (
         SELECT id FROM users WHERE email = :email AND status = 'active' AND EXISTS (SELECT FROM counted) FOR UPDATE),
     link AS (

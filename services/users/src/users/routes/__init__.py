@@ -1,6 +1,1 @@
-"""HTTP to handlers. Routes that hash passwords own two transactions, with the hashing between them."""
-
-from users.routes import accounts, administration, internal, links, pages
-
-PUBLIC = [accounts.router, administration.router, links.router, pages.router]
-INTERNAL = [internal.router]
+"""HTTP to handlers. Routes that hash passwords open two transactions and hash between them."""

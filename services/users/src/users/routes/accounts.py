@@ -1,10 +1,9 @@
-"""Sign-up, and what people do with their own accounts."""
+"""Sign-up, and people's own accounts."""
 
 from fastapi import Response
 
 from common.web import ApiRouter, responses
 from users import queries
-from users.credentials.throttle import settle
 from users.deps import DatabaseDep, HashingDep, PrincipalDep, SessionDep
 from users.errors import WrongPassword
 from users.handlers import accounts, logins
@@ -17,13 +16,13 @@ router = ApiRouter(tags=["accounts"])
 async def sign_up(
     body: SignUp, database: DatabaseDep, hashing: HashingDep, response: Response, *, send_welcome: bool = True
 ) -> UserOut:
-    """Makes an account. A mail welcomes the person unless `send_welcome` is false."""
+    """Creates an account and sends a welcome mail, unless `send_welcome` is false."""
     password = body.password.get_secret_value()
-    with hashing.place() as place:
+    with hashing.slot() as slot:
         async with database.transaction() as session:
             await accounts.require_free_email(session, body.email)
-        await place.refuse_weak(password, name=body.name, email=body.email)
-        password_hash = await place.hash(password)
+        await slot.refuse_weak(password, name=body.name, email=body.email)
+        password_hash = await slot.hash(password)
     async with database.transaction() as session:
         user = await accounts.sign_up(
             session,
@@ -39,19 +38,20 @@ async def sign_up(
 
 @router.get("/me", responses=responses(404))
 async def get_me(principal: PrincipalDep, session: SessionDep) -> UserOut:
+    """Returns the caller's account."""
     return UserOut.model_validate(await queries.user(session, principal.user_id))
 
 
 @router.patch("/me", responses=responses(404, 409, 429))
 async def change_me(body: ProfileChange, principal: PrincipalDep, session: SessionDep) -> UserOut:
-    """Changes what the body holds. A changed address has to be verified anew."""
+    """Changes the given fields of the caller's account. A new e-mail address has to be verified again."""
     user = await accounts.change_profile(session, principal.user_id, body.changes())
     return UserOut.model_validate(user)
 
 
 @router.delete("/me", status_code=204, responses=responses(404, 409))
 async def erase_me(principal: PrincipalDep, session: SessionDep) -> None:
-    """Erases the account and its personal data, here and in all services. There is no way back."""
+    """Deletes the caller's account and its personal data, in all services. This cannot be undone."""
     await accounts.erase(session, principal.user_id)
 
 
@@ -59,18 +59,18 @@ async def erase_me(principal: PrincipalDep, session: SessionDep) -> None:
 async def change_my_password(
     body: PasswordChange, principal: PrincipalDep, database: DatabaseDep, hashing: HashingDep
 ) -> None:
-    """Sets a new password. This session goes on, all others end."""
+    """Sets a new password. Ends all sessions except the caller's."""
     user_id, new = principal.user_id, body.new.get_secret_value()
-    with hashing.place() as place:
+    with hashing.slot() as slot:
         async with database.transaction() as session:
             check = await logins.begin_password_check(session, user_id)
-        is_right = await place.verify(body.current.get_secret_value(), check.password_hash)
+        is_right = await slot.verify(body.current.get_secret_value(), check.password_hash)
         async with database.transaction() as session:
-            await settle(session, check.attempt, success=is_right)
+            await logins.finish_password_check(session, check, is_right=is_right)
         if not is_right:
             raise WrongPassword
-        await place.refuse_weak(new, name=check.name, email=check.email, field="new")
-        new_hash = await place.hash(new)
+        await slot.refuse_weak(new, name=check.name, email=check.email, field="new")
+        new_hash = await slot.hash(new)
     async with database.transaction() as session:
         await accounts.set_password(
             session,

@@ -1,4 +1,4 @@
-"""What admins see of accounts and do with them."""
+"""Accounts as admins see and change them."""
 
 from functools import partial
 from typing import Annotated
@@ -10,16 +10,16 @@ from common.errors import NotFound
 from common.web import ApiRouter, responses
 from common.web.pagination import Page, PageDep
 from users import queries
-from users.deps import PrincipalDep, SessionDep, admin_only
+from users.deps import PrincipalDep, SessionDep, may_manage_users
 from users.handlers import administration
-from users.models import Role, Status
+from users.models import ADMIN, Role, Status
 from users.profile import MAX_EMAIL
 from users.schemas import RoleChange, UserOut
 
 router = ApiRouter(prefix="/users", tags=["administration"])
 
 
-@router.get("", dependencies=[admin_only])
+@router.get("", dependencies=[may_manage_users])
 async def list_users(
     page: PageDep,
     session: SessionDep,
@@ -27,7 +27,7 @@ async def list_users(
     role: Role | None = None,
     status: Status | None = None,
 ) -> Page[UserOut]:
-    """All accounts, newest first."""
+    """Lists all accounts, newest first. `email` is compared without regard to case."""
     address = email.lower() if email is not None else None
     fetch = partial(queries.users, session, email=address, role=role, status=status)
     return await page.load(fetch, by={"id": UUID}, item=UserOut.model_validate)
@@ -35,23 +35,25 @@ async def list_users(
 
 @router.get("/{user_id}", responses=responses(404))
 async def get_user(user_id: UUID, principal: PrincipalDep, session: SessionDep) -> UserOut:
-    """One's own account; an admin, any."""
-    if principal.user_id != user_id and "admin" not in principal.roles:
+    """Returns an account. Only admins can read accounts other than their own."""
+    if principal.user_id != user_id and ADMIN not in principal.roles:
         raise NotFound("There is no such user.")
     return UserOut.model_validate(await queries.user(session, user_id))
 
 
-@router.patch("/{user_id}", dependencies=[admin_only], responses=responses(404, 409))
+@router.patch("/{user_id}", dependencies=[may_manage_users], responses=responses(404, 409))
 async def change_role(user_id: UUID, body: RoleChange, session: SessionDep) -> UserOut:
+    """Gives the account a role in place of the one it has. The last active admin keeps theirs."""
     return UserOut.model_validate(await administration.change_role(session, user_id, body.role))
 
 
-@router.post("/{user_id}/deactivate", dependencies=[admin_only], responses=responses(404, 409))
+@router.post("/{user_id}/deactivate", dependencies=[may_manage_users], responses=responses(404, 409))
 async def deactivate_user(user_id: UUID, session: SessionDep) -> UserOut:
-    """The person can't sign in any more, and all sessions end."""
+    """Prevents the person from signing in and ends all their sessions."""
     return UserOut.model_validate(await administration.deactivate(session, user_id))
 
 
-@router.post("/{user_id}/reactivate", dependencies=[admin_only], responses=responses(404))
+@router.post("/{user_id}/reactivate", dependencies=[may_manage_users], responses=responses(404))
 async def reactivate_user(user_id: UUID, session: SessionDep) -> UserOut:
+    """Lets the person sign in again."""
     return UserOut.model_validate(await administration.reactivate(session, user_id))

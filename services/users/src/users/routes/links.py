@@ -1,4 +1,4 @@
-"""Verifying an address and resetting a password, by one-time links in mails."""
+"""E-mail verification and password reset, by one-time links in mails."""
 
 import asyncio
 
@@ -16,33 +16,34 @@ router = ApiRouter(tags=["links"])
 
 @router.post("/email-verifications", status_code=202, response_class=Response, responses=responses(404))
 async def request_email_verification(principal: PrincipalDep, session: SessionDep) -> None:
-    """Has a link mailed to the account's address, unless that is verified already."""
+    """Mails a link to the account's e-mail address, unless it is verified or has got several such mails this hour."""
     await links.request_email_verification(session, principal.user_id)
 
 
 @router.post("/email-verifications/confirm", status_code=204, responses=responses(400))
 async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
+    """Marks the e-mail address as verified. Each link can be used once."""
     await links.confirm_email(session, body.token.get_secret_value())
 
 
 @router.post("/password-resets", status_code=202, response_class=Response)
 async def request_password_reset(body: PasswordResetRequest, request: Request, database: DatabaseDep) -> None:
-    """Has a link mailed, if there is such an account; the answer is the same if not."""
+    """Mails a link if there is such an account. The response is the same if there is not."""
     clock = asyncio.get_running_loop().time
-    answer_at = clock() + resets.ANSWER_AFTER
+    respond_at = clock() + resets.RESPONSE_TIME
     async with database.transaction() as session:
         await resets.request_password_reset(session, body.email, network=network_of(client_address(request)))
-    await asyncio.sleep(answer_at - clock())
+    await asyncio.sleep(respond_at - clock())
 
 
 @router.post("/password-resets/confirm", status_code=204, responses=responses(400))
 async def reset_password(body: PasswordReset, database: DatabaseDep, hashing: HashingDep) -> None:
-    """Sets a new password. All sessions end; a refused password leaves the link unused."""
+    """Sets a new password and ends all sessions. If the password is refused, the link can still be used."""
     token, password = body.token.get_secret_value(), body.password.get_secret_value()
-    with hashing.place() as place:
+    with hashing.slot() as slot:
         async with database.transaction() as session:
             owner = await links.reset_owner(session, token)
-        await place.refuse_weak(password, name=owner.name, email=owner.email)
-        password_hash = await place.hash(password)
+        await slot.refuse_weak(password, name=owner.name, email=owner.email)
+        password_hash = await slot.hash(password)
     async with database.transaction() as session:
         await links.reset_password(session, token, password_hash)

@@ -1,6 +1,6 @@
-"""Where the links in mails lead unless a shop has pages of its own: one plain page each, which spends the link.
+"""The pages that links in mails lead to, unless a shop has pages of its own: one plain page per kind of link.
 
-Only on a click: programs that look through mails follow links, too.
+A page uses the link only on a click, because mail scanners follow links too.
 """
 
 import base64
@@ -13,6 +13,7 @@ from typing import Final
 from fastapi.responses import HTMLResponse
 
 from common.web import ApiRouter
+from users.credentials.passwords import MAX_LENGTH, MIN_LENGTH
 
 router = ApiRouter()
 
@@ -20,7 +21,7 @@ _SOURCE: Final = Path(__file__).with_name("link_page.html").read_text()
 
 
 def _digest(tag: str) -> str:
-    """The inline part that the page's policy lets run (CSP 3 §6.7.3)."""
+    """The hash of the page's inline element, by which its policy allows it (CSP 3 §6.7.3)."""
     (inline,) = re.findall(f"<{tag}>(.*?)</{tag}>", _SOURCE, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"
 
@@ -41,10 +42,10 @@ _VERIFY: Final = Template(_SOURCE).substitute(
 _RESET: Final = Template(_SOURCE).substitute(
     title="Set a new password",
     path="/password-resets/confirm",
-    field='<label>New password, 12 characters or more <input type="password" name="password" minlength="12" '
-    'maxlength="128" autocomplete="new-password" required></label>\n',
+    field=f'<label>New password, {MIN_LENGTH} characters or more <input type="password" name="password" '
+    f'minlength="{MIN_LENGTH}" maxlength="{MAX_LENGTH}" autocomplete="new-password" required></label>\n',
     button="Set password",
-    done="Your password is changed. You are signed out everywhere.",
+    done="Your password is changed. You are signed out on all devices.",
 )
 
 
