@@ -140,13 +140,9 @@ async def orders_changed(session: AsyncSession, events: Sequence[Received[Order]
     Webhooks receive the events whose notification is new, so that a repeated event is not posted again.
     """
     created = await create_notifications(session, [_of_order(event) for event in events])
+    new = [event for event in events if event.id in created]
     await webhook_handlers.plan(
-        session,
-        [
-            PlannedEvent(event.id, event.data.customer_id, event.type, event.traceparent)
-            for event in events
-            if event.id in created
-        ],
+        session, [PlannedEvent(event.id, event.data.customer_id, event.type, event.traceparent) for event in new]
     )
 
 

@@ -105,7 +105,7 @@ class Contact(Base):
 class Notification(Base):
     """A notification of one event, with the event's id. Each event notifies a person once.
 
-    `data` is the event's data without the ids of order and person. Mails and webhooks are both composed from it.
+    Mails and webhooks are composed from `data`. Of an order's event it has everything but the ids of order and person.
     """
 
     __tablename__ = "notifications"

@@ -223,18 +223,18 @@ async def renew_claims(session: AsyncSession, delivery_ids: Sequence[UUID], *, l
 async def settle_deliveries(
     session: AsyncSession, delivery_ids: Sequence[UUID], state: State, *, cause: str | None
 ) -> None:
-    """Settles the deliveries, even if a claim was lost in the meantime, since the mail was sent."""
+    """Settles the deliveries, even if a claim was lost in the meantime: the attempt has ended."""
     settled = update(Delivery).where(Delivery.id.in_(delivery_ids))
     await _change(session, settled.values(state=state, cause=cause, settled_at=func.now()))
 
 
 async def postpone_delivery(
-    session: AsyncSession, claimed: ClaimedDelivery, *, by: timedelta, cause: str | None, counts_as_attempt: bool
+    session: AsyncSession, claimed: ClaimedDelivery, retry_in: float, *, cause: str | None, is_attempt: bool
 ) -> None:
-    """Releases the claim, if it is still valid, and makes the delivery due later."""
+    """Releases the claim, if it is still valid, and makes the delivery due in `retry_in` seconds."""
     postponed = update(Delivery).where(Delivery.id == claimed.id, Delivery.attempts == claimed.attempts)
-    attempts = claimed.attempts if counts_as_attempt else claimed.attempts - 1
-    await _change(session, postponed.values(due_at=func.now() + by, attempts=attempts, cause=cause))
+    attempts, due_at = claimed.attempts - (not is_attempt), func.now() + timedelta(seconds=retry_in)
+    await _change(session, postponed.values(due_at=due_at, attempts=attempts, cause=cause))
 
 
 async def _change(session: AsyncSession, statement: Update) -> None:

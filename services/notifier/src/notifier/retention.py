@@ -10,7 +10,7 @@ from common.db.database import Database, first_id_at, utc_now
 from notifier.models import Notification, WebhookDelivery
 
 NOTIFICATION_RETENTION: Final = timedelta(days=180)
-"""Read or unread, with their deliveries. Longer than 30 days: a replay of the event log would create them again."""
+"""Read or unread, with their deliveries. Longer than the 30 days of a replay, which would create them again."""
 WEBHOOK_DELIVERY_RETENTION: Final = timedelta(days=30)
 """Counted from the time when the delivery was settled."""
 BATCH: Final = 1_000

@@ -35,13 +35,14 @@ C = TypeVar("C", bound=Claim)
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[C]):
-    """The result of an attempt. `pending` means: try again in `retry_in` seconds."""
+    """The result of sending. `pending` means: send again in `retry_in` seconds."""
 
     claim: C
     state: State
     cause: str | None = None
     retry_in: float = 0.0
-    counts_as_attempt: bool = True
+    is_attempt: bool = True
+    """False if it must not count towards the attempts after which the delivery fails."""
 
 
 class Queue(ABC, Generic[C]):

@@ -167,9 +167,9 @@ class Deliverer(Generic[C]):
             return self._deferred(claim, str(error))
         except ChannelUnavailable as error:
             self._back_off(error)
-            return Outcome(claim, "pending", str(error), counts_as_attempt=False)
+            return Outcome(claim, "pending", str(error), is_attempt=False)
         except Unavailable as error:
-            return Outcome(claim, "pending", error.detail, retry_in=_LINK_DELAY, counts_as_attempt=False)
+            return Outcome(claim, "pending", error.detail, retry_in=_LINK_DELAY, is_attempt=False)
         except Exception as error:
             log.exception("delivery failed unexpectedly", **self._ids(claim))
             return self._deferred(claim, type(error).__name__)

@@ -4,16 +4,14 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-_CURRENCIES_BY_DECIMALS: Final = {
+_LISTED: Final = {
     0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
     3: "BHD IQD JOD KWD LYD OMR TND",
     4: "CLF UYW",
 }
-"""Currencies whose minor unit is not a hundredth (ISO 4217, list one)."""
+"""By number of decimals, the currencies that do not have two (ISO 4217, list one)."""
 
-_DECIMALS: Final = {
-    currency: decimals for decimals, listed in _CURRENCIES_BY_DECIMALS.items() for currency in listed.split()
-}
+_DECIMALS: Final = {currency: decimals for decimals, listed in _LISTED.items() for currency in listed.split()}
 
 
 def format_money(money: Mapping[str, Any]) -> str:

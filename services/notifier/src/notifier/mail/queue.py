@@ -54,11 +54,7 @@ class MailQueue(Queue[ClaimedDelivery]):
         for outcome in outcomes:
             if outcome.state == "pending":
                 await queries.postpone_delivery(
-                    session,
-                    outcome.claim,
-                    by=timedelta(seconds=outcome.retry_in),
-                    cause=outcome.cause,
-                    counts_as_attempt=outcome.counts_as_attempt,
+                    session, outcome.claim, outcome.retry_in, cause=outcome.cause, is_attempt=outcome.is_attempt
                 )
         settled = sorted((o for o in outcomes if o.state != "pending"), key=lambda o: (o.state, o.cause or ""))
         for (state, cause), group in groupby(settled, key=attrgetter("state", "cause")):

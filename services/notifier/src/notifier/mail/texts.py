@@ -79,7 +79,7 @@ your account: please contact us at once.
 
 
 def secret_link(purpose: Kind, url: str) -> MailText:
-    """Without the name: nobody may use it to send text of their own to a stranger's address."""
+    """Omits the name: anyone can request a link for a stranger's address, and must not send them text of their own."""
     return MailText(
         TITLES[purpose],
         f"""\
@@ -110,10 +110,8 @@ def display_name(name: str) -> str:
 def _order_details(order_id: UUID, data: dict[str, Any]) -> str:
     details = [("Order", str(order_id)), ("Total", format_money(data["total"]))]
     if "tracking_number" in data:
-        details += [
-            ("Carrier", single_line(data["carrier"])),
-            ("Tracking number", single_line(data["tracking_number"])),
-        ]
+        details.append(("Carrier", single_line(data["carrier"])))
+        details.append(("Tracking number", single_line(data["tracking_number"])))
     if data.get("reason"):
         details.append(("Reason", single_line(data["reason"])))
     lines = [f"  {label + ':':<16} {value}" for label, value in details]

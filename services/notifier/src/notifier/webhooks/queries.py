@@ -186,7 +186,7 @@ class WebhookOutcome:
 async def record_outcomes(session: AsyncSession, outcomes: Sequence[WebhookOutcome]) -> None:
     """Settles deliveries, or postpones those whose outcome is `pending`.
 
-    Settles even if the claim was lost in the meantime, since the request was made. Postpones only with a valid claim.
+    Settles even if the claim was lost in the meantime: the attempt has ended. Postpones only with a valid claim.
     """
     statement = text("""
         UPDATE webhook_deliveries AS delivery
