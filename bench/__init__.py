@@ -1,1 +1,1 @@
-"""Benchmarks: ratios to ceilings measured in the same run, in interleaved rounds. `./dev bench` runs them."""
+"""Benchmarks: ratios to ceilings that are measured in the same run, in interleaved rounds. `./dev bench` runs them."""

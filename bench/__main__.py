@@ -1,4 +1,4 @@
-"""`python -m bench SCALE NAME…`: runs benchmarks on the servers that the environment names; one JSON line each."""
+"""`python -m bench SCALE NAME…` runs benchmarks on the servers of the environment and prints a JSON line for each."""
 
 import asyncio
 import importlib
@@ -14,9 +14,9 @@ def main() -> None:
     scale, *names = sys.argv[1:]
     configure_logging("bench", "bench", "warning")
     for name in names:
-        # A module each, named as the benchmark: what the others need is not waited for.
+        # Imported one by one, so that no benchmark waits for the imports of the others.
         run = importlib.import_module(f"bench.{name}").run
-        with asyncio.Runner(loop_factory=server_loop) as runner:  # the services' own
+        with asyncio.Runner(loop_factory=server_loop) as runner:  # as in the services
             table = runner.run(run(SCALES[scale]))
         print(json.dumps({"name": name, "rows": [row.as_json() for row in table.rows]}), flush=True)
 

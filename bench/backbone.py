@@ -1,4 +1,4 @@
-"""The event backbone and its ceilings: what `relay` and `consumer` compare. The drivers are the same on both sides."""
+"""The event backbone and its ceilings, for `relay` and `consumer`. Both sides use the same drivers."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ class Sold(BaseModel):
 
 
 async def raw_publish(settings: ShopSettings, events: int) -> float:
-    """Confirmed publishes of the same driver, `WINDOW` at a time: what the relay could reach without a database."""
+    """Confirmed publishes per second, `WINDOW` at a time: the limit of the relay without a database."""
     async with broker.connect(settings.amqp_url.get_secret_value(), "bench") as amqp:
         channel = await broker.raw_channel(amqp, confirms=True)
         messages = [encode(Envelope(new_id(), TYPE, str(n), 1, utc_now(), '{"number": 1}')) for n in range(events)]
@@ -56,7 +56,7 @@ async def raw_publish(settings: ShopSettings, events: int) -> float:
 
 
 async def relay_catches_up(settings: ShopSettings, events: int) -> float:
-    """The relay, from `events` waiting rows to an empty outbox; timed by the log's first and last commit."""
+    """Events per second of the relay from `events` outbox rows to none, between the log's first and last commit."""
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()))
     await connection.execute("TRUNCATE outbox, event_log")
     await connection.execute(
@@ -69,7 +69,7 @@ async def relay_catches_up(settings: ShopSettings, events: int) -> float:
     running = asyncio.ensure_future(relay(settings, Health(), stop))
     moved = "SELECT count(*), extract(epoch FROM max(published_at) - min(published_at))::float8 FROM event_log"
 
-    async def done() -> bool:  # not asked of the database, which would look through all that was taken out
+    async def done() -> bool:  # by the metric: a query would scan the deleted rows
         return _published() - before >= events
 
     await eventually(done, within=60)
@@ -77,7 +77,7 @@ async def relay_catches_up(settings: ShopSettings, events: int) -> float:
     await running
     count, seconds = await connection.fetchrow(moved)
     await connection.close()
-    # `published_at` is one of a batch: the time between the first and the last covers all batches but one.
+    # A batch shares one `published_at`: the time from the first to the last covers all batches but one.
     return float((count - WINDOW) / seconds)
 
 
@@ -86,7 +86,7 @@ def _published() -> float:
 
 
 async def _fill(settings: ShopSettings, queue: str, events: int) -> None:
-    """Leaves exactly `events` messages in the queue, whatever its bindings brought before."""
+    """Leaves exactly `events` messages in the queue, whatever it contained before."""
     async with broker.connect(settings.amqp_url.get_secret_value(), "bench") as amqp:
         channel = await broker.raw_channel(amqp, confirms=True)
         await channel.queue_purge(queue)
@@ -104,51 +104,51 @@ async def _fill(settings: ShopSettings, queue: str, events: int) -> None:
 
 
 async def raw_consume(settings: ShopSettings, events: int) -> float:
-    """aio-pika, prefetch 50, an acknowledgement each, no effect."""
+    """Messages per second of aio-pika, with prefetch 50, one acknowledgement each and no effect."""
     async with broker.connect(settings.amqp_url.get_secret_value(), "bench") as amqp:
         channel = await amqp.channel()
         await channel.set_qos(prefetch_count=50)
         queue = await channel.declare_queue("raw", durable=True, arguments={"x-queue-type": "quorum"})
         await _fill(settings, "raw", events)
-        taken, done = 0, asyncio.Event()
+        received, done = 0, asyncio.Event()
 
-        async def take(message: Any) -> None:
-            nonlocal taken
+        async def receive(message: Any) -> None:
+            nonlocal received
             await message.ack()
-            taken += 1
-            if taken == events:
+            received += 1
+            if received == events:
                 done.set()
 
         started = time.perf_counter()
-        await queue.consume(take)
+        await queue.consume(receive)
         await done.wait()
         return events / (time.perf_counter() - started)
 
 
 async def consumer_with_inbox(settings: ShopSettings, events: int) -> float:
-    """The consumer: inbox row and one business insert per message, from a full queue to an empty one."""
+    """Messages per second of the consumer, with an inbox row and one insert each, from a full queue to an empty one."""
     database = Database.open(settings)
     async with database.transaction() as session:
         await session.execute(text("TRUNCATE inbox, effects"))
     handlers, stop = EventHandlers(), asyncio.Event()
-    taken, started = 0, 0.0
+    processed, started = 0, 0.0
 
     @handlers.on_batch({TYPE: Sold})
     async def sold(session: AsyncSession, batch: Sequence[Received[Sold]]) -> None:
-        nonlocal taken, started
+        nonlocal processed, started
         started = started or time.perf_counter()
         await session.execute(
             text("INSERT INTO effects (event_id, note) SELECT unnest(CAST(:ids AS uuid[])), 'sold'"),
             {"ids": [event.id for event in batch]},
         )
-        taken += len(batch)
+        processed += len(batch)
 
-    async def all_taken() -> bool:
-        return taken >= events
+    async def all_processed() -> bool:
+        return processed >= events
 
     await _fill(settings, "shop.inbound", events)
     running = asyncio.ensure_future(Consumer(settings, database, handlers, Health()).run(stop))
-    await eventually(all_taken, within=120)
+    await eventually(all_processed, within=120)
     finished = time.perf_counter()
     stop.set()
     await running
@@ -158,7 +158,7 @@ async def consumer_with_inbox(settings: ShopSettings, events: int) -> float:
 
 @asynccontextmanager
 async def backbone() -> AsyncIterator[ShopSettings]:
-    """A database and a virtual host with all that a producer and a consumer need."""
+    """A database and a virtual host, set up for a producer and a consumer."""
     migrations = Path(__file__).parents[1] / "libs/common/tests/migrations"
     async with private_database(migrations) as database_url, private_vhost() as amqp_url:
         settings = ShopSettings(

@@ -1,6 +1,6 @@
-"""What Waybill is compared with: the least that FastAPI and a database can do, and what a tutorial would write.
+"""The ceilings: FastAPI with a single statement, and the application of a usual tutorial.
 
-No authentication, prices from the client, no event, no idempotency: each is less than an order of ours.
+Both do less than `POST /orders` of Waybill: no authentication, prices from the client, no event, no idempotency.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ RECORDS = """
 
 
 def raw(database_url: str) -> FastAPI:
-    """`POST /records` is one INSERT … RETURNING on asyncpg, `GET /records/{id}` one SELECT; `GET /` asks nobody."""
+    """`POST /records` is one INSERT … RETURNING on asyncpg, `GET /records/{id}` one SELECT, `GET /` no query."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -114,7 +114,7 @@ class OrderAnswer(OrderBody):
 
 
 def tutorial(database_url: str) -> FastAPI:
-    """`POST /orders` by SQLAlchemy's ORM and its defaults, the mail from a background task that takes 20 ms."""
+    """`POST /orders` with SQLAlchemy's ORM and its defaults, and a background task of 20 ms for the mail."""
     engine = create_async_engine(database_url.replace("postgresql://", "postgresql+asyncpg://"))
     session_of = async_sessionmaker(engine, expire_on_commit=False)
 
@@ -128,7 +128,7 @@ def tutorial(database_url: str) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
 
     def send_mail() -> None:
-        time.sleep(MAIL_SECONDS)  # a mail server that is near
+        time.sleep(MAIL_SECONDS)  # a mail server nearby
 
     @app.post("/orders", status_code=201)
     async def place(body: OrderBody, background: BackgroundTasks) -> OrderAnswer:

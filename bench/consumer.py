@@ -1,4 +1,4 @@
-"""The consumer, an inbox row and one insert a message, against aio-pika acknowledging each and doing nothing."""
+"""The consumer, with an inbox row and one insert per message, against aio-pika that only acknowledges."""
 
 from bench.backbone import backbone, consumer_with_inbox, raw_consume
 from bench.scale import Scale

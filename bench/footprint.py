@@ -1,4 +1,4 @@
-"""Memory of each API process that is up, and how long a warm `./dev up` takes."""
+"""Memory of each running API process, and the duration of a warm `./dev up`."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from waybill_dev.base.state import find_state
 from waybill_dev.supervision import control
 
 
-async def run(scale: Scale) -> Table:  # noqa: ARG001 - as the other benchmarks
+async def run(scale: Scale) -> Table:  # noqa: ARG001 - the signature of every benchmark
     """Stops the system and boots it again."""
     table, state = Table(), find_state()
     for name, service in control.call(state, "status")["services"].items():
@@ -22,7 +22,7 @@ async def run(scale: Scale) -> Table:  # noqa: ARG001 - as the other benchmarks
         table.add(f"the API of {name}: resident memory", memory, "MB", goal=Goal(120, 90, at_most=True))
     _dev("down")
     began = time.perf_counter()
-    _dev("up", "--detach", "--owner", str(os.getppid()))  # `./dev bench`, as before
+    _dev("up", "--detach", "--owner", str(os.getppid()))  # `./dev bench` owns the system, as before
     table.add("warm ./dev up", time.perf_counter() - began, "s", goal=Goal(15, 10, at_most=True))
     return table
 

@@ -1,4 +1,4 @@
-"""People who sign in and out at the gateway, and what bare argon2 does: what `logins` and `revocation` compare."""
+"""Sign-ins and sign-outs at the gateway, and bare argon2, for `logins` and `revocation`."""
 
 import asyncio
 import json
@@ -16,21 +16,21 @@ import argon2
 CONNECTIONS = 8
 ACCOUNTS = 5
 TRIES = 6
-"""Refused sign-ins of one account, below what is throttled."""
+"""Refused sign-ins per account, below the throttle."""
 RESETS = 5
-"""Resets asked for of one account, before no more are mailed."""
+"""Requested resets per account, below the limit of mails."""
 FORM = "application/x-www-form-urlencoded"
 
 
 class Connection:
-    """HTTP/1.1 kept alive, at next to no cost beside what is measured."""
+    """A minimal HTTP/1.1 keep-alive client, whose cost is negligible in the measurement."""
 
     def __init__(self, gateway: str) -> None:
         self._server = urlsplit(gateway)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, method: str, path: str, body: str = "", kind: str = FORM, bearer: str = "") -> tuple[int, Any]:
-        """Status, and the JSON of the answer's body."""
+    async def call(self, method: str, path: str, body: str = "", kind: str = FORM, bearer: str = "") -> tuple[int, Any]:
+        """Returns the status and the JSON body of the response."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._server.hostname, self._server.port)
         reader, writer = self._streams
@@ -43,23 +43,23 @@ class Connection:
         return int(status.split()[1]), json.loads(content) if content else None
 
     async def sign_in(self, email: str, password: str) -> tuple[int, str]:
-        """Status and access token."""
+        """Returns the status and the access token."""
         form = urlencode({"grant_type": "password", "username": email, "password": password})
-        status, answer = await self.ask("POST", "/token", form)
+        status, answer = await self.call("POST", "/token", form)
         return status, answer.get("access_token", "")
 
     async def sign_up(self) -> tuple[str, str, str]:
-        """A new account that has signed in from here: id, address and password."""
+        """Creates an account and signs in. Returns its id, address and password."""
         email, password = f"{secrets.token_hex(8)}@bench.example", secrets.token_urlsafe(18)
         body = json.dumps({"name": "Bench", "email": email, "password": password})
-        status, answer = await self.ask("POST", "/users?send_welcome=false", body, "application/json")
+        status, answer = await self.call("POST", "/users?send_welcome=false", body, "application/json")
         assert status == 201, answer
         assert (await self.sign_in(email, password))[0] == 200
         return answer["id"], email, password
 
 
 def bare_argon2(seconds: float) -> float:
-    """Verifications per second on all cores, with the parameters that users has."""
+    """Verifications per second on all cores, with the parameters of users."""
     hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
     kept, began = hasher.hash("password"), time.perf_counter()
 
@@ -77,37 +77,37 @@ def bare_argon2(seconds: float) -> float:
 
 
 async def password_logins(gateway: str, accounts: list[tuple[str, str, str]], seconds: float) -> float:
-    """Password grants per second; what an overloaded machine refuses counts for nothing."""
+    """Successful password grants per second."""
     began = time.perf_counter()
 
-    async def sign_in_again_and_again(account: tuple[str, str, str]) -> int:
+    async def sign_in_repeatedly(account: tuple[str, str, str]) -> int:
         connection, count = Connection(gateway), 0
         while time.perf_counter() < began + seconds:
             status, _ = await connection.sign_in(*account[1:])
             count += status == 200
         return count
 
-    count = sum(await asyncio.gather(*map(sign_in_again_and_again, accounts)))
-    return count / (time.perf_counter() - began)  # with what was under way at the end
+    count = sum(await asyncio.gather(*map(sign_in_repeatedly, accounts)))
+    return count / (time.perf_counter() - began)  # until the last one has ended
 
 
-async def alike(status: dict[str, Any], tries: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians in ms of what must tell nothing: refused sign-ins for whatever reason, and asking for a reset."""
+async def response_times(status: dict[str, Any], tries: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians in ms, by kind of account, of refused sign-ins and of requested resets. They must not differ."""
     connection = Connection(status["gateway"])
     known = [await connection.sign_up() for _ in range(ACCOUNTS)]
     disabled = [await connection.sign_up() for _ in range(ACCOUNTS)]
     admin = (await connection.sign_in(status["admin"]["email"], status["admin"]["password"]))[1]
     for user_id, _, _ in disabled:
-        assert (await connection.ask("POST", f"/users/{user_id}/deactivate", bearer=admin))[0] == 200
+        assert (await connection.call("POST", f"/users/{user_id}/deactivate", bearer=admin))[0] == 200
 
     def stranger() -> str:
         return f"{secrets.token_hex(8)}@bench.example"
 
-    async def ask_for_reset(email: str) -> None:
+    async def request_reset(email: str) -> None:
         body = json.dumps({"email": email})
-        assert (await connection.ask("POST", "/password-resets", body, "application/json"))[0] == 202
+        assert (await connection.call("POST", "/password-resets", body, "application/json"))[0] == 202
 
-    async def fail(email: str, password: str = "not the password") -> None:  # noqa: S107 - it is none
+    async def fail(email: str, password: str = "not the password") -> None:  # noqa: S107 - not a real password
         assert (await connection.sign_in(email, password))[0] == 400
 
     refusals = {
@@ -116,15 +116,15 @@ async def alike(status: dict[str, Any], tries: int) -> tuple[dict[str, float], d
         "deactivated": lambda n: fail(*disabled[n][1:]),
     }
     resets = {
-        "known": lambda n: ask_for_reset(known[n][1]),
-        "unknown": lambda _: ask_for_reset(stranger()),
-        "deactivated": lambda n: ask_for_reset(disabled[n][1]),
+        "known": lambda n: request_reset(known[n][1]),
+        "unknown": lambda _: request_reset(stranger()),
+        "deactivated": lambda n: request_reset(disabled[n][1]),
     }
     return await _medians(refusals, min(tries, TRIES)), await _medians(resets, min(tries, RESETS))
 
 
 async def _medians(attempts: Mapping[str, Callable[[int], Awaitable[None]]], tries: int) -> dict[str, float]:
-    """In ms, by turns, each account `tries` times."""
+    """Medians in ms of interleaved attempts, `tries` per account."""
     times: dict[str, list[float]] = {name: [] for name in attempts}
     for number in range(ACCOUNTS * tries):
         for name, attempt in attempts.items():
@@ -135,16 +135,16 @@ async def _medians(attempts: Mapping[str, Callable[[int], Awaitable[None]]], tri
 
 
 async def sign_outs(gateway: str, times: int) -> list[float]:
-    """The times in ms from the answer to `DELETE /sessions` to the 401 of orders."""
+    """The times in ms from the response of `DELETE /sessions` to the first 401 of orders."""
     connection = Connection(gateway)
     _, email, password = await connection.sign_up()
     lags = []
     for _ in range(times):
         _, bearer = await connection.sign_in(email, password)
-        assert (await connection.ask("GET", "/orders", bearer=bearer))[0] == 200
-        assert (await connection.ask("DELETE", "/sessions", bearer=bearer))[0] == 204
+        assert (await connection.call("GET", "/orders", bearer=bearer))[0] == 200
+        assert (await connection.call("DELETE", "/sessions", bearer=bearer))[0] == 204
         started = time.perf_counter()
-        while (await connection.ask("GET", "/orders", bearer=bearer))[0] != 401:
+        while (await connection.call("GET", "/orders", bearer=bearer))[0] != 401:
             assert time.perf_counter() - started < 300
         lags.append((time.perf_counter() - started) * 1000)
     return lags

@@ -1,6 +1,6 @@
 """From an order's commit to its notification's commit, against publish → receipt of a bare message at the same rate.
 
-Both ends are PostgreSQL's own commit times, which it is told to keep: nothing is probed, nobody's clock is compared.
+Both ends are commit timestamps of one PostgreSQL server, so nothing is probed and no clocks are compared.
 """
 
 import asyncio
@@ -58,24 +58,24 @@ async def run(scale: Scale) -> Table:
 
 
 async def _open(status: dict[str, Any]) -> str:
-    """The token of a customer who wants no mails: those would be measured with the rest."""
+    """Returns the token of a customer without mails, whose cost would be measured too."""
     connection = Connection(status["gateway"])
     preferences = json.dumps({"order_updates": False, "welcome": False})
 
     async def opened() -> str:
         _, admin = await connection.sign_in(status["admin"]["email"], status["admin"]["password"])
-        listed, _ = await connection.ask("PUT", f"/products/{SKU}", json.dumps(PRODUCT), JSON, admin)
+        listed, _ = await connection.call("PUT", f"/products/{SKU}", json.dumps(PRODUCT), JSON, admin)
         assert listed in {200, 201}
         _, email, password = await connection.sign_up()
         _, bearer = await connection.sign_in(email, password)
-        assert (await connection.ask("PUT", "/notification-preferences", preferences, JSON, bearer))[0] == 200
+        assert (await connection.call("PUT", "/notification-preferences", preferences, JSON, bearer))[0] == 200
         return bearer
 
-    return await eventually(opened, within=60)  # each service finds its way back to PostgreSQL
+    return await eventually(opened, within=60)  # the services reconnect to the restarted PostgreSQL
 
 
 async def _paced(one: Callable[[], Awaitable[None]], rate: int, count: int) -> None:
-    """Begins each when it is due, whatever became of those before (an open loop)."""
+    """Starts each call on schedule, whether or not the previous ones have ended (an open loop)."""
     began = perf_counter()
     async with asyncio.TaskGroup() as group:
         for number in range(count):
@@ -107,13 +107,13 @@ async def _publish_and_receive(rate: int, count: int) -> list[float]:
             properties = spec.Basic.Properties(message_id=message_id, delivery_mode=2)
             await channel.basic_publish(ORDER.encode(), routing_key="raw", properties=properties)
 
-        async def all_there() -> bool:
+        async def all_received() -> bool:
             return len(lags) == count
 
         await receiving.basic_qos(prefetch_count=300)
         await receiving.basic_consume("raw", receive)
         await _paced(publish, rate, count)
-        await eventually(all_there, within=60)
+        await eventually(all_received, within=60)
         return lags
 
 
@@ -125,24 +125,24 @@ async def _order_and_notify(status: dict[str, Any], bearer: str, rate: int, coun
 
     async def order() -> None:
         connection = await free.get()
-        answered, content = await connection.ask("POST", "/orders", ORDER, JSON, bearer)
+        answered, content = await connection.call("POST", "/orders", ORDER, JSON, bearer)
         assert answered == 201, content
         ids.append(UUID(content["id"]))
         free.put_nowait(connection)
 
     await _paced(order, rate, count)
 
-    async def all_told() -> dict[UUID, float]:
-        told = await _commits(status, "notifier", "SELECT order_id AS id, xmin FROM notifications", "order_id", ids)
-        return told if len(told) == count else {}
+    async def all_notified() -> dict[UUID, float]:
+        found = await _commits(status, "notifier", "SELECT order_id AS id, xmin FROM notifications", "order_id", ids)
+        return found if len(found) == count else {}
 
-    notified = await eventually(all_told, within=120)
+    notified = await eventually(all_notified, within=120)
     placed = await _commits(status, "orders", "SELECT id, xmin FROM orders", "id", ids)
     return [(notified[order_id] - placed[order_id]) * 1000 for order_id in ids]
 
 
 async def _commits(status: dict[str, Any], database: str, rows: str, key: str, ids: list[UUID]) -> dict[UUID, float]:
-    """When the transactions that wrote the rows were committed, in seconds."""
+    """The Unix times at which the transactions that wrote the rows were committed."""
     url = urlunsplit(urlsplit(status["postgres"]["url"])._replace(path=f"/{database}"))
     connection = await asyncpg.connect(url)
     try:

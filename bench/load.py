@@ -1,7 +1,7 @@
-"""The load: requests made beforehand, sent over a few connections, each as soon as the answer before is there.
+"""The load: prepared requests over a few connections, each sent as soon as the previous response has arrived.
 
-A client of the usual kind costs more than the server that it is to measure. This one knows HTTP/1.1 as far as a
-server's answers with a `Content-Length` go, and takes about a tenth of a small request's cost at the server.
+A usual client costs more than the server that it should measure. This one understands only HTTP/1.1 responses with a
+`Content-Length`, and costs about a tenth of what a small request costs the server.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from bench.table import percentile
 
 @dataclass
 class Load:
-    """What came of it: answers per second, their times in ms, and the client's own share of one core."""
+    """The result: responses per second, their times in ms, and the client's share of one core."""
 
     rate: float
     latencies: list[float] = field(repr=False)
@@ -43,7 +43,7 @@ class _Connection(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none of asyncio's
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class is no subclass of asyncio's
         self._send()
 
     def _send(self) -> None:
@@ -73,7 +73,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def saturate(url: str, requests: Sequence[Iterator[bytes]], seconds: float) -> Load:
-    """One connection for each of `requests`, until it runs dry or time is up. Raises where an answer was no 2xx."""
+    """Uses one connection per iterator, until it ends or time is up. Raises `RuntimeError` if a response is not 2xx."""
     server = urlsplit(url)
     loop = asyncio.get_running_loop()
     latencies: list[float] = []
@@ -85,12 +85,12 @@ async def saturate(url: str, requests: Sequence[Iterator[bytes]], seconds: float
     took = perf_counter() - began
     failed = sum(connection.failed for connection in connections)
     if failed or not latencies:
-        raise RuntimeError(f"{failed} of {len(latencies)} answers were not 2xx")
+        raise RuntimeError(f"{failed} of {len(latencies)} responses were not 2xx")
     return Load(len(latencies) / took, latencies, (process_time() - cpu) / took, failed)
 
 
 def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
-    """A request as it goes over the wire. `_` in a header's name stands for `-`."""
+    """The bytes of a request. `_` in a header's name stands for `-`."""
     lines = [f"{method} {path} HTTP/1.1", "host: bench"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if body:

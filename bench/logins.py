@@ -1,8 +1,8 @@
-"""Password logins through gateway, auth and users, against argon2 alone; how alike refusals and resets look."""
+"""Password logins through gateway, auth and users, against argon2 alone; the response times of refusals and resets."""
 
 import asyncio
 
-from bench.identity import CONNECTIONS, Connection, alike, bare_argon2, password_logins
+from bench.identity import CONNECTIONS, Connection, bare_argon2, password_logins, response_times
 from bench.scale import Scale
 from bench.table import Goal, Rounds, Table
 from waybill_dev.base.state import find_state
@@ -20,7 +20,7 @@ async def run(scale: Scale) -> Table:
     table.add("argon2 on all cores", rounds.median("argon2"), "/s")
     table.add("password logins", rounds.median("logins"), "/s")
     table.add("logins ÷ argon2", ratio=rounds.ratio("logins", "argon2"), goal=Goal(0.9, 0.95))
-    for what, times in zip(("refusal", "reset"), await alike(status, scale.rounds), strict=True):
+    for what, times in zip(("refusal", "reset"), await response_times(status, scale.rounds), strict=True):
         for reason, milliseconds in times.items():
             table.add(f"a {what}: {reason}", milliseconds, "ms")
         spread = max(times.values()) / min(times.values())

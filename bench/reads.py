@@ -8,7 +8,7 @@ from bench.table import Goal, Rounds, Table
 async def run(scale: Scale) -> Table:
     table, rounds = Table(), Rounds()
     async with open_shop("orders", "raw", connections=scale.connections) as shop:
-        await shop.place(1.0)  # what is read
+        await shop.place(1.0)  # the orders to read
         await shop.select(0.5)
         await shop.read(0.5)
         for _ in range(scale.rounds):

@@ -1,4 +1,4 @@
-"""The relay from a full outbox to an empty one, against confirmed publishing by the same driver."""
+"""The relay from a full outbox to an empty one, against confirmed publishing with the same driver."""
 
 from bench.backbone import backbone, raw_publish, relay_catches_up
 from bench.scale import Scale

@@ -1,4 +1,4 @@
-"""From the answer to a sign-out at auth to the first 401 of orders, through the gateway."""
+"""From the response to a sign-out at auth to the first 401 of orders, through the gateway."""
 
 import statistics
 

@@ -1,4 +1,4 @@
-"""How much is measured."""
+"""The scales of a benchmark run."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Scale:
-    """`seconds` of load in each of `rounds`; `orders` and `waiting` rows for what is measured against size."""
+    """`seconds` of load in each of `rounds`. `orders` and `waiting` are the rows of the benchmark `size`."""
 
     rounds: int
     seconds: float
@@ -20,5 +20,5 @@ class Scale:
 NORMAL: Final = Scale(rounds=5, seconds=3.0, connections=32, events=5000, logins=50, orders=1_000_000, waiting=100_000)
 FULL: Final = Scale(rounds=5, seconds=3.0, connections=32, events=5000, logins=50, orders=10_000_000, waiting=1_000_000)
 SMOKE: Final = Scale(rounds=1, seconds=0.3, connections=4, events=1000, logins=3, orders=1000, waiting=1000)
-"""To see that everything runs: its figures mean nothing."""
+"""Only to check that everything runs: its figures mean nothing."""
 SCALES: Final = {"normal": NORMAL, "full": FULL, "smoke": SMOKE}

@@ -1,6 +1,6 @@
-"""A server of its own process: `python -m bench.serve`, told by a JSON line what to serve, tells its port.
+"""`python -m bench.serve` reads from a JSON line what to serve, and prints the port as another.
 
-Whatever is compared runs behind the same server, with the same event loop and the same settings of the collector.
+All applications that are compared use the same server, event loop and garbage collector settings.
 """
 
 import json
@@ -23,7 +23,7 @@ CEILINGS = {"raw": raw, "tutorial": tutorial}
 
 
 def orders(database_url: str, issuer: str, jwk: dict[str, Any], health: Health) -> Any:
-    """The API as it is, but for auth: tokens are checked against a key that is given."""
+    """The real API, except that tokens are verified with a given key instead of auth's."""
     settings = Settings(
         database_url=SecretStr(database_url),
         amqp_url=SecretStr("amqp://nobody@broker.invalid/"),
@@ -37,13 +37,13 @@ def orders(database_url: str, issuer: str, jwk: dict[str, Any], health: Health) 
 
 
 def main() -> None:
-    told = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     health = Health()
     configure_logging("orders", "api", "info")
-    if told["app"] == "orders":
-        app = orders(told["database_url"], told["issuer"], told["jwk"], health)
+    if request["app"] == "orders":
+        app = orders(request["database_url"], request["issuer"], request["jwk"], health)
     else:
-        app = CEILINGS[told["app"]](told["database_url"])
+        app = CEILINGS[request["app"]](request["database_url"])
     socket = listen("127.0.0.1", 0)
     print(json.dumps({"port": socket.getsockname()[1]}), flush=True)
     serve_api(app, health, [socket], drain_seconds=0)

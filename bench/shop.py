@@ -29,7 +29,7 @@ ISSUER = TokenIssuer()
 
 
 class Shop:
-    """`urls` by server: `orders`, and of the ceilings `raw` and `tutorial` what was asked for."""
+    """`urls` are keyed by server: `orders` and, if opened, the ceilings `raw` and `tutorial`."""
 
     def __init__(self, database_url: str, connections: int) -> None:
         self.database_url = database_url
@@ -48,7 +48,7 @@ class Shop:
         return f"Bearer {ISSUER.mint(customer)}"
 
     async def place(self, seconds: float) -> Load:
-        """Orders of three lines, each with a key of its own, through all that an order of ours goes through."""
+        """Places orders of three lines, each with its own idempotency key."""
         body = json.dumps({"lines": [{"sku": sku, "quantity": 2} for sku in SKUS], "note": "by the door"}).encode()
         return await saturate(
             self.urls["orders"], [self._keyed(customer, body) for customer in self.customers], seconds
@@ -62,7 +62,7 @@ class Shop:
         return (head + new_id().hex.encode() + tail for _ in itertools.count())
 
     async def confirm(self, seconds: float) -> Load:
-        """Changes of state by staff, each of another order that was placed before."""
+        """Confirms orders that were placed before, as staff."""
         async with self.database() as database:
             rows = await database.fetch("SELECT id FROM orders WHERE status = 'placed'")
         bearer = f"Bearer {ISSUER.mint(roles=('staff',))}"
@@ -71,7 +71,7 @@ class Shop:
         return await saturate(self.urls["orders"], shares, seconds)
 
     async def read(self, seconds: float) -> Load:
-        """Orders by id, each by its customer."""
+        """Reads orders by id, each as its customer."""
         async with self.database() as database:
             requests = []
             for customer in self.customers:
@@ -103,7 +103,7 @@ class Shop:
 
 @asynccontextmanager
 async def open_shop(*servers: str, connections: int) -> AsyncIterator[Shop]:
-    """A database of its own, with products to order and one record to select."""
+    """Creates a database with products to order and one record to select, and starts `servers` on it."""
     async with AsyncExitStack() as stack:
         shop = Shop(await stack.enter_async_context(private_database(MIGRATIONS)), connections)
         async with shop.database() as database:
@@ -122,9 +122,9 @@ async def open_shop(*servers: str, connections: int) -> AsyncIterator[Shop]:
 
 @asynccontextmanager
 async def serving(app: str, database_url: str) -> AsyncIterator[str]:
-    """The URL of a server of `app` in a process of its own."""
-    told = {"app": app, "database_url": database_url, "issuer": ISSUER.issuer, "jwk": ISSUER.jwks["keys"][0]}
-    # What it logs it writes, as in production.
+    """Runs a server of `app` in its own process and yields its URL."""
+    app_request = {"app": app, "database_url": database_url, "issuer": ISSUER.issuer, "jwk": ISSUER.jwks["keys"][0]}
+    # It writes its log, as in production.
     process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
         [sys.executable, "-m", "bench.serve"],
         cwd=ROOT,
@@ -132,20 +132,20 @@ async def serving(app: str, database_url: str) -> AsyncIterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - there is a single thread
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - there is only one thread
     )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps(told) + "\n")
+        process.stdin.write(json.dumps(app_request) + "\n")
         process.stdin.flush()
         url = f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
 
-        async def answers() -> bool:
+        async def responds() -> bool:
             async with httpx.AsyncClient(base_url=url) as client:
                 return (await client.get("/openapi.json")).status_code == 200
 
-        await eventually(answers, within=30)
+        await eventually(responds, within=30)
         yield url
     finally:
         process.terminate()

@@ -1,4 +1,4 @@
-"""Placing, reading and relaying with many orders and many waiting rows, against the same with next to none."""
+"""Placing, reading and relaying with many orders and outbox rows, against the same with almost none."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from bench.shop import open_shop
 from bench.table import Goal, Rounds, Table
 
 GOAL = Goal(0.9)
-# Ids that sort before all new ones, and customers of a thousand orders each, as years of trade would leave them.
+# The ids sort before all new ones, and each customer has a thousand orders, as after years of trade.
 ORDERS = """
     INSERT INTO orders (id, customer_id, status, total_amount, currency, version, created_at, updated_at)
     SELECT lpad(to_hex(n), 32, '0')::uuid, lpad(to_hex(n / 1000), 32, 'a')::uuid, 'placed', 9800, 'EUR', 1,

@@ -1,4 +1,4 @@
-"""What a benchmark found: rows of figures, some with a goal."""
+"""The result of a benchmark: rows of figures, some with a goal."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound for a row's ratio, or for its figure where it has none; `stretch` is what would be better still."""
+    """A bound for a row's ratio or, without a ratio, for its figure. `stretch` is a better goal."""
 
     bound: float
     stretch: float | None = None
@@ -24,7 +24,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a figure in its unit (`/s`, `ms`, `MB`, …), a ratio, or both."""
+    """A figure with its unit (`/s`, `ms`, `MB`, …), a ratio, or both."""
 
     what: str
     figure: float | None = None
@@ -66,7 +66,7 @@ class Table:
 
 
 class Rounds:
-    """Figures by name, one a round. Ratios are made within a round, so that a drifting machine harms neither side."""
+    """Figures by name, one per round. Ratios are within a round, so that a drifting machine affects both sides."""
 
     def __init__(self) -> None:
         self._figures: dict[str, list[float]] = {}

@@ -1,16 +1,16 @@
-// A subscriber to orders' events: a queue of its own, effects that happen once, dead letters, history.
+// A subscriber to orders' events: its own queue, effects that happen once, dead letters, history.
 //
 //   npm ci
 //   AMQP_URL=amqp://TEAM:PASSWORD@HOST:5672/ DATABASE_URL=postgresql://… node subscriber.js [--history]
 //
-// Keeps the newest state of each order, and what was ordered for, in a PostgreSQL database of its own.
-// With --history it first reads all that the stream has. What it had already makes no difference, so both may overlap.
+// Stores the newest state of each order and the amount ordered per currency in its own PostgreSQL database.
+// With --history it first reads the whole stream. Stream and queue may overlap, since an event takes effect only once.
 
 import amqp from "amqplib";
 import pg from "pg";
 
 const url = process.env.AMQP_URL;
-const team = new URL(url).username; // all that we may declare begins with it
+const team = new URL(url).username; // the prefix of everything that we may declare
 const quorum = { "x-queue-type": "quorum" };
 
 const TABLES = `
@@ -18,16 +18,16 @@ const TABLES = `
   CREATE TABLE IF NOT EXISTS orders (id uuid PRIMARY KEY, version integer NOT NULL, state text NOT NULL);
   CREATE TABLE IF NOT EXISTS ordered (currency text PRIMARY KEY, amount bigint NOT NULL);`;
 
-/** The message as an event; an error when it is none that we understand. */
-function read({ content, properties: { headers } }) {
+/** Decodes the event. Throws if the message is invalid. */
+function decode({ content, properties: { headers } }) {
   const { cloudEvents_id: id, cloudEvents_type: type, cloudEvents_aggregateversion: version } = headers;
   const data = JSON.parse(content);
   if (!id || !type || !version || !data.order_id) throw new TypeError("an attribute is missing");
   return { id, version, state: type.split(".")[2], data }; // orders.order.placed.v1
 }
 
-/** The event's effect and the note that it was taken: one transaction, committed before the message is acknowledged. */
-async function take(database, { id, version, state, data }) {
+/** Stores the event's effect and its id in one transaction, which commits before the message is acknowledged. */
+async function processEvent(database, { id, version, state, data }) {
   await database.query("BEGIN");
   const { rowCount } = await database.query("INSERT INTO inbox VALUES ($1) ON CONFLICT DO NOTHING", [id]);
   if (rowCount === 1) {
@@ -48,20 +48,20 @@ async function take(database, { id, version, state, data }) {
   await database.query("COMMIT");
 }
 
-/** Whether it could be taken. Any other failure ends the process: what is not acknowledged comes again. */
-async function understood(database, message) {
+/** Returns false for an invalid message. Any other failure ends the process; the message is redelivered. */
+async function tryProcess(database, message) {
   let event;
   try {
-    event = read(message);
+    event = decode(message);
   } catch (error) {
-    console.log(`not understood: ${message.properties.messageId}: ${error}`);
+    console.log(`invalid message: ${message.properties.messageId}: ${error}`);
     return false;
   }
-  await take(database, event);
+  await processEvent(database, event);
   return true;
 }
 
-/** Our queue, bound from now on, and before it the place for what we can't take. */
+/** Declares and binds our queue, after the dead-letter queue for invalid messages. */
 async function declareInbound(channel) {
   await channel.assertExchange(`${team}.dead`, "fanout", { durable: true });
   await channel.assertQueue(`${team}.parked`, { durable: true, arguments: quorum });
@@ -72,23 +72,23 @@ async function declareInbound(channel) {
   return `${team}.inbound`;
 }
 
-/** Handles messages one after the other, in the order of their arrival. */
+/** Processes messages one after the other, in the order of their arrival. */
 async function listen(channel, queue, work, options = {}) {
   let last = Promise.resolve();
   return channel.consume(queue, (message) => (last = last.then(() => work(message))), options);
 }
 
-/** The stream from its first event, up to what our queue gets as well. Reading removes nothing from a stream. */
+/** Reads the stream from its first event until it overlaps with our queue. Reading removes nothing from a stream. */
 async function readHistory(channel, database) {
-  const overlap = Date.now() / 1000 + 60; // our clock, and that of who wrote the event
+  const overlap = Date.now() / 1000 + 60; // a margin for the producer's clock
   await new Promise((done) => {
-    let silence = setTimeout(done, 30_000); // until the first of them; then 5 s say that this was all
+    let silence = setTimeout(done, 30_000); // for the first message; after that 5 s without a message mean the end
     let overlapping = false;
     const work = async (message) => {
       if (overlapping) return;
       clearTimeout(silence);
-      await understood(database, message);
-      channel.ack(message); // for more; a stream knows no reject
+      await tryProcess(database, message);
+      channel.ack(message); // to receive more; streams do not support reject
       overlapping = message.properties.timestamp > overlap;
       silence = setTimeout(done, overlapping ? 0 : 5000);
     };
@@ -101,10 +101,10 @@ const database = new pg.Client({ connectionString: process.env.DATABASE_URL });
 await database.connect();
 await database.query(TABLES);
 const connection = await amqp.connect(url);
-connection.on("close", () => process.exit(1)); // whoever started us starts us again
+connection.on("close", () => process.exit(1)); // the supervisor restarts the process
 const channel = await connection.createChannel();
-await channel.prefetch(100); // a stream asks for it
-const inbound = await declareInbound(channel); // first: from here on nothing is missed
+await channel.prefetch(100); // required for a stream
+const inbound = await declareInbound(channel); // before the history, so that no event is missed
 if (process.argv.includes("--history")) {
   const reading = await connection.createChannel();
   await reading.prefetch(100);
@@ -112,7 +112,7 @@ if (process.argv.includes("--history")) {
   await reading.close();
 }
 await listen(channel, inbound, async (message) => {
-  if (await understood(database, message)) channel.ack(message);
+  if (await tryProcess(database, message)) channel.ack(message);
   else channel.reject(message, false); // to the dead-letter exchange
 });
 console.log("listening");

@@ -1,10 +1,10 @@
-"""A subscriber to orders' events: a queue of its own, effects that happen once, dead letters, history.
+"""A subscriber to orders' events: its own queue, effects that happen once, dead letters, history.
 
     pip install "aio-pika>=10.2"
     AMQP_URL=amqp://TEAM:PASSWORD@HOST:5672/ python subscriber.py [--history]
 
-Keeps the newest state of each order, and what was ordered for, in a database of its own (`DATABASE`, `orders.db`).
-With --history it first reads all that the stream has. What it had already makes no difference, so both may overlap.
+Stores the newest state of each order and the amount ordered per currency in SQLite (`DATABASE`, else `orders.db`).
+With --history it first reads the whole stream. Stream and queue may overlap, since an event takes effect only once.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 URL = os.environ["AMQP_URL"]
-TEAM = urlsplit(URL).username  # all that we may declare begins with it
+TEAM = urlsplit(URL).username  # the prefix of everything that we may declare
 TABLES = """
     CREATE TABLE IF NOT EXISTS inbox (event_id TEXT PRIMARY KEY);
     CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, version INTEGER NOT NULL, state TEXT NOT NULL);
@@ -28,10 +28,10 @@ TABLES = """
 """
 
 
-def take(database: sqlite3.Connection, message: AbstractIncomingMessage) -> None:
-    """The event's effect and the note that it was taken: one transaction, committed before the message is acknowledged.
+def process(database: sqlite3.Connection, message: AbstractIncomingMessage) -> None:
+    """Stores the event's effect and its id in one transaction, which commits before the message is acknowledged.
 
-    Raises LookupError, TypeError or ValueError when this is not an event that we understand.
+    Raises LookupError, TypeError or ValueError if the message is invalid.
     """
     event_id, version = message.headers["cloudEvents_id"], message.headers["cloudEvents_aggregateversion"]
     state = str(message.headers["cloudEvents_type"]).split(".")[2]  # orders.order.placed.v1
@@ -51,18 +51,18 @@ def take(database: sqlite3.Connection, message: AbstractIncomingMessage) -> None
             )
 
 
-def understood(database: sqlite3.Connection, message: AbstractIncomingMessage) -> bool:
-    """Whether it could be taken. Any other failure ends the process: what is not acknowledged comes again."""
+def try_process(database: sqlite3.Connection, message: AbstractIncomingMessage) -> bool:
+    """Returns False for an invalid message. Any other failure propagates; the unacknowledged message is redelivered."""
     try:
-        take(database, message)
+        process(database, message)
     except (LookupError, TypeError, ValueError) as error:
-        print(f"not understood: {message.message_id}: {error!r}", flush=True)
+        print(f"invalid message: {message.message_id}: {error!r}", flush=True)
         return False
     return True
 
 
 async def declare_inbound(channel: AbstractChannel) -> aio_pika.abc.AbstractQueue:
-    """Our queue, bound from now on, and before it the place for what we can't take."""
+    """Declares and binds our queue, after the dead-letter queue for invalid messages."""
     dead = await channel.declare_exchange(f"{TEAM}.dead", "fanout", durable=True)
     parked = await channel.declare_queue(f"{TEAM}.parked", durable=True, arguments={"x-queue-type": "quorum"})
     await parked.bind(dead)
@@ -76,19 +76,19 @@ async def declare_inbound(channel: AbstractChannel) -> aio_pika.abc.AbstractQueu
 
 
 async def read_history(channel: AbstractChannel, database: sqlite3.Connection) -> None:
-    """The stream from its first event, up to what our queue gets as well. Reading removes nothing from a stream."""
-    overlapping = datetime.now(UTC) + timedelta(minutes=1)  # our clock, and that of who wrote the event
+    """Reads the stream from its first event until it overlaps with our queue. Reading removes nothing from a stream."""
+    overlapping = datetime.now(UTC) + timedelta(minutes=1)  # a margin for the producer's clock
     messages: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-    await channel.set_qos(prefetch_count=100)  # a stream asks for it
+    await channel.set_qos(prefetch_count=100)  # required for a stream
     stream = await channel.get_queue("orders.events.log", ensure=False)
     await stream.consume(messages.put, arguments={"x-stream-offset": "first"})
-    patience = 30.0  # until the first of them; then 5 s of silence say that this was all
+    timeout = 30.0  # for the first message; after that 5 s without a message mean the end of the stream
     with contextlib.suppress(TimeoutError):
         while True:
-            message = await asyncio.wait_for(messages.get(), patience)
-            patience = 5.0
-            understood(database, message)
-            await message.ack()  # for more; a stream knows no reject
+            message = await asyncio.wait_for(messages.get(), timeout)
+            timeout = 5.0
+            try_process(database, message)
+            await message.ack()  # to receive more; streams do not support reject
             if message.timestamp is not None and message.timestamp > overlapping:
                 break
     print("history is read", flush=True)
@@ -98,14 +98,14 @@ async def subscribe(database: sqlite3.Connection, *, history: bool) -> None:
     async with await aio_pika.connect(URL) as connection:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=100)
-        inbound = await declare_inbound(channel)  # first: from here on nothing is missed
+        inbound = await declare_inbound(channel)  # before the history, so that no event is missed
         if history:
             async with connection.channel() as reading:
                 await read_history(reading, database)
         async with inbound.iterator() as messages:
             print("listening", flush=True)
             async for message in messages:
-                if understood(database, message):
+                if try_process(database, message):
                     await message.ack()
                 else:
                     await message.reject(requeue=False)  # to the dead-letter exchange
@@ -118,7 +118,7 @@ async def main() -> None:
         try:
             await subscribe(database, history="--history" in sys.argv)
         except (aio_pika.exceptions.AMQPConnectionError, OSError) as error:
-            print(f"the broker is away, trying again: {error!r}", flush=True)
+            print(f"the broker is unavailable, will retry: {error!r}", flush=True)
         await asyncio.sleep(1)
 
 

@@ -1,4 +1,4 @@
-"""The shop's relay and consumer as processes under a test's control, and the count of what became of its events."""
+"""The shop's relay and consumer as processes that a test controls, and the count of their events and effects."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ class Count:
 
 
 class Backbone:
-    """Records events of `aggregates` aggregates in turn; starts and kills the roles that carry them."""
+    """Records events of `aggregates` aggregates in turn; starts and kills the roles that deliver them."""
 
     def __init__(self, database: Database, amqp_url: str, log: Path, aggregates: int = 20) -> None:
         self.database = database
@@ -82,14 +82,14 @@ class Backbone:
         self.processes.remove(process)
 
     async def stop(self, process: asyncio.subprocess.Process) -> int:
-        """The exit code after a SIGTERM. Raises `TimeoutError` past the 40 s that a process may take."""
+        """Sends SIGTERM and returns the exit code. Raises `TimeoutError` after the 40 s that a process may take."""
         process.terminate()
         code = await asyncio.wait_for(process.wait(), 40)
         self.processes.remove(process)
         return code
 
     async def record(self, rounds: int = 1) -> None:
-        """One more event of each aggregate, `rounds` times."""
+        """Records one more event of each aggregate, `rounds` times."""
         for _ in range(rounds):
             for subject in self._versions:
                 version = self._versions[subject] + 1
@@ -99,14 +99,14 @@ class Backbone:
 
     @contextlib.asynccontextmanager
     async def load(self) -> AsyncIterator[None]:
-        """Events go on being recorded for the length of the block."""
+        """Records events for the length of the block."""
         stop = asyncio.Event()
 
-        async def go_on() -> None:
+        async def record_until_stopped() -> None:
             while not stop.is_set():
                 await self.record()
 
-        task = asyncio.create_task(go_on())
+        task = asyncio.create_task(record_until_stopped())
         try:
             yield
         finally:
@@ -118,69 +118,70 @@ class Backbone:
             return list((await session.execute(text("SELECT note FROM effects ORDER BY position"))).scalars())
 
     async def until_attached(self, role: str, count: int) -> None:
-        """Until `count` processes of that role have a session with the database."""
+        """Waits until `count` processes of that role have a session with the database."""
         of_role = (
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
         )
 
-        async def so() -> bool:
+        async def is_met() -> bool:
             async with self.database.transaction() as session:
                 found = await session.execute(text(of_role), {"name": f"shop-{role}"})
             return int(found.scalar_one()) >= count
 
-        await eventually(so, within=30)
+        await eventually(is_met, within=30)
 
     async def until_effects(self, at_least: int, *, within: float = 30) -> None:
-        async def there() -> bool:
+        async def have_occurred() -> bool:
             return len(await self.notes()) >= at_least
 
-        await eventually(there, within=within)
+        await eventually(have_occurred, within=within)
 
     async def until_more(self, count: int = 100, *, within: float = 30) -> None:
-        """Until `count` more effects are there: the load is getting through."""
+        """Waits for `count` more effects, which show that events are processed."""
         await self.until_effects(len(await self.notes()) + count, within=within)
 
     async def until_pending(self, count: int, *, within: float = 10) -> None:
-        async def so() -> bool:
+        async def is_met() -> bool:
             return await self.pending() == count
 
-        await eventually(so, within=within)
+        await eventually(is_met, within=within)
 
     async def until_pending_grows(self, by: int = 100) -> None:
         goal = await self.pending() + by
 
-        async def so() -> bool:
+        async def is_met() -> bool:
             return await self.pending() >= goal
 
-        await eventually(so)
+        await eventually(is_met)
 
     async def pending(self) -> int:
         async with self.database.transaction() as session:
             return int((await session.execute(text("SELECT count(*) FROM outbox"))).scalar_one())
 
     async def settle(self, *, within: float = 60) -> Count:
-        """A last event of each aggregate, which comes behind all repetitions; once they are through, the count.
+        """Records a last event of each aggregate, waits until all are processed, and returns the count.
 
-        Whoever was not killed has to live: an outage ends no process.
+        The last events are behind all repetitions. Every process that was not killed must be running, since an outage
+        ends no process.
         """
 
-        async def through() -> bool:
+        async def are_processed() -> bool:
             notes = set(await self.notes())
             return await self.pending() == 0 and all(f"{item}/{last}" in notes for item, last in self._versions.items())
 
         await self.record()
-        await eventually(through, within=within)
+        await eventually(are_processed, within=within)
         assert [process.returncode for process in self.processes] == [None] * len(self.processes)
         return self._count(await self.notes())
 
     def _count(self, notes: Sequence[str]) -> Count:
         expected = {f"{item}/{n}" for item, last in self._versions.items() for n in range(1, last + 1)}
         times = Counter(notes)
-        reached: dict[str, int] = {}
+        highest: dict[str, int] = {}
         disordered = 0
         for item, _, version in (note.partition("/") for note in notes):
-            disordered += int(version) < reached.get(item, 0)
-            reached[item] = max(reached.get(item, 0), int(version))
+            disordered += int(version) < highest.get(item, 0)
+            highest[item] = max(highest.get(item, 0), int(version))
         unknown = times.keys() - expected
         double = sum(count - 1 for count in times.values()) + len(unknown)
         return Count(len(expected), len(expected - times.keys()), double, disordered)
@@ -197,7 +198,7 @@ async def backbone_on(database_url: str, amqp_url: str, log: Path) -> AsyncItera
     database = Database.open(settings)
     backbone = Backbone(database, amqp_url, log)
     async with broker.connect(amqp_url, "test") as connection:
-        # What is published before anybody is bound is nobody's.
+        # Events that are published before the queue is bound are not routed to it.
         channel = await connection.channel()
         await broker.declare_producer(channel, "shop")
         await broker.declare_consumer(channel, "shop", handlers.bindings)
@@ -205,6 +206,6 @@ async def backbone_on(database_url: str, amqp_url: str, log: Path) -> AsyncItera
         yield backbone
     finally:
         for process in list(backbone.processes):
-            with contextlib.suppress(ProcessLookupError):  # one that ended by itself must not keep the others alive
+            with contextlib.suppress(ProcessLookupError):  # one that has exited must not keep the others running
                 await backbone.kill(process)
         await database.close()

@@ -1,4 +1,4 @@
-"""A real browser, told what to do by its DevTools protocol (https://chromedevtools.github.io/devtools-protocol/)."""
+"""A real browser, controlled by its DevTools protocol (https://chromedevtools.github.io/devtools-protocol/)."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ def find_browser() -> str | None:
 
 
 class Page:
-    """One tab. `complaints` are what its console would show in red: exceptions, and what its policy refused."""
+    """One tab. `complaints` are the errors of its console: exceptions and violations of the content security policy."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.complaints: list[str] = []
@@ -37,24 +37,24 @@ class Page:
 
     async def open(self, url: str) -> None:
         await self._call("Page.navigate", url=url)
-        while await self.see("document.readyState") != "complete":
+        while await self.evaluate("document.readyState") != "complete":
             pass
 
-    async def see(self, expression: str) -> Any:
+    async def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
         answer = await self._call("Runtime.evaluate", expression=expression, returnByValue=True)
         return answer["result"].get("value")
 
     async def click(self, selector: str) -> None:
-        """As a finger does: the browser finds by itself what is at that place."""
-        box = await self.see(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
+        """Clicks like a person: the browser determines which element is at that place."""
+        box = await self.evaluate(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
         at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
         for event in ("mousePressed", "mouseReleased"):
             await self._call("Input.dispatchMouseEvent", type=event, **at)
 
     async def write(self, selector: str, text: str) -> None:
-        """In place of what is there."""
-        await self.see(f"document.querySelector({selector!r}).select()")
+        """Replaces the text of the field."""
+        await self.evaluate(f"document.querySelector({selector!r}).select()")
         await self._call("Input.insertText", text=text)
 
     async def _call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Page:
         if event.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(str(event["params"]["exceptionDetails"]))
         entry = event["params"]["entry"] if event.get("method") == "Log.entryAdded" else {}
-        # An answer of 4xx is an entry as well; what the page makes of it is what the test asks.
+        # A 4xx response is an entry too, but expected: tests check how the page shows it.
         if entry.get("level") == "error" and entry["source"] != "network":
             self.complaints.append(entry["text"])
 
@@ -87,7 +87,7 @@ async def browsing(program: str, folder: Path) -> AsyncIterator[Page]:
         assert process.stderr is not None
         async with asyncio.timeout(30):
             while not (line := await process.stderr.readline()).startswith(_ANNOUNCED):
-                assert line, "the browser ended"
+                assert line, "the browser exited"
         async with connect(line.removeprefix(_ANNOUNCED).decode().strip(), max_size=None) as socket:
             page = Page(socket)
             await page.attach()

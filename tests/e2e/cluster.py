@@ -1,4 +1,4 @@
-"""Three RabbitMQ nodes of one cluster on this machine, each of which a test may kill and start again."""
+"""A cluster of three RabbitMQ nodes on this machine, each of which a test may kill."""
 
 import asyncio
 import contextlib
@@ -24,19 +24,19 @@ FORMATION = "cluster_formation.peer_discovery_backend = classic_config\n"
 
 
 class Cluster:
-    """`nodes` by their names, as Erlang knows them."""
+    """`nodes` are keyed by their Erlang node names."""
 
     def __init__(self, folder: Path) -> None:
         self.nodes: dict[str, Process] = {}
         self.servers: list[RabbitMQ] = []
         programs = find_programs()
-        assert programs is not None, "a cluster is made of RabbitMQ's own programs; there is only a container engine"
+        assert programs is not None, "a cluster needs the programs of RabbitMQ, and there is only a container engine"
         names = [f"node{number}@localhost" for number in range(NODES)]
         for name in names:
             state = State(find_state().checkout, folder / name.partition("@")[0])
             state.make()
             if self.servers:
-                # The same cookie, and the same administrator.
+                # The nodes share the cookie and the administrator.
                 shutil.copytree(self.servers[0].state.secrets, state.secrets, dirs_exist_ok=True)
             server = RabbitMQ(state, programs, {})
             epmd, node = server.programs()
@@ -60,7 +60,7 @@ class Cluster:
         return self.servers[0].amqp_url
 
     async def start(self) -> None:
-        """One after the other: nodes that start at once may each found a cluster of its own."""
+        """Starts the nodes one after the other: nodes that start at once may each form their own cluster."""
         self.epmd.start()
         await self.epmd.until_running()
         for process in self.nodes.values():
@@ -72,13 +72,13 @@ class Cluster:
         await self.epmd.stop()
 
     async def kill(self, node: str) -> None:
-        """Its supervisor starts it again."""
+        """Kills the node. Its supervisor restarts it."""
         pid = self.nodes[node].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 
     async def queue(self, name: str) -> dict[str, Any]:
-        """What a node that answers tells of the queue: `leader`, `members`, `online` and more."""
+        """The queue as a node that responds describes it: `leader`, `members`, `online` and more."""
         for server in self.servers:
             with contextlib.suppress(httpx.TransportError):
                 async with httpx.AsyncClient(base_url=server.management_url, timeout=5) as client:
@@ -89,13 +89,13 @@ class Cluster:
         return {}
 
     async def leader(self, queue: str, *, other_than: str | None = None) -> str:
-        """The node that leads the queue, once all its members are there."""
+        """Waits until all members of the queue are online, and returns the node of its leader."""
 
         async def known() -> str | None:
             found = await self.queue(queue)
             leader = found.get("leader")
-            whole = len(found.get("online", ())) == NODES == len(found.get("members", ()))
-            return leader if leader and leader != other_than and whole else None
+            is_complete = len(found.get("online", ())) == NODES == len(found.get("members", ()))
+            return leader if leader and leader != other_than and is_complete else None
 
         return str(await eventually(known, within=90))
 

@@ -20,17 +20,17 @@ SKU = "E2E-LAMP"
 PRICE = {"amount": 4900, "currency": "EUR"}
 
 
-Tell = Callable[[object], None]
+Report = Callable[[object], None]
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Tell:
-    """What was counted, for the summary at the end of the run, whichever worker counted it."""
+def report(request: pytest.FixtureRequest) -> Report:
+    """Adds a line to the summary at the end of the run, from any worker."""
 
-    def note(counted: object) -> None:
+    def add(counted: object) -> None:
         request.node.user_properties.append(("counted", f"{request.node.name}: {counted}"))
 
-    return note
+    return add
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @dataclass
 class Person:
-    """Somebody signed in at the gateway."""
+    """A person who is signed in at the gateway."""
 
     client: httpx.AsyncClient
     id: str
@@ -65,7 +65,7 @@ class Person:
 
 
 class Mailbox:
-    """What the SMTP receiver has received."""
+    """The mails that the SMTP receiver has received."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -85,19 +85,19 @@ class Mailbox:
         return mail
 
     def _naming(self, address: str) -> list[EmailMessage]:
-        """Only these are parsed: a run of all tests receives thousands."""
+        """The mails that contain the address. The others are not parsed: a run of all tests receives thousands."""
         files = (path for path in self._folder.iterdir() if path.is_file() and not path.name.startswith("."))
         contents = [content for file in files if address.encode() in (content := file.read_bytes())]
         return [email.message_from_bytes(content, policy=email.policy.default) for content in contents]
 
 
 @pytest.fixture(autouse=True)
-async def _as_described(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """Each message that a test of the whole system brings about is as `contracts/` says."""
+async def _messages_match_contracts(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Each message that a test of the whole system causes must match `contracts/`."""
     if "stack" not in request.fixturenames:
         yield
         return
-    stack: StackUnderTest = request.getfixturevalue("stack")  # the test's turn
+    stack: StackUnderTest = request.getfixturevalue("stack")  # waits for this test's turn
     amqp_url = stack.addresses["broker"]["amqp_url"]
     await published.record(amqp_url)
     yield
@@ -110,12 +110,12 @@ async def gateway(stack: StackUnderTest) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=50)
     async with httpx.AsyncClient(base_url=stack.addresses["gateway"], timeout=30, limits=limits) as client:
 
-        async def well() -> bool:
-            """Each service answers: the test before may have stopped or killed one."""
+        async def all_respond() -> bool:
+            """The previous test may have stopped or killed a service."""
             answers = [await client.get(path) for path in ("/sessions", "/me", "/orders", "/notifications")]
             return all(answer.status_code == 401 for answer in answers)
 
-        await eventually(well, within=30)
+        await eventually(all_respond, within=30)
         yield client
 
 

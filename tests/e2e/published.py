@@ -1,4 +1,4 @@
-"""All that the services publish, held against `contracts/`: attributes, headers and data of each message."""
+"""Compares all that the services publish with `contracts/`: attributes, headers and data of each message."""
 
 import json
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ HOUR_MS = 3_600_000
 
 
 async def record(amqp_url: str) -> None:
-    """From here on a queue keeps what is published.
+    """Starts to collect published messages in a queue.
 
-    A classic one: a quorum queue as young as this may not outlive a test that kills the broker (docs/guarantees.md).
+    It is a classic queue: a new quorum queue may not survive a test that kills the broker (docs/guarantees.md).
     """
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
@@ -31,22 +31,22 @@ async def record(amqp_url: str) -> None:
 
 
 async def complaints(amqp_url: str) -> tuple[int, list[str]]:
-    """How many messages there were, and what is not as `contracts/` says; the queue goes."""
+    """Returns the number of messages and their differences from `contracts/`. Deletes the queue."""
     found, count = [], 0
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
         queue = await channel.get_queue(QUEUE, ensure=False)
         while (message := await queue.get(no_ack=True, fail=False)) is not None:
             count += 1
-            found += [f"{message.routing_key!r}: {complaint}" for complaint in _compared(message)]
+            found += [f"{message.routing_key!r}: {complaint}" for complaint in _differences(message)]
         await channel.queue_delete(QUEUE)
     return count, found
 
 
-def _compared(message: AbstractIncomingMessage) -> Iterator[str]:
+def _differences(message: AbstractIncomingMessage) -> Iterator[str]:
     event_type, headers = message.routing_key or "", dict(message.headers)
     service = event_type.partition(".")[0]
-    wanted = {
+    expected = {
         "exchange": (message.exchange, f"{service}.events"),
         "type": (message.type, event_type),
         "cloudEvents_type": (headers.get("cloudEvents_type"), event_type),
@@ -57,15 +57,15 @@ def _compared(message: AbstractIncomingMessage) -> Iterator[str]:
         "content_type": (message.content_type, "application/json"),
         "delivery_mode": (int(message.delivery_mode or 0), 2),
     }
-    yield from (f"{name} is {is_so!r}, not {should!r}" for name, (is_so, should) in wanted.items() if is_so != should)
-    yield from _unfit(headers, HEADERS)
+    yield from (f"{name} is {value!r}, not {right!r}" for name, (value, right) in expected.items() if value != right)
+    yield from _schema_errors(headers, HEADERS)
     file = EVENTS / f"{event_type}.schema.json"
     if not file.exists():
-        yield "is published and not described"
+        yield "is published and has no schema"
     else:
-        yield from _unfit(json.loads(message.body.decode()), json.loads(file.read_text()))
+        yield from _schema_errors(json.loads(message.body.decode()), json.loads(file.read_text()))
 
 
-def _unfit(value: Any, schema: dict[str, Any]) -> Iterator[str]:
+def _schema_errors(value: Any, schema: dict[str, Any]) -> Iterator[str]:
     for error in Draft202012Validator(schema, format_checker=FormatChecker()).iter_errors(value):
         yield f"{error.json_path}: {error.message}"

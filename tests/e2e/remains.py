@@ -1,4 +1,4 @@
-"""Where something is still to be found: in any table of any service, in any log."""
+"""Searches for text in every table of every service and in every log."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import asyncpg
 
 
 async def in_tables(status: Mapping[str, Any], wanted: Iterable[str]) -> list[str]:
-    """What of `wanted` is in which table, as text or in binary columns."""
+    """Returns which of `wanted` is in which table, as text or in binary columns."""
     found = []
     for service, known in status["services"].items():
         connection = await asyncpg.connect(known["database_url"])

@@ -1,6 +1,6 @@
-"""A service as small as one can be, run by tests as processes of its own: `python shop.py relay`, `… consume`.
+"""A minimal service that tests run as processes: `python shop.py relay`, `python shop.py consume`.
 
-It counts: event `version` of aggregate `subject` leaves the note `subject/version` each time it has an effect.
+Each time event `version` of aggregate `subject` is processed, it writes the note `subject/version`.
 """
 
 from typing import ClassVar, Final

@@ -1,4 +1,4 @@
-"""Hostile and careless clients, through the gateway: each answer is a problem, no 5xx, nothing half-written."""
+"""Hostile and careless clients through the gateway: problem responses, no 5xx, nothing half-written."""
 
 import base64
 import json
@@ -50,9 +50,7 @@ def is_problem(answer: Any, status: int, code: str | None = None) -> bool:
         (json.dumps({"lines": [{"sku": "E2E-LAMP", "quantity": 1}] * 101}).encode(), 422),
     ],
 )
-async def test_an_order_that_is_not_well_formed_is_refused_and_leaves_nothing(
-    customer: Any, body: bytes, status: int
-) -> None:
+async def test_an_invalid_order_is_refused_and_stores_nothing(customer: Any, body: bytes, status: int) -> None:
     headers = {**customer.bearer, "Content-Type": "application/json"}
     answer = await customer.client.post("/orders", content=body, headers=headers)
     assert is_problem(answer, status)
@@ -97,7 +95,7 @@ def _forged(token: str, **changes: Any) -> str:
     return f"{header}.{forged}.{signature}"
 
 
-async def test_a_token_that_auth_did_not_make_is_refused_everywhere(customer: Any) -> None:
+async def test_a_token_that_auth_did_not_issue_is_refused_everywhere(customer: Any) -> None:
     good = customer.tokens["access_token"]
     none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"at+jwt"}').decode().rstrip("=")
     bad = [
@@ -122,7 +120,7 @@ async def test_two_authorization_headers_are_refused(customer: Any) -> None:
     assert answer.status_code in {400, 401}
 
 
-async def test_another_persons_order_is_not_there(customer: Any, sign_up: Any) -> None:
+async def test_another_persons_order_is_not_found(customer: Any, sign_up: Any) -> None:
     order = (await customer.order()).json()
     stranger = await sign_up()
     assert is_problem(await stranger.get(f"/orders/{order['id']}"), 404)
@@ -132,7 +130,7 @@ async def test_another_persons_order_is_not_there(customer: Any, sign_up: Any) -
     assert (await customer.get(f"/orders/{order['id']}")).json()["status"] == "placed"
 
 
-async def test_nobody_gives_himself_a_role(customer: Any, gateway: Any) -> None:
+async def test_people_cannot_give_themselves_a_role(customer: Any, gateway: Any) -> None:
     body = {"name": "Eve", "email": "eve@example.com", "password": "correct horse battery", "role": "admin"}
     assert is_problem(await gateway.post("/users", json=body), 422)
     me = await customer.client.patch("/me", json={"role": "admin"}, headers=customer.bearer)
@@ -151,7 +149,7 @@ async def test_a_query_out_of_bounds_is_refused(customer: Any, query: str) -> No
 
 
 @pytest.mark.parametrize("cursor", ["x", "%00", "e30", "A" * 5000, "%F0%9F%92%A9"])
-async def test_a_cursor_that_we_did_not_make_is_invalid(customer: Any, cursor: str) -> None:
+async def test_a_cursor_that_we_did_not_issue_is_invalid(customer: Any, cursor: str) -> None:
     answer = await customer.get(f"/orders?cursor={cursor}")
     if cursor == "%00":  # no text anywhere may hold NUL
         assert is_problem(answer, 422)
@@ -162,7 +160,7 @@ async def test_a_cursor_that_we_did_not_make_is_invalid(customer: Any, cursor: s
 @pytest.mark.parametrize(
     "path", ["/orders/%00", "/orders/not-a-uuid", "/products/%00", "/users/x", "/notifications/x/read"]
 )
-async def test_an_id_that_is_none_is_refused(customer: Any, path: str) -> None:
+async def test_an_invalid_id_is_refused(customer: Any, path: str) -> None:
     method = "POST" if path.endswith("read") else "GET"
     answer = await customer.client.request(method, path, headers=customer.bearer)
     assert answer.status_code in {400, 404, 422}

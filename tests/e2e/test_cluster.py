@@ -1,4 +1,4 @@
-"""A cluster of three RabbitMQ nodes that loses the leader of the queue, under load, again and again."""
+"""A cluster of three RabbitMQ nodes that repeatedly loses the leader of the queue under load."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from common.testing.plugin import MakeDatabase
 
 from .backbone import MIGRATIONS, backbone_on
 from .cluster import cluster_in
-from .conftest import Tell
+from .conftest import Report
 from .wire import through, wire_to
 
 pytestmark = pytest.mark.slow
 ROUNDS = 3
 
 
-async def test_a_cluster_that_loses_the_queues_leader_loses_and_doubles_nothing(
-    make_database: MakeDatabase, tmp_path: Path, tell: Tell
+async def test_a_cluster_that_loses_the_queues_leader_loses_and_duplicates_nothing(
+    make_database: MakeDatabase, tmp_path: Path, report: Report
 ) -> None:
     database_url = await make_database(MIGRATIONS)
     async with (
@@ -33,9 +33,9 @@ async def test_a_cluster_that_loses_the_queues_leader_loses_and_doubles_nothing(
                 leader = await cluster.leader("shop.inbound")
                 await cluster.kill(leader)
                 killed.append(leader)
-                # The other two elect a new one and go on, long before the third is back.
+                # The other two nodes elect a new leader long before the third is back.
                 await backbone.until_more(within=60)
                 await cluster.leader("shop.inbound")
         count = await backbone.settle(within=120)
-    tell(f"{count}, leaders killed: {', '.join(killed)}")
+    report(f"{count}, leaders killed: {', '.join(killed)}")
     assert count.faults == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""kill -9 at the four moments between which an event could be lost or doubled, each brought about for certain."""
+"""kill -9 at the four moments at which an event could be lost or duplicated, each forced rather than left to chance."""
 
 import signal
 import time
@@ -12,7 +12,7 @@ import pytest
 from common.testing.plugin import MakeDatabase, eventually
 
 from .backbone import MIGRATIONS, Backbone, backbone_on
-from .conftest import Tell
+from .conftest import Report
 from .wire import Wire, through, wire_to
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ async def wire(amqp_url: str) -> AsyncIterator[Wire]:
 
 
 async def test_a_relay_killed_after_the_publish_and_before_the_confirm(
-    backbone: Backbone, wire: Wire, tell: Tell
+    backbone: Backbone, wire: Wire, report: Report
 ) -> None:
     relay = await backbone.start("relay", amqp_url=through(wire, backbone.amqp_url))
     await backbone.start("consume")
@@ -40,49 +40,49 @@ async def test_a_relay_killed_after_the_publish_and_before_the_confirm(
     await backbone.until_pending(0)
     wire.hold("down")
     await backbone.record(10)
-    # The broker has at least one of them, and the relay was not told.
+    # The broker has at least one of them, and the relay has no confirm.
     await backbone.until_effects(21)
     await backbone.kill(relay)
     assert await backbone.pending() == 200
     wire.release()
     await backbone.start("relay")
     count = await backbone.settle()
-    tell(count)
+    report(count)
     assert count.faults == (0, 0, 0)
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 async def test_a_standby_takes_over_in_seconds_from_a_leader_that_is(
-    blow: signal.Signals, backbone: Backbone, wire: Wire, tell: Tell
+    sent: signal.Signals, backbone: Backbone, wire: Wire, report: Report
 ) -> None:
     leader = await backbone.start("relay", amqp_url=through(wire, backbone.amqp_url))
     await backbone.start("consume")
     await backbone.record()
     await backbone.until_effects(20, within=90)
     await backbone.until_pending(0, within=60)
-    # It leads for as long as it waits for confirms that do not come.
+    # It stays the leader while it waits for confirms that do not arrive.
     wire.hold("down")
     await backbone.record()
     await backbone.until_effects(21, within=60)
-    if blow == signal.SIGKILL:
+    if sent == signal.SIGKILL:
         await backbone.kill(leader)
     else:
-        leader.send_signal(blow)
-    struck = time.monotonic()
+        leader.send_signal(sent)
+    since = time.monotonic()
     await backbone.start("relay")
     await backbone.record()
     await backbone.until_pending(0, within=90)
-    tell(f"{time.monotonic() - struck:.1f} s until the other relay, started meanwhile, had published all")
+    report(f"{time.monotonic() - since:.1f} s until the other relay, started after that, had published all")
     wire.release()
-    if blow == signal.SIGSTOP:
+    if sent == signal.SIGSTOP:
         leader.send_signal(signal.SIGCONT)
         await backbone.until_attached("relay", 2)
     count = await backbone.settle()
-    tell(count)
+    report(count)
     assert count.faults == (0, 0, 0)
 
 
-async def test_a_relay_killed_after_the_confirm_and_before_the_commit(backbone: Backbone, tell: Tell) -> None:
+async def test_a_relay_killed_after_the_confirm_and_before_the_commit(backbone: Backbone, report: Report) -> None:
     relay = await backbone.start("relay")
     await backbone.start("consume")
     await backbone.record()
@@ -107,12 +107,12 @@ async def test_a_relay_killed_after_the_confirm_and_before_the_commit(backbone: 
     assert await backbone.pending() > 0
     await backbone.start("relay")
     count = await backbone.settle()
-    tell(count)
+    report(count)
     assert count.faults == (0, 0, 0)
 
 
 async def test_a_consumer_killed_after_the_commit_and_before_the_ack(
-    backbone: Backbone, wire: Wire, tell: Tell
+    backbone: Backbone, wire: Wire, report: Report
 ) -> None:
     await backbone.start("relay")
     consumer = await backbone.start("consume", amqp_url=through(wire, backbone.amqp_url))
@@ -125,13 +125,13 @@ async def test_a_consumer_killed_after_the_commit_and_before_the_ack(
     wire.release()
     await backbone.start("consume")
     count = await backbone.settle()
-    tell(count)
+    report(count)
     assert count.faults == (0, 0, 0)
 
 
 @pytest.mark.parametrize("role", ["relay", "consume"])
-async def test_a_role_that_is_told_to_stop_under_load_ends_in_order_and_its_successor_goes_on(
-    role: str, backbone: Backbone, tell: Tell
+async def test_a_role_that_is_stopped_under_load_exits_cleanly_and_its_successor_continues(
+    role: str, backbone: Backbone, report: Report
 ) -> None:
     processes = {name: await backbone.start(name) for name in ("relay", "consume")}
     async with backbone.load():
@@ -140,11 +140,11 @@ async def test_a_role_that_is_told_to_stop_under_load_ends_in_order_and_its_succ
         await backbone.start(role)
         await backbone.until_more()
     count = await backbone.settle()
-    tell(count)
+    report(count)
     assert count.faults == (0, 0, 0)
 
 
-async def test_two_relays_and_a_consumer_killed_in_turn_under_load(backbone: Backbone, tell: Tell) -> None:
+async def test_two_relays_and_a_consumer_killed_in_turn_under_load(backbone: Backbone, report: Report) -> None:
     roles = ["relay", "relay", "consume"]
     running = [await backbone.start(role) for role in roles]
     async with backbone.load():
@@ -154,11 +154,11 @@ async def test_two_relays_and_a_consumer_killed_in_turn_under_load(backbone: Bac
             await backbone.kill(running[victim])
             running[victim] = await backbone.start(roles[victim])
     count = await backbone.settle()
-    tell(f"{count}, {turn + 1} kills")
+    report(f"{count}, {turn + 1} kills")
     assert count.faults == (0, 0, 0)
 
 
-async def test_a_network_that_is_cut_again_and_again_under_load(backbone: Backbone, wire: Wire, tell: Tell) -> None:
+async def test_a_network_that_is_repeatedly_cut_under_load(backbone: Backbone, wire: Wire, report: Report) -> None:
     for role in ("relay", "consume"):
         await backbone.start(role, amqp_url=through(wire, backbone.amqp_url))
     async with backbone.load():
@@ -168,16 +168,16 @@ async def test_a_network_that_is_cut_again_and_again_under_load(backbone: Backbo
             before = backbone.recorded
             await backbone.until_pending_grows()
             assert backbone.recorded > before
-            wire.mend()
+            wire.restore()
     count = await backbone.settle()
-    tell(f"{count}, 5 cuts")
+    report(f"{count}, 5 cuts")
     assert count.faults == (0, 0, 0)
 
 
-async def test_connections_that_a_firewall_forgot_are_given_up_and_made_anew(
-    backbone: Backbone, wire: Wire, tell: Tell
+async def test_silently_dropped_connections_are_closed_and_opened_again(
+    backbone: Backbone, wire: Wire, report: Report
 ) -> None:
-    """Nobody is told, nothing is refused: only the heartbeat and the time-out of the confirms can notice."""
+    """There is no error: only the heartbeat and the timeout of confirms can detect it."""
     for role in ("relay", "consume"):
         await backbone.start(role, amqp_url=through(wire, backbone.amqp_url))
     async with backbone.load():
@@ -185,5 +185,5 @@ async def test_connections_that_a_firewall_forgot_are_given_up_and_made_anew(
         wire.forget()
         await backbone.until_more(500, within=120)
     count = await backbone.settle()
-    tell(count)
+    report(count)
     assert count.faults == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""Each process of the whole system killed, and its servers stopped, in the middle of a rush of orders."""
+"""Each process of the whole system is killed, and its servers are restarted, during a rush of orders."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ import pytest
 from common.testing.plugin import eventually
 from waybill_dev.servers.rabbitmq_finder import find_programs
 
-from .conftest import Mailbox, Person, Tell
+from .conftest import Mailbox, Person, Report
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ PROCESSES = [
 
 
 class Rush:
-    """Orders of one customer: `accepted` are those answered 201."""
+    """Orders of one customer. `accepted` are those with the response 201."""
 
     def __init__(self, customer: Person, mailbox: Mailbox) -> None:
         self.accepted: set[str] = set()
@@ -49,8 +49,8 @@ class Rush:
         self._mailbox = mailbox
 
     @contextlib.asynccontextmanager
-    async def under_way(self) -> AsyncIterator[None]:
-        """200 orders, 40 of them accepted when the block begins and all asked for when it has ended."""
+    async def running(self) -> AsyncIterator[None]:
+        """Places 200 orders. At the start of the block 40 are accepted; at its end all were requested."""
         buying = asyncio.gather(*(self._order(25) for _ in range(8)))
 
         async def some() -> bool:
@@ -68,7 +68,7 @@ class Rush:
                     self.accepted.add(answer.json()["id"])
 
     async def count(self) -> tuple[int, int, int]:
-        """(accepted, lost, doubled), once a mail of each has come or none comes any more."""
+        """(accepted, lost, duplicated), once each order has a mail, or after a minute."""
 
         async def all_mailed() -> bool:
             return all(self._mails().values())
@@ -89,63 +89,63 @@ def rush(customer: Person, mailbox: Mailbox) -> Rush:
     return Rush(customer, mailbox)
 
 
-async def settled(rush: Rush, tell: Tell) -> None:
-    accepted, lost, doubled = await rush.count()
-    tell(f"{accepted} orders accepted: lost {lost}, mails doubled {doubled}")
+async def settled(rush: Rush, report: Report) -> None:
+    accepted, lost, duplicated = await rush.count()
+    report(f"{accepted} orders accepted: lost {lost}, mails duplicated {duplicated}")
     assert accepted >= 40
-    assert (lost, doubled) == (0, 0)
+    assert (lost, duplicated) == (0, 0)
 
 
 @pytest.mark.parametrize("victim", PROCESSES)
-async def test_the_notification_survives_kill_9_of(victim: str, stack: Any, rush: Rush, tell: Tell) -> None:
+async def test_the_notification_survives_kill_9_of(victim: str, stack: Any, rush: Rush, report: Report) -> None:
     if victim == "rabbitmq":
-        # A node knows of queues declared in the last minutes for certain only once it was stopped in order (3.10).
+        # RabbitMQ 3.10 may lose queues declared in the last minutes, unless the node was stopped cleanly once.
         stack.dev("restart", victim)
-    async with rush.under_way():
+    async with rush.running():
         os.kill(pid_of(stack.status, victim), signal.SIGKILL)
-    await settled(rush, tell)
+    await settled(rush, report)
 
 
 @pytest.mark.parametrize("server", ["rabbitmq", "postgres"])
-async def test_the_notification_survives_a_restart_of(server: str, stack: Any, rush: Rush, tell: Tell) -> None:
-    async with rush.under_way():
+async def test_the_notification_survives_a_restart_of(server: str, stack: Any, rush: Rush, report: Report) -> None:
+    async with rush.running():
         await asyncio.to_thread(stack.dev, "restart", server)
-    await settled(rush, tell)
+    await settled(rush, report)
 
 
-async def test_an_api_killed_after_the_commit_and_before_the_publish(stack: Any, rush: Rush, tell: Tell) -> None:
+async def test_an_api_killed_after_the_commit_and_before_the_publish(stack: Any, rush: Rush, report: Report) -> None:
     database = await asyncpg.connect(stack.status["services"]["orders"]["database_url"])
     try:
-        # The relay's place is taken: what is committed stays in the outbox for as long.
+        # The test holds the relay's lock, so that committed events stay in the outbox.
         await database.execute("SELECT pg_advisory_lock(hashtext('outbox-relay'))")
-        async with rush.under_way():
+        async with rush.running():
             os.kill(pid_of(stack.status, "orders:api"), signal.SIGKILL)
         assert await database.fetchval("SELECT count(*) FROM outbox") >= len(rush.accepted)
     finally:
         await database.close()
-    await settled(rush, tell)
+    await settled(rush, report)
 
 
-async def test_orders_are_accepted_during_a_memory_alarm_of_the_broker_and_told_after_it(
-    stack: Any, rush: Rush, mailbox: Mailbox, customer: Person, tell: Tell
+async def test_orders_are_accepted_during_a_memory_alarm_of_the_broker_and_published_after_it(
+    stack: Any, rush: Rush, mailbox: Mailbox, customer: Person, report: Report
 ) -> None:
     broker = stack.status["broker"]["pid"]
     rabbitmqctl(broker, "set_vm_memory_high_watermark", "0.00000001")
     try:
-        async with rush.under_way():
+        async with rush.running():
             pass
         assert len(rush.accepted) == 200
-        # What was in the relay's hands when the alarm came may have passed.
+        # Messages that the relay was sending when the alarm began may have passed.
         assert len(mailbox.to(customer.email)) < 200
     finally:
         rabbitmqctl(broker, "set_vm_memory_high_watermark", "0.4")
-    await settled(rush, tell)
+    await settled(rush, report)
 
 
 def rabbitmqctl(pid: int, *words: str) -> None:
-    """For the node with that pid, whose environment tells where it is."""
+    """Runs `rabbitmqctl` in the environment of the node with that pid."""
     programs = find_programs()
-    assert programs is not None, "a broker that runs in a container is not steered from here"
+    assert programs is not None, "a broker in a container can't be controlled from here"
     command = Path(programs.server).with_name("rabbitmqctl")
     environment = psutil.Process(pid).environ()
     subprocess.run([command, *words], env=environment, check=True, capture_output=True)  # noqa: S603 - ours

@@ -1,4 +1,4 @@
-"""Whatever ends a person's access ends it at every replica of every service, by event."""
+"""Everything that ends a person's access ends it at every replica of every service, by event."""
 
 import asyncio
 import secrets
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 REPLICATED = ("auth", "users", "orders", "notifier")
 PATHS = ("/sessions", "/me", "/orders", "/notifications")
 TRIES = 8
-"""Of each path: the gateway spreads them over both replicas."""
+"""Requests per path, which the gateway distributes over both replicas."""
 
 
 async def log_out(ada: Person, _: Person) -> httpx.Response:
@@ -90,7 +90,7 @@ async def test_whatever_ends_access_ends_it_at_every_replica_of_every_service(
             assert (await end(ada, admin)).is_success
             await eventually(is_denied, within=10)
             assert await is_denied()
-            # The session goes with the tokens, but where these only named a role that is no longer hers.
+            # The session ends with the tokens, except after a change of role, which only invalidates tokens.
             form = {"grant_type": "refresh_token", "refresh_token": ada.tokens["refresh_token"]}
             refreshed = await ada.client.post("/token", data=form)
             assert refreshed.status_code == (200 if end is change_the_role else 400)

@@ -1,4 +1,4 @@
-"""Every feature that a FastAPI guide teaches, as the outside sees it here."""
+"""Every feature that a FastAPI guide teaches, as a client of this system sees it."""
 
 import re
 from typing import Any
@@ -20,13 +20,13 @@ async def test_validated_routes_and_response_models(customer: Any) -> None:
     }  # fmt: skip
 
 
-async def test_created_answers_201_with_a_location_that_can_be_got(customer: Any) -> None:
+async def test_creation_responds_201_with_a_location_that_can_be_read(customer: Any) -> None:
     answer = await customer.order()
     assert answer.status_code == 201
     assert (await customer.get(answer.headers["Location"])).json() == answer.json()
 
 
-async def test_what_is_not_there_answers_404(customer: Any) -> None:
+async def test_an_unknown_resource_is_a_404(customer: Any) -> None:
     answer = await customer.get("/orders/01890000-0000-7000-8000-000000000000")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     nowhere = await customer.get("/nowhere")
@@ -34,7 +34,7 @@ async def test_what_is_not_there_answers_404(customer: Any) -> None:
     assert nowhere.json()["request_id"] == nowhere.headers["X-Request-ID"]
 
 
-async def test_what_does_not_validate_answers_422_with_the_place(customer: Any) -> None:
+async def test_an_invalid_body_is_a_422_with_the_location(customer: Any) -> None:
     body = {"lines": [{"sku": "E2E-LAMP", "quantity": 0}]}
     answer = await customer.client.post("/orders", json=body, headers=customer.bearer)
     (error,) = answer.json()["errors"]
@@ -61,13 +61,13 @@ async def test_a_wrong_password_is_an_oauth_error(customer: Any) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
 
 
-async def test_me_is_whoever_the_bearer_token_says(customer: Any, gateway: Any) -> None:
+async def test_me_is_the_person_of_the_bearer_token(customer: Any, gateway: Any) -> None:
     me = (await customer.get("/me")).json()
     assert (me["id"], me["email"], me["role"]) == (customer.id, customer.email, "user")
     assert (await gateway.get("/me")).status_code == 401
 
 
-async def test_a_refresh_token_makes_a_new_access_token(customer: Any) -> None:
+async def test_a_refresh_token_yields_a_new_access_token(customer: Any) -> None:
     form = {"grant_type": "refresh_token", "refresh_token": customer.tokens["refresh_token"]}
     answer = await customer.client.post("/token", data=form)
     assert answer.status_code == 200
@@ -75,7 +75,7 @@ async def test_a_refresh_token_makes_a_new_access_token(customer: Any) -> None:
     assert (await customer.client.get("/me", headers=headers)).status_code == 200
 
 
-async def test_cors_lets_the_configured_origin_in_and_no_other(gateway: Any) -> None:
+async def test_cors_allows_only_the_configured_origin(gateway: Any) -> None:
     ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
     answer = await gateway.options("/orders", headers={"Origin": "https://shop.example", **ask})
     assert answer.status_code in {200, 204}
@@ -88,7 +88,7 @@ async def test_cors_lets_the_configured_origin_in_and_no_other(gateway: Any) -> 
         assert "Origin" in refused.headers["Vary"]
 
 
-async def test_every_answer_tells_its_process_time_and_request_id(customer: Any) -> None:
+async def test_every_response_has_its_process_time_and_request_id(customer: Any) -> None:
     for path in ("/me", "/orders", "/notifications", "/products", "/orders/x", "/sessions"):
         answer = await customer.get(path)
         assert re.fullmatch(r"\d+\.\d{3}s", answer.headers["X-Process-Time"])
@@ -97,14 +97,14 @@ async def test_every_answer_tells_its_process_time_and_request_id(customer: Any)
         assert not re.search(r"uvicorn|envoy|\d\.\d", answer.headers.get("Server", ""))
 
 
-async def test_a_request_id_of_the_clients_own_is_kept_when_it_is_sane(customer: Any) -> None:
+async def test_a_valid_request_id_of_the_client_is_kept(customer: Any) -> None:
     mine = await customer.client.get("/me", headers={**customer.bearer, "X-Request-ID": "my-id-1"})
     assert mine.headers.get_list("X-Request-ID") == ["my-id-1"]
     odd = await customer.client.get("/me", headers={**customer.bearer, "X-Request-ID": "a b<script>"})
     assert odd.headers["X-Request-ID"] != "a b<script>"
 
 
-async def test_health_is_there_and_outside_the_schema(gateway: Any, stack: Any) -> None:
+async def test_health_endpoints_exist_outside_the_schema(gateway: Any, stack: Any) -> None:
     assert (await gateway.get("/health")).json() == {"status": "ok"}
     for name in SERVICES:
         schema = (await gateway.get(f"/openapi/{name}.json")).json()
@@ -117,7 +117,7 @@ async def test_health_is_there_and_outside_the_schema(gateway: Any, stack: Any) 
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/internal/revocations", "/internal/x"])
-async def test_the_gateway_shows_no_inside(gateway: Any, path: str) -> None:
+async def test_the_gateway_exposes_no_internal_path(gateway: Any, path: str) -> None:
     for variant in (path, "/" + path, f"/orders/..{path}", path.replace("/", "/%2e/", 1)):
         assert (await gateway.get(variant)).status_code in {400, 404}
 
@@ -150,7 +150,7 @@ async def test_lists_are_paged_by_cursor(customer: Any) -> None:
     assert third["next_cursor"] is None
 
 
-async def test_the_same_idempotency_key_makes_one_order(customer: Any) -> None:
+async def test_an_idempotency_key_creates_one_order(customer: Any) -> None:
     first = await customer.order(2, **{"Idempotency-Key": "k-1"})
     again = await customer.order(2, **{"Idempotency-Key": "k-1"})
     assert (again.status_code, again.json()) == (201, first.json())

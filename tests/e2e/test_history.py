@@ -1,4 +1,4 @@
-"""A consumer that starts a day late has the whole history; one that was bound all the time notices nothing."""
+"""A consumer that starts a day late receives the whole history, and a replay does not affect the other consumers."""
 
 import json
 import subprocess
@@ -15,20 +15,20 @@ from waybill_dev.testing import StackUnderTest
 
 from .conftest import Team
 
-# Where the day is in the log does not matter to whoever reads it; the rows go to another partition.
+# Readers of the log do not depend on the day; the rows move to another partition.
 A_DAY_AGO = "UPDATE event_log SET published_at = published_at - interval '1 day' WHERE subject = $1 RETURNING event_id"
 
 
 @pytest.fixture
 async def log(stack: StackUnderTest) -> AsyncIterator[Any]:
-    """Orders' database, in which a day can pass."""
+    """A connection to orders' database, to age its events."""
     connection = await asyncpg.connect(stack.status["services"]["orders"]["database_url"])
     yield connection
     await connection.close()
 
 
 @pytest.mark.slow
-async def test_a_consumer_that_starts_a_day_late_has_the_whole_history_and_the_others_notice_nothing(
+async def test_a_consumer_that_starts_a_day_late_receives_the_whole_history_and_others_are_unaffected(
     stack: StackUnderTest, team: Team, customer: Any, admin: Any, mailbox: Any, log: Any
 ) -> None:
     order = (await customer.order()).json()["id"]
@@ -43,20 +43,20 @@ async def test_a_consumer_that_starts_a_day_late_has_the_whole_history_and_the_o
     async with await aio_pika.connect(team.amqp_url) as connection:
         channel = await connection.channel()
         late = await channel.declare_queue(f"{team.name}.inbound", durable=True, arguments={"x-queue-type": "quorum"})
-        await late.bind("orders.events", "orders.order.#")  # first: what comes from now on is not missed
+        await late.bind("orders.events", "orders.order.#")  # first, so that no later event is missed
         shipping = {"carrier": "Postal", "tracking_number": "PX-42"}
         await admin.client.post(f"/orders/{order}/ship", json=shipping, headers=admin.bearer)
         received: list[AbstractIncomingMessage] = []
 
-        async def take(message: AbstractIncomingMessage) -> None:
+        async def receive(message: AbstractIncomingMessage) -> None:
             if message.headers["cloudEvents_subject"] == order:
                 received.append(message)
             await message.ack()
 
-        await late.consume(take)
+        await late.consume(receive)
         for queue in (late.name, "notifier.inbound"):
-            said = stack.dev("ops", "orders", "events", "replay", "--since", "2d", "--to-queue", queue)
-            assert said.endswith(f"events sent to {queue}\n")
+            output = stack.dev("ops", "orders", "events", "replay", "--since", "2d", "--to-queue", queue)
+            assert output.endswith(f"events sent to {queue}\n")
 
         async def all_there() -> bool:
             return {version(message) for message in received} == {1, 2, 3}
@@ -67,7 +67,7 @@ async def test_a_consumer_that_starts_a_day_late_has_the_whole_history_and_the_o
         assert [version(message) for message in history] == [1, 2]
         assert json.loads(history[0].body)["order_id"] == order
 
-    # A last order goes through notifier's queue behind all that was replayed to it.
+    # A last order is behind all replayed events in notifier's queue.
     last = (await customer.order()).json()["id"]
     await mailbox.wait_for(customer.email, last, within=60)
     assert len(mailbox.to(customer.email)) == 4
@@ -82,7 +82,7 @@ def version(message: AbstractIncomingMessage) -> int:
 
 
 async def aged(log: Any, order: str) -> list[Any]:
-    """Both events, once they are in the log, a day older."""
+    """Makes both events a day older, once they are in the log."""
     if await log.fetchval("SELECT count(*) FROM event_log WHERE subject = $1", order) < 2:
         return []
     return sorted(await log.fetch(A_DAY_AGO, order))
@@ -97,7 +97,7 @@ async def aged(log: Any, order: str) -> list[Any]:
         (["replay", "--since", "1h", "--to-queue", "nobodys.inbound"], 1, "there is no queue 'nobodys.inbound'"),
     ],
 )
-def test_a_mistake_is_a_sentence_and_an_exit_code(
+def test_a_mistake_is_answered_with_a_sentence_and_an_exit_code(
     stack: StackUnderTest, words: list[str], code: int, said: str
 ) -> None:
     with pytest.raises(subprocess.CalledProcessError) as failure:

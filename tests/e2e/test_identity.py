@@ -1,4 +1,4 @@
-"""People and their tokens through the whole system: what must reach everybody, and what must be nowhere."""
+"""People and their tokens in the whole system: what must reach every service, and what must be stored nowhere."""
 
 import asyncio
 import secrets
@@ -13,7 +13,7 @@ import pytest
 from common.testing.plugin import eventually
 from waybill_dev.services.programs import ROLES
 
-from .conftest import Mailbox, Person, SignUp, Tell, sign_in
+from .conftest import Mailbox, Person, Report, SignUp, sign_in
 from .remains import in_logs, in_tables
 
 ROTATIONS = 3
@@ -21,16 +21,16 @@ SIGN_OUTS = 30
 
 
 @pytest.mark.slow
-async def test_rotations_under_load_cost_no_valid_token_its_validity(
-    stack: Any, sign_up: SignUp, product: None, tell: Tell
+async def test_key_rotations_under_load_invalidate_no_token(
+    stack: Any, sign_up: SignUp, product: None, report: Report
 ) -> None:
-    """`keys rotate` again and again, while people refresh and call every service with what they have."""
+    """Repeated `keys rotate` while people refresh their tokens and call every service with old and new ones."""
     people = [await sign_up() for _ in range(4)]
     answers: dict[int, int] = {}
     kids: set[str] = set()
     over = asyncio.Event()
 
-    async def live(person: Person) -> None:
+    async def use_tokens(person: Person) -> None:
         while not over.is_set():
             form = {"grant_type": "refresh_token", "refresh_token": person.tokens["refresh_token"]}
             answer = await person.client.post("/token", data=form)
@@ -50,18 +50,18 @@ async def test_rotations_under_load_cost_no_valid_token_its_validity(
 
     async with asyncio.TaskGroup() as group:
         for person in people:
-            group.create_task(live(person))
+            group.create_task(use_tokens(person))
         for _ in range(ROTATIONS):
             before = len(signed_with())
             await asyncio.to_thread(stack.dev, "ops", "auth", "keys", "rotate")
             await eventually(another_signs, within=90)
         over.set()
-    tell(f"{sum(answers.values())} requests over {ROTATIONS} rotations: {answers}")
+    report(f"{sum(answers.values())} requests over {ROTATIONS} rotations: {answers}")
     assert answers.keys() == {200}
 
 
 async def test_signing_out_everywhere_is_refused_at_orders_within_a_second(
-    customer: Person, gateway: httpx.AsyncClient, tell: Tell
+    customer: Person, gateway: httpx.AsyncClient, report: Report
 ) -> None:
     lags = []
     for _ in range(SIGN_OUTS):
@@ -74,7 +74,9 @@ async def test_signing_out_everywhere_is_refused_at_orders_within_a_second(
             assert time.perf_counter() - since < 5
         lags.append(time.perf_counter() - since)
     median, worst = statistics.median(lags), max(lags)
-    tell(f"DELETE /sessions to 401 at orders, {SIGN_OUTS} times: p50 {median * 1000:.0f} ms, max {worst * 1000:.0f} ms")
+    report(
+        f"DELETE /sessions to 401 at orders, {SIGN_OUTS} times: p50 {median * 1000:.0f} ms, max {worst * 1000:.0f} ms"
+    )
     assert worst < 1
 
 
@@ -88,7 +90,7 @@ async def test_no_password_token_secret_or_link_is_in_any_log_event_or_table(
         for producer in ("auth", "users", "orders"):
             await queue.bind(f"{producer}.events", "#")
         ada = await sign_up(send_welcome=True)
-        said = await everything_secret(ada, admin, mailbox)
+        secret_texts = await everything_secret(ada, admin, mailbox)
         await ada.order()
         assert (await ada.get("/orders")).status_code == 401  # the last step reset the password
         published = []
@@ -97,27 +99,27 @@ async def test_no_password_token_secret_or_link_is_in_any_log_event_or_table(
             published.append(f"{message.body.decode()} {message.headers} {message.properties}")
     assert len(published) >= 6
     events = "\n".join(published)
-    assert not [text for text in said if text in events]
-    # That the search can find something:
+    assert not [text for text in secret_texts if text in events]
+    # Proof that the search finds something:
     assert ada.id in events
     assert await in_tables(stack.status, [ada.id])
     assert in_logs(stack.folder / "logs", [ada.id])
 
-    assert await in_tables(stack.status, said) == []
-    assert in_logs(stack.folder / "logs", [*said, ada.email]) == []
+    assert await in_tables(stack.status, secret_texts) == []
+    assert in_logs(stack.folder / "logs", [*secret_texts, ada.email]) == []
 
 
 async def everything_secret(ada: Person, admin: Person, mailbox: Mailbox) -> list[str]:
-    """Goes every way that has a secret on it, and returns all of them."""
+    """Uses every operation that has a secret, and returns all secrets."""
     client = ada.client
     wrong, changed, reset = (secrets.token_urlsafe(18) for _ in range(3))
-    said = [ada.password, wrong, changed, reset, *tokens_of(ada.tokens)]
+    secret_texts = [ada.password, wrong, changed, reset, *tokens_of(ada.tokens)]
 
     answer = await client.post("/token", data={"grant_type": "password", "username": ada.email, "password": wrong})
     assert answer.status_code == 400
     form = {"grant_type": "refresh_token", "refresh_token": ada.tokens["refresh_token"]}
     ada.tokens = (await client.post("/token", data=form)).json()
-    said += tokens_of(ada.tokens)
+    secret_texts += tokens_of(ada.tokens)
     body: dict[str, Any] = {"current": ada.password, "new": changed}
     assert (await client.put("/me/password", json=body, headers=ada.bearer)).status_code == 204
 
@@ -127,28 +129,28 @@ async def everything_secret(ada: Person, admin: Person, mailbox: Mailbox) -> lis
     own = (await client.post("/token", data={"grant_type": "client_credentials"}, auth=credentials)).json()
     shown = {"token": own["access_token"]}
     assert (await client.post("/introspect", data=shown, auth=credentials)).json()["active"]
-    said += [app["client_secret"], own["access_token"], credentials._auth_header.partition(" ")[2]]
+    secret_texts += [app["client_secret"], own["access_token"], credentials._auth_header.partition(" ")[2]]
 
     assert (await client.post("/email-verifications", headers=ada.bearer)).status_code == 202
-    said.append(await link_in(mailbox, ada.email, "verify"))
-    body = {"token": said[-1]}
+    secret_texts.append(await link_in(mailbox, ada.email, "verify"))
+    body = {"token": secret_texts[-1]}
     assert (await client.post("/email-verifications/confirm", json=body)).status_code == 204
-    assert (await client.get("/me", params={"token": said[-1]}, headers=ada.bearer)).status_code == 200
+    assert (await client.get("/me", params={"token": secret_texts[-1]}, headers=ada.bearer)).status_code == 200
 
     assert (await client.post("/password-resets", json={"email": ada.email})).status_code == 202
-    said.append(await link_in(mailbox, ada.email, "reset"))
-    body = {"token": said[-1], "password": reset}
+    secret_texts.append(await link_in(mailbox, ada.email, "reset"))
+    body = {"token": secret_texts[-1], "password": reset}
     assert (await client.post("/password-resets/confirm", json=body)).status_code == 204
 
     async def signed_out() -> bool:
         return (await ada.get("/orders")).status_code == 401
 
     await eventually(signed_out)
-    return said
+    return secret_texts
 
 
 def tokens_of(tokens: dict[str, Any]) -> list[str]:
-    """Signatures too: a log that cut a token short would still be found out."""
+    """Includes the signatures, to detect a log that truncates tokens."""
     return [tokens["access_token"], tokens["access_token"].rpartition(".")[2], tokens["refresh_token"]]
 
 
@@ -163,15 +165,15 @@ async def link_in(mailbox: Mailbox, address: str, word: str) -> str:
 
 
 @pytest.mark.slow
-async def test_an_erased_person_is_nowhere_and_the_orders_stay(
+async def test_an_erased_person_is_stored_nowhere_and_the_orders_stay(
     stack: Any, gateway: httpx.AsyncClient, product: None, mailbox: Mailbox
 ) -> None:
     mark = secrets.token_hex(6)
     address, name, device = f"{mark}@example.com", f"Ada {mark.upper()}", f"Phone/{mark[::-1]}"
     gateway.headers["User-Agent"] = device
     body = {"name": name, "email": address, "password": "a lighthouse in fog 7"}
-    made = (await gateway.post("/users", json=body)).json()
-    ada = Person(gateway, made["id"], address, body["password"], await sign_in(gateway, address, body["password"]))
+    created = (await gateway.post("/users", json=body)).json()
+    ada = Person(gateway, created["id"], address, body["password"], await sign_in(gateway, address, body["password"]))
     order = (await ada.order(note=f"ring at {mark}")).json()
     await mailbox.wait_for(address, order["id"])
     body = {"reason": f"{mark} moved"}

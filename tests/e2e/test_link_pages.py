@@ -1,4 +1,4 @@
-"""The links in mails, opened and clicked in a browser as a person does."""
+"""The links in mails, opened and clicked in a browser."""
 
 import re
 import secrets
@@ -35,9 +35,9 @@ async def link_to(mailbox: Mailbox, address: str, path: str) -> str:
     return str(link)
 
 
-async def told(page: Page, words: str) -> None:
+async def shows(page: Page, words: str) -> None:
     async def seen() -> bool:
-        return words in await page.see("document.querySelector('[role=status]').textContent")
+        return words in await page.evaluate("document.querySelector('[role=status]').textContent")
 
     await eventually(seen)
 
@@ -46,40 +46,40 @@ async def is_verified(person: Person) -> bool:
     return bool((await person.get("/me")).json()["email_verified"])
 
 
-async def test_a_click_in_a_browser_verifies_the_address_and_opening_the_link_alone_does_not(
+async def test_a_click_verifies_the_address_and_opening_the_link_alone_does_not(
     page: Page, ada: Person, mailbox: Mailbox
 ) -> None:
     assert (await ada.client.post("/email-verifications", headers=ada.bearer)).status_code == 202
     link = await link_to(mailbox, ada.email, "/email-verifications/page")
     await page.open(link)
-    assert await page.see("document.title") == "Verify your e-mail address"
-    assert await page.see("location.href + history.length") == f"{link.partition('?')[0]}2"
+    assert await page.evaluate("document.title") == "Verify your e-mail address"
+    assert await page.evaluate("location.href + history.length") == f"{link.partition('?')[0]}2"
     assert not await is_verified(ada)
     await page.click("button")
-    await told(page, "Your e-mail address is verified.")
+    await shows(page, "Your e-mail address is verified.")
     assert await is_verified(ada)
-    assert await page.see("document.querySelector('form').offsetParent") is None
+    assert await page.evaluate("document.querySelector('form').offsetParent") is None
     await page.open(link)
     await page.click("button")
-    await told(page, "This link is invalid or has expired")
+    await shows(page, "This link is invalid or has expired")
     assert page.complaints == []
 
 
-async def test_a_password_is_reset_in_a_browser_and_a_weak_one_leaves_the_link_unused(
+async def test_a_password_is_reset_and_a_weak_one_does_not_use_up_the_link(
     page: Page, ada: Person, mailbox: Mailbox, gateway: httpx.AsyncClient
 ) -> None:
     assert (await gateway.post("/password-resets", json={"email": ada.email})).status_code == 202
     await page.open(await link_to(mailbox, ada.email, "/password-resets/page"))
     await page.write("input", "too short")
     await page.click("button")
-    assert await page.see("document.querySelector('input').validity.tooShort")
+    assert await page.evaluate("document.querySelector('input').validity.tooShort")
     await page.write("input", "password12345")
     await page.click("button")
-    await told(page, "The password is on a list of common ones.")
+    await shows(page, "The password is on a list of common ones.")
     new = secrets.token_urlsafe(18)
     await page.write("input", new)
     await page.click("button")
-    await told(page, "Your password is changed.")
+    await shows(page, "Your password is changed.")
     assert (await sign_in(gateway, ada.email, new))["access_token"]
-    assert new not in await page.see("location.href + document.body.innerText")
+    assert new not in await page.evaluate("location.href + document.body.innerText")
     assert page.complaints == []

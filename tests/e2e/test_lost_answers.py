@@ -1,4 +1,4 @@
-"""kill -9 of auth between the commit of a refresh and its answer: the client, who was told nothing, asks again."""
+"""kill -9 of auth between the commit of a refresh and its response: the client repeats the request."""
 
 import asyncio
 import base64
@@ -52,7 +52,7 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def start(settings: Settings, tmp_path: Path) -> AsyncIterator[StartApi]:
-    """Starts an API of auth, a real process, whose way to the database is the given one."""
+    """Starts an API of auth as a real process, connected to the given database URL."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def started(database_url: str) -> Api:
@@ -89,7 +89,7 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 
 
 async def signed_in(database: Database, settings: Settings) -> str:
-    """A refresh token of somebody new."""
+    """The refresh token of a new person."""
     async with database.transaction() as session:
         outcome = await sessions.start_session(
             session,
@@ -110,7 +110,7 @@ async def refresh(client: httpx.AsyncClient, token: str) -> httpx.Response:
     return await client.post("/token", data={"grant_type": "refresh_token", "refresh_token": token})
 
 
-async def test_a_refresh_whose_answer_died_with_auth_is_answered_the_same_when_asked_again(
+async def test_a_repeated_refresh_succeeds_after_auth_died_before_its_response(
     start: StartApi, settings: Settings, database: Database
 ) -> None:
     direct = settings.database_url.get_secret_value()
@@ -123,7 +123,7 @@ async def test_a_refresh_whose_answer_died_with_auth_is_answered_the_same_when_a
     async with wire_to(urlsplit(direct).port or 5432) as wire:
         doomed, client = await start(through(wire, direct))
         _, other = await start(direct)
-        # PostgreSQL has the commit and says so; auth is never told, so neither is the client.
+        # PostgreSQL commits and confirms it, but the confirmation never reaches auth, so the client gets no response.
         wire.hold_after(b"UPDATE sessions", b"COMMIT")
         asked = asyncio.create_task(refresh(client, first))
         await eventually(committed)

@@ -1,4 +1,4 @@
-"""What the dashboards and alerts are drawn from moves when something happens."""
+"""The metrics of dashboards and alerts change when something happens."""
 
 import json
 import time
@@ -9,7 +9,7 @@ import httpx
 from common.testing.plugin import eventually
 from waybill_dev.testing import StackUnderTest
 
-# Process and figure; each is of one hop of an order's way, the last of a revocation's.
+# Process and series, one for each hop of an order; the last is of a revocation.
 GROWING = [
     ("orders-api", 'http_server_request_duration_seconds_count{method="POST",route="/orders",status="2xx"}'),
     ("orders-relay", "waybill_publish_confirm_seconds_count"),
@@ -20,7 +20,7 @@ GROWING = [
     ("notifier-deliver", 'waybill_delivery_delay_seconds_count{channel="mail"}'),
     ("orders-api", "waybill_revocation_lag_seconds_count"),
 ]
-# There before anything went wrong, so that a first case is seen.
+# Exist before the first failure, so that its increase is visible.
 ZERO_AT_FIRST = [
     ("orders-relay", "waybill_outbox_pending"),
     ("orders-relay", "waybill_outbox_oldest_age_seconds"),
@@ -36,7 +36,7 @@ ZERO_AT_FIRST = [
 
 
 async def figures(stack: StackUnderTest) -> dict[tuple[str, str], float]:
-    """By process and series, as Prometheus would get them."""
+    """The values by process and series, as Prometheus scrapes them."""
     ports = json.loads((stack.folder / "ports.json").read_text())
     found: dict[tuple[str, str], float] = {}
     async with httpx.AsyncClient() as client:
@@ -49,7 +49,7 @@ async def figures(stack: StackUnderTest) -> dict[tuple[str, str], float]:
     return found
 
 
-async def test_an_order_and_a_sign_out_move_the_figures_of_every_hop(
+async def test_an_order_and_a_sign_out_change_the_metrics_of_every_hop(
     stack: StackUnderTest, customer: Any, mailbox: Any
 ) -> None:
     before = await figures(stack)

@@ -1,9 +1,9 @@
-"""The last released version of each service beside the current others: rolled out one by one, and back one by one.
+"""The last released version of each service together with current others: rolled out and rolled back one by one.
 
-In the same order both times, so that any two services meet in both mixes: the earlier new with the later old on the way
-out, the other way round on the way back. The databases begin as the release made them, and each upgrade migrates its
-own first. Orders flow all the time, and after each step one more is followed from sign-up to mail; no request may fail,
-and at the end everything is counted.
+The order is the same both times, so that any two services meet in both mixes: the first new with the second old during
+the rollout, and the reverse during the rollback. The databases start as the release created them, and each upgrade
+migrates its own first. Orders are placed all the time, and after each step one is followed from sign-up to mail. No
+request may fail, and at the end everything is counted.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from waybill_dev.services.programs import ROLES
 from waybill_dev.services.releases import check_out, has, releases
 from waybill_dev.testing import StackUnderTest, stack_folder
 
-from .conftest import Tell
+from .conftest import Report
 
 pytestmark = pytest.mark.slow
 CHECKOUT = find_state().checkout
 
 
 class Mixed(StackUnderTest):
-    """A stack whose services are each of their own version: `released` or the current one."""
+    """A stack in which each service has its own version: `released` or the current one."""
 
     def __init__(self, folder: Path, released: dict[str, Path]) -> None:
         super().__init__(folder)
@@ -45,7 +45,7 @@ class Mixed(StackUnderTest):
         link.symlink_to(self.checkout if current else self._released[service])
 
     async def run(self, service: str, *, current: bool) -> None:
-        """As docs/operations.md has it: forwards after a migration, backwards without."""
+        """Switches the version as in docs/operations.md: a migration precedes an upgrade, but no rollback."""
         self.prepare(service, current=current)
         if current:
             await asyncio.to_thread(self.dev, "ops", service, "migrate")
@@ -55,7 +55,7 @@ class Mixed(StackUnderTest):
 
 @pytest.fixture
 def mixed(stack: StackUnderTest) -> Iterator[Mixed]:
-    """All of it released, with databases of its own; `stack` is asked for its turn alone."""
+    """Starts with all services released, on its own databases. Uses `stack` only to wait for this test's turn."""
     known = releases(CHECKOUT)
     for release in known.values():
         if not has(CHECKOUT, release.commit):
@@ -83,15 +83,15 @@ async def orders_flowing(purchases: Purchases, shoppers: list[Shopper], staff: S
             number += 1
 
     async with asyncio.TaskGroup() as group:
-        # Two who hear of their orders by no mail: each journey's mail would wait behind theirs.
+        # These two customers get no mails, which would delay the mails of the journeys.
         for shopper, customer in list(zip(shoppers, purchases.customers, strict=True))[1:3]:
             group.create_task(shop(shopper, customer))
         yield
         ended = True
 
 
-async def test_each_service_is_rolled_out_and_back_beside_old_and_new_others_and_no_order_notices(
-    mixed: Mixed, tell: Tell
+async def test_each_service_is_rolled_out_and_back_with_old_and_new_others_without_a_failed_request(
+    mixed: Mixed, report: Report
 ) -> None:
     for service in ROLES:
         mixed.dev("scale", f"{service}:api=2")
@@ -113,6 +113,6 @@ async def test_each_service_is_rolled_out_and_back_beside_old_and_new_others_and
         listening.cancel()
         for shopper in [*shoppers, staff]:
             await shopper.close()
-    tell(f"{len(purchases.changes)} orders, {purchases.repeated} requests failed")
+    report(f"{len(purchases.changes)} orders, {purchases.repeated} requests failed")
     assert [line for line in lines if not line.is_correct] == []
     assert purchases.repeated == 0

@@ -1,4 +1,4 @@
-"""What an operator does by `./dev`, and what a newcomer types off the README."""
+"""What an operator does with `./dev`, and the commands of the README."""
 
 import asyncio
 import os
@@ -17,12 +17,12 @@ import pytest
 from common.testing.plugin import eventually
 from waybill_dev.testing import SETTINGS, StackUnderTest
 
-# A refusal is an error, and so is one on the left of a pipe.
+# An error response is a failure, also on the left of a pipe.
 STRICT = 'set -euo pipefail; curl() { command curl --fail-with-body "$@"; }\n'
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_readmes_commands_work_as_they_stand_there(stack: StackUnderTest) -> None:
+def test_the_commands_of_the_readme_work(stack: StackUnderTest) -> None:
     readme = (stack.checkout / "README.md").read_text()
     found = re.search(r"## Call it.*?```sh\n(.*?)```", readme, re.DOTALL)
     assert found
@@ -39,7 +39,7 @@ def test_the_readmes_commands_work_as_they_stand_there(stack: StackUnderTest) ->
 
 
 @pytest.mark.parametrize("words", [("stop", "nobody"), ("scale", "orders:cook=2"), ("scale", "orders=2")])
-def test_what_is_not_there_is_refused_with_a_sentence(stack: StackUnderTest, words: tuple[str, ...]) -> None:
+def test_an_unknown_name_is_refused_with_a_sentence(stack: StackUnderTest, words: tuple[str, ...]) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         stack.dev(*words)
     assert refused.value.returncode == 1
@@ -64,7 +64,7 @@ async def test_scaling_and_restarting_fail_no_request(stack: StackUnderTest, cus
     assert set(answers) == {201}
 
 
-async def test_a_killed_process_is_back_within_5_s_and_status_says_so(stack: StackUnderTest) -> None:
+async def test_a_killed_process_is_restarted_within_5_s_and_status_shows_it(stack: StackUnderTest) -> None:
     def relay() -> dict[str, Any]:
         processes = stack.status["services"]["orders"]["processes"]
         found: dict[str, Any] = next(process for process in processes if process["role"] == "relay")

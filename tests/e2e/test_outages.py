@@ -1,4 +1,4 @@
-"""What happens when a part is away."""
+"""Behaviour while a part is unavailable."""
 
 import asyncio
 from typing import Any
@@ -9,7 +9,7 @@ from common.testing.plugin import eventually
 
 
 @pytest.mark.slow
-async def test_orders_are_accepted_while_the_broker_is_away_and_mailed_when_it_is_back(
+async def test_orders_are_accepted_while_the_broker_is_unavailable_and_mailed_afterwards(
     stack: Any, customer: Any, mailbox: Any
 ) -> None:
     stack.dev("stop", "rabbitmq")
@@ -25,7 +25,7 @@ async def test_orders_are_accepted_while_the_broker_is_away_and_mailed_when_it_i
     assert len(mailbox.to(customer.email)) == 5
 
 
-async def test_with_postgres_away_requests_are_refused_in_time_and_all_is_well_again_after(
+async def test_requests_are_refused_in_time_without_postgres_and_accepted_afterwards(
     stack: Any, customer: Any, mailbox: Any
 ) -> None:
     stack.dev("stop", "postgres")
@@ -44,7 +44,7 @@ async def test_with_postgres_away_requests_are_refused_in_time_and_all_is_well_a
     await mailbox.wait_for(customer.email, answer.json()["id"], within=30)
 
 
-async def test_with_users_away_a_login_is_refused_in_time(stack: Any, customer: Any) -> None:
+async def test_a_login_is_refused_in_time_without_users(stack: Any, customer: Any) -> None:
     stack.dev("stop", "users:api")
     try:
         form = {"grant_type": "password", "username": customer.email, "password": customer.password}

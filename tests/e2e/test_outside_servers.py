@@ -1,4 +1,4 @@
-"""`./dev` on a PostgreSQL and a RabbitMQ that somebody else runs."""
+"""`./dev` on external PostgreSQL and RabbitMQ servers."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from waybill_dev.testing import StackUnderTest
 
 @pytest.fixture
 async def postgres_url() -> AsyncIterator[str]:
-    """A server without our databases, before and after: what is in them can be read with their stack's keys alone."""
+    """A server without our databases, before and after the test: only the stack that wrote them can decrypt them."""
     url = os.environ["WAYBILL_TEST_POSTGRES_URL"]
     admin = await asyncpg.connect(url)
 
@@ -30,7 +30,7 @@ async def postgres_url() -> AsyncIterator[str]:
 
 
 @pytest.mark.slow
-async def test_an_order_travels_on_servers_that_somebody_else_runs(
+async def test_an_order_is_processed_on_external_servers(
     tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with private_vhost() as amqp_url:

@@ -1,4 +1,4 @@
-"""The drill of docs/operations.md: a database is lost, restored from a backup, and brought up to date by replay."""
+"""The restore drill of docs/operations.md: a lost database is restored from a backup and completed by a replay."""
 
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -11,13 +11,13 @@ import pytest
 from common.testing.plugin import eventually
 from waybill_dev.servers.postgres import binary
 
-from .conftest import Mailbox, Person, Tell
+from .conftest import Mailbox, Person, Report
 
 pytestmark = pytest.mark.slow
 
 
-async def test_a_lost_database_is_restored_and_what_the_backup_lacks_is_replayed_and_nothing_is_doubled(
-    stack: Any, customer: Person, mailbox: Mailbox, tmp_path: Path, tell: Tell
+async def test_a_lost_database_is_restored_and_events_after_the_backup_are_replayed_without_duplicates(
+    stack: Any, customer: Person, mailbox: Mailbox, tmp_path: Path, report: Report
 ) -> None:
     url, server = stack.status["services"]["notifier"]["database_url"], stack.status["postgres"]["url"]
     backup = tmp_path / "notifier.dump"
@@ -29,13 +29,13 @@ async def test_a_lost_database_is_restored_and_what_the_backup_lacks_is_replayed
     await notified(url, in_backup)
     since = datetime.now(UTC) - timedelta(minutes=5)
     postgres("pg_dump", "--format=custom", f"--file={backup}", url)
-    after_it = await ordered()
-    await notified(url, after_it)
-    for order in after_it:
+    after_backup = await ordered()
+    await notified(url, after_backup)
+    for order in after_backup:
         await mailbox.wait_for(customer.email, order)
     stack.dev("stop", "notifier")
     try:
-        meanwhile = await ordered()
+        during_outage = await ordered()
         await lose(server, "notifier")
         postgres("pg_restore", f"--dbname={url}", "--no-owner", str(backup))
     finally:
@@ -44,10 +44,10 @@ async def test_a_lost_database_is_restored_and_what_the_backup_lacks_is_replayed
     for producer in ("users", "orders"):
         replay = ("events", "replay", "--since", since.isoformat(), "--to-queue", "notifier.inbound")
         stack.dev("ops", producer, *replay)
-    everything = [*in_backup, *after_it, *meanwhile]
+    everything = [*in_backup, *after_backup, *during_outage]
     await notified(url, everything)
     took = (datetime.now(UTC) - began).total_seconds()
-    tell(f"{len(everything)} orders, each notified once, {took:.0f} s after the start")
+    report(f"{len(everything)} orders, each notified once, {took:.0f} s after the start")
     for order in everything:
         mail = await mailbox.wait_for(customer.email, order)
         ids = {mail["Message-ID"] for mail in mailbox.to(customer.email) if order in mail.get_content()}
@@ -68,9 +68,9 @@ async def lose(server: str, database: str) -> None:
 
 
 async def notified(url: str, orders: list[str]) -> None:
-    """Until each has one notification; at once wrong with a second."""
+    """Waits until each order has one notification. Fails at once if any has two."""
 
-    async def each() -> bool:
+    async def each_once() -> bool:
         connection = await asyncpg.connect(url)
         try:
             rows = await connection.fetch(
@@ -81,4 +81,4 @@ async def notified(url: str, orders: list[str]) -> None:
         assert all(row["count"] == 1 for row in rows)
         return len(rows) == len(orders)
 
-    await eventually(each, within=60)
+    await eventually(each_once, within=60)

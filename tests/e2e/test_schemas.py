@@ -1,6 +1,6 @@
-"""What the published OpenAPI documents allow, and what they do not, sent to the whole system.
+"""Requests that the published OpenAPI documents allow or forbid, sent to the whole system.
 
-Nothing makes a 5xx, and every status is one that the document declares for the operation.
+None causes a 5xx, and every status is one that the document declares for the operation.
 """
 
 import secrets
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def boss(booted_stack: Any) -> str:
-    """The address of an administrator whose account may come to harm."""
+    """The address of an administrator whose account the requests may damage."""
     address = f"{secrets.token_hex(8)}@example.com"
     body = {"name": "Boss", "email": address, "password": PASSWORD}
     url = f"{booted_stack.status['gateway']}/users?send_welcome=false"
@@ -34,7 +34,7 @@ def boss(booted_stack: Any) -> str:
 
 @pytest.fixture
 def bearer(stack: Any, boss: str) -> dict[str, str]:
-    """A session for each operation: some end it."""
+    """A new session for each operation, since some end it."""
     form = {"grant_type": "password", "username": boss, "password": PASSWORD}
     answer = httpx.post(f"{stack.status['gateway']}/token", data=form, timeout=30)
     return {"Authorization": f"Bearer {answer.json().get('access_token', 'gone')}"}
@@ -50,19 +50,19 @@ def send(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     case.headers.pop("Authorization", None)
     answer = case.call(base_url=gateway_url, headers=bearer, timeout=60)
     assert answer.status_code < 500, answer.text
-    if case.method.upper() == case.operation.method.upper():  # other methods are tried as well, and are none of its
+    if case.method.upper() == case.operation.method.upper():  # other methods are tried too, and are not in the document
         assert str(answer.status_code) in case.operation.definition.raw["responses"], answer.text
 
 
 def requests_to(service: str) -> Callable[[T], T]:
-    """Makes the test one for each operation."""
+    """Parametrizes the test by operation."""
     parametrized: Callable[[T], T] = schemathesis.openapi.from_path(CONTRACTS / service / "openapi.json").parametrize()
     return parametrized
 
 
 bounded = hypothesis.settings(
     max_examples=EXAMPLES,
-    derandomize=True,  # a build must not fail for a dice roll
+    derandomize=True,  # a build must not fail by chance
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
@@ -70,23 +70,23 @@ bounded = hypothesis.settings(
 
 @requests_to("auth")
 @bounded
-def test_answers_of_auth_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_responses_of_auth_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("users")
 @bounded
-def test_answers_of_users_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_responses_of_users_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("orders")
 @bounded
-def test_answers_of_orders_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_responses_of_orders_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)
 
 
 @requests_to("notifier")
 @bounded
-def test_answers_of_notifier_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
+def test_responses_of_notifier_are_as_declared(case: Any, gateway_url: str, bearer: dict[str, str]) -> None:
     send(case, gateway_url, bearer)

@@ -1,6 +1,6 @@
-"""What a collector gets of one order: one trace through all services, each hop with its parent.
+"""The spans of one order at a collector: one trace through all services, each hop with its parent.
 
-A stack of its own: no other exports anything.
+It has its own stack, since the shared one exports no spans.
 """
 
 import json
@@ -27,7 +27,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def traced_stack(collector: Collector) -> Iterator[StackUnderTest]:
-    # Sent soon, so that a test need not wait for it.
+    # A short delay, so that tests need not wait.
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
     stack = StackUnderTest(stack_folder().with_name("traced"), variables)
     stack.dev("up", "--detach", "--owner", str(os.getpid()))
@@ -41,7 +41,7 @@ def stack(traced_stack: StackUnderTest) -> StackUnderTest:
 
 
 class Trace:
-    """A trace that a client begins: `header` goes along with its request."""
+    """A trace that a client starts by sending `header` with its request."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
@@ -49,7 +49,7 @@ class Trace:
         self.header = {"traceparent": f"00-{self.id}-{self._span_id}-01"}
 
     async def spans(self, count: int) -> list[ExportedSpan]:
-        """All of it once there are `count`, in the order in which they began."""
+        """Waits for `count` spans and returns them in the order of their start."""
 
         async def complete() -> bool:
             return len(self._collector.of_trace(self.id)) == count
@@ -58,7 +58,7 @@ class Trace:
         return self._collector.of_trace(self.id)
 
     async def chain(self, count: int) -> list[ExportedSpan]:
-        """The same where each is the only child of the one before; the client's has the first."""
+        """The same, if each span is the only child of the previous one, and the first is a child of the client's."""
         by_parent = {span.parent_id: span for span in await self.spans(count)}
         chain, parent = [], self._span_id
         while parent in by_parent:
@@ -117,7 +117,7 @@ async def test_a_sign_in_is_one_trace_through_auth_and_users(
     }
 
 
-async def test_a_password_reset_is_one_trace_to_its_mail_and_the_secret_asked_for_it(
+async def test_a_password_reset_is_one_trace_to_its_mail_and_the_request_for_its_link(
     gateway: httpx.AsyncClient, trace: Trace, customer: Any, mailbox: Any
 ) -> None:
     # The deliverer's first secret link: fetching its own token is part of that trace.
@@ -140,7 +140,7 @@ async def test_a_password_reset_is_one_trace_to_its_mail_and_the_secret_asked_fo
     ]
 
 
-async def test_log_lines_of_each_hop_carry_the_trace_and_nothing_at_all_tells_who_it_was(
+async def test_log_lines_of_each_hop_have_the_trace_and_nothing_identifies_the_person(
     stack: StackUnderTest, collector: Collector, trace: Trace, customer: Any, mailbox: Any
 ) -> None:
     order = (await customer.order(**trace.header)).json()

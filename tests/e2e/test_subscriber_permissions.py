@@ -1,4 +1,4 @@
-"""What an outside subscriber may do at the broker, tried: read orders' events and their stream, and nothing else."""
+"""The permissions of an external subscriber at the broker: read orders' events and their stream, and nothing else."""
 
 import asyncio
 import subprocess
@@ -31,7 +31,7 @@ def bind(exchange: str) -> Attempt:
     return attempt
 
 
-def take_from(queue: str) -> Attempt:
+def consume_from(queue: str) -> Attempt:
     async def attempt(channel: AbstractChannel, _team: str) -> None:
         await (await channel.get_queue(queue, ensure=False)).get(fail=False)
 
@@ -66,8 +66,8 @@ REFUSED: list[Attempt] = [
     bind("users.events"),
     bind("auth.events"),
     bind("orders.events.unrouted"),
-    take_from("notifier.inbound"),
-    take_from("orders.unrouted"),
+    consume_from("notifier.inbound"),
+    consume_from("orders.unrouted"),
     declare("other.inbound"),
     declare("x{team}.inbound"),
     dead_letter_to_notifier,
@@ -80,7 +80,7 @@ REFUSED: list[Attempt] = [
 ]
 
 
-async def test_a_subscriber_reads_orders_events_and_may_do_nothing_else(team: Team, customer: Any) -> None:
+async def test_a_subscriber_may_read_orders_events_and_nothing_else(team: Team, customer: Any) -> None:
     order = (await customer.order()).json()
     async with await aio_pika.connect(team.amqp_url) as connection:
         await bind_own_queue(await connection.channel(), team.name)
@@ -91,7 +91,7 @@ async def test_a_subscriber_reads_orders_events_and_may_do_nothing_else(team: Te
                 await attempt(await connection.channel(), team.name)
 
 
-async def test_what_a_subscriber_looks_at_in_his_parked_queue_stays_there(team: Team) -> None:
+async def test_parked_messages_stay_however_often_a_subscriber_reads_them(team: Team) -> None:
     async with await aio_pika.connect(team.amqp_url) as connection:
         channel = await connection.channel()
         dead = await channel.declare_exchange(f"{team.name}.dead", "fanout", durable=True)
@@ -99,9 +99,9 @@ async def test_what_a_subscriber_looks_at_in_his_parked_queue_stays_there(team: 
         await parked.bind(dead)
         await dead.publish(aio_pika.Message(b"{}"), "")
         for _ in range(2 * DELIVERY_LIMIT):
-            looked_at = await eventually(lambda: parked.get(fail=False))
-            assert looked_at is not None
-            await looked_at.nack(requeue=True)
+            message = await eventually(lambda: parked.get(fail=False))
+            assert message is not None
+            await message.nack(requeue=True)
 
 
 async def until_in_history(channel: AbstractChannel, order_id: str) -> None:
@@ -119,7 +119,7 @@ async def until_in_history(channel: AbstractChannel, order_id: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["orders", "waybill-admin", "Team", "a.b", "x"])
-def test_a_name_that_is_not_a_subscribers_is_refused(stack: StackUnderTest, name: str) -> None:
+def test_an_invalid_name_of_a_subscriber_is_refused(stack: StackUnderTest, name: str) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refusal:
         stack.dev("subscriber", name)
     assert "lower-case letters" in refusal.value.stderr

@@ -1,4 +1,4 @@
-"""Another team's subscribers: the programs of `examples/`, with credentials that read orders' events alone."""
+"""Subscribers of another team: the programs of `examples/`, with credentials that may only read orders' events."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ Rows = Callable[[str], Awaitable[list[Any]]]
 
 @dataclass
 class Example:
-    """How to run it, and what is in its database: one column of each row."""
+    """How to run an example, and how to query its database."""
 
     command: list[str | Path]
     environment: dict[str, str]
@@ -37,7 +37,7 @@ class Example:
 
     @contextlib.asynccontextmanager
     async def running(self, log: Path, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Listening by now; killed at the end."""
+        """Runs the example: it listens at the start of the block and is killed at the end."""
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(
                 *self.command, *words, env={**os.environ, **self.environment}, stdout=out, stderr=out
@@ -45,9 +45,9 @@ class Example:
         try:
 
             async def listening() -> bool:
-                said = await asyncio.to_thread(log.read_text)
-                assert process.returncode is None, said
-                return "listening" in said
+                output = await asyncio.to_thread(log.read_text)
+                assert process.returncode is None, output
+                return "listening" in output
 
             await eventually(listening, within=60)
             yield process
@@ -85,13 +85,13 @@ async def example(
 
 
 def installed(state: Path, npm: str) -> Path:
-    """The Node example with its packages, which npm puts beside it."""
+    """The folder of the Node example with its packages installed."""
     folder = state / "example-node"
     lock = (EXAMPLES / "node" / "package-lock.json").read_bytes()
     done = folder / "node_modules" / "waybill-lock.json"
     shutil.copytree(EXAMPLES / "node", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
     if not done.exists() or done.read_bytes() != lock:
-        subprocess.run(  # noqa: S603 - what package.json says
+        subprocess.run(  # noqa: S603 - the packages of our lock file
             [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
             cwd=folder,
             check=True,
@@ -120,7 +120,7 @@ async def private_database(server: str, name: str) -> AsyncIterator[tuple[str, R
 
 
 @pytest.mark.slow
-async def test_a_team_has_history_and_what_follows_once_whatever_comes_twice(
+async def test_a_team_processes_history_and_new_events_once_despite_repetitions(
     example: Example, team: Team, customer: Any, admin: Any, tmp_path: Path
 ) -> None:
     before = (await customer.order(3)).json()["id"]
@@ -139,7 +139,7 @@ async def test_a_team_has_history_and_what_follows_once_whatever_comes_twice(
         await eventually(lambda: arrived("confirmed"))
         await eventually(lambda: parked(team, b"no event"))
         totals = await example.totals()
-    # Killed; what it reads again makes no difference.
+    # It was killed. Reading everything again changes nothing.
     async with example.running(log, "--history"):
         assert await example.totals() == totals
         assert {before: "confirmed", after: "confirmed"}.items() <= (await example.states()).items()

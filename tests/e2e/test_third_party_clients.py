@@ -1,4 +1,4 @@
-"""Clients and validators that others wrote, unmodified: they are the proof that our OAuth is everybody's."""
+"""Unmodified third-party clients and validators, as proof that our OAuth conforms to the standards."""
 
 import asyncio
 import fcntl
@@ -24,16 +24,18 @@ from waybill_dev.supervision.process import Process
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "oauth_clients"
-needs_node = pytest.mark.skipif(not shutil.which("node") or not shutil.which("npm"), reason="node and npm are not here")
+needs_node = pytest.mark.skipif(
+    not shutil.which("node") or not shutil.which("npm"), reason="node and npm are not installed"
+)
 
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """The folder with the scripts and, as locked, what they import."""
+    """The folder with the scripts and the locked packages that they import."""
     folder = find_state().checkout / ".dev" / "oauth_clients"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "install.lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # another worker may be at it
+        fcntl.flock(turn, fcntl.LOCK_EX)  # another worker may be installing
         lock, installed = (SOURCES / "package-lock.json").read_text(), folder / "installed"
         for source in SOURCES.iterdir():
             shutil.copy(source, folder)
@@ -45,7 +47,7 @@ def node_modules() -> Path:
 
 
 async def run(folder: Path, script: str, **given: Any) -> dict[str, Any]:
-    """What the script printed. The rest of the system runs meanwhile."""
+    """Runs a script and returns the JSON that it printed."""
     process = await asyncio.create_subprocess_exec(
         *("node", script),
         cwd=folder,
@@ -65,9 +67,9 @@ async def client(admin: Any) -> AsyncIterator[dict[str, str]]:
     body = {"name": "Third party", "grant_types": ["client_credentials"], "scopes": ["orders:read", "events:read"]}
     answer = await admin.client.post("/clients", json=body, headers=admin.bearer)
     assert answer.status_code == 201, answer.text
-    made = answer.json()
-    yield {"clientId": made["client_id"], "clientSecret": made["client_secret"]}
-    await admin.client.delete(f"/clients/{made['client_id']}", headers=admin.bearer)
+    created = answer.json()
+    yield {"clientId": created["client_id"], "clientSecret": created["client_secret"]}
+    await admin.client.delete(f"/clients/{created['client_id']}", headers=admin.bearer)
 
 
 @needs_node
@@ -125,7 +127,7 @@ async def test_pyjwt_accepts_our_tokens_with_the_published_keys(stack: Any, cust
 
 @pytest.fixture
 async def fence(stack: Any, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """An Envoy that lets nothing through without a token for orders, as its jwt_authn filter judges it."""
+    """An Envoy that lets only requests with a token for orders through, by its jwt_authn filter."""
     state = State(find_state().checkout, tmp_path)
     state.make()
     port, gateway = state.port("fence"), httpx.URL(stack.status["gateway"])

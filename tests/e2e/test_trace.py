@@ -1,4 +1,4 @@
-"""`./dev trace ORDER_ID`: what became of one order."""
+"""`./dev trace ORDER_ID`: one order, hop by hop."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from common.testing.plugin import eventually
 
-WAY = ["orders", "orders relay", "notifier consume", "notifier deliver", "mail"]
+HOPS = ["orders", "orders relay", "notifier consume", "notifier deliver", "mail"]
 
 
 async def test_an_order_is_traced_from_its_commit_to_its_mail(stack: Any, customer: Any) -> None:
@@ -17,18 +17,19 @@ async def test_an_order_is_traced_from_its_commit_to_its_mail(stack: Any, custom
 
     async def arrived() -> Any:
         hops = json.loads(stack.dev("trace", order["id"], "--json"))["hops"]
-        return hops if {hop["where"] for hop in hops} == set(WAY) and "mail of order_placed sent" in str(hops) else None
+        is_complete = {hop["where"] for hop in hops} == set(HOPS) and "mail of order_placed sent" in str(hops)
+        return hops if is_complete else None
 
     hops = await eventually(arrived, within=30)
     times = [datetime.fromisoformat(hop["at"]) for hop in hops]
     assert times == sorted(times)
-    # The receiver's clock ticks at its own pace: the first three are PostgreSQL's.
-    assert [hop["where"] for hop in hops][:3] == WAY[:3]
+    # The mail receiver has its own clock; the first three times are PostgreSQL's.
+    assert [hop["where"] for hop in hops][:3] == HOPS[:3]
     shown = stack.dev("trace", order["id"])
     assert all(hop["what"] in shown for hop in hops)
 
 
-async def test_an_order_whose_event_still_waits_is_shown_as_waiting(stack: Any, customer: Any) -> None:
+async def test_an_order_whose_event_is_not_published_is_shown_in_the_outbox(stack: Any, customer: Any) -> None:
     stack.dev("stop", "orders:relay")
     try:
         order = (await customer.order()).json()
@@ -39,7 +40,7 @@ async def test_an_order_whose_event_still_waits_is_shown_as_waiting(stack: Any, 
 
 
 @pytest.mark.parametrize(("order_id", "code"), [("019ab4a0-0000-7000-8000-000000000000", 1), ("no-uuid", 2)])
-def test_an_order_that_does_not_exist_is_a_sentence_and_an_exit_code(stack: Any, order_id: str, code: int) -> None:
+def test_an_unknown_order_is_answered_with_a_sentence_and_an_exit_code(stack: Any, order_id: str, code: int) -> None:
     with pytest.raises(subprocess.CalledProcessError) as failure:
         stack.dev("trace", order_id)
     assert failure.value.returncode == code

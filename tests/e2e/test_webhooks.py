@@ -1,4 +1,4 @@
-"""Webhooks through the gateway, to a receiver of HTTP."""
+"""Webhooks through the gateway, to an HTTP receiver."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ PLACED = "orders.order.placed.v1"
 
 @pytest.fixture
 def received(stack: Any) -> Iterator[Received]:
-    """What a server at the one address that the stack allows is sent."""
+    """The requests to a server at the one address that the stack allows."""
     requests: Received = []
 
     class Handler(BaseHTTPRequestHandler):

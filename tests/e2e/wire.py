@@ -1,4 +1,4 @@
-"""A network that a test can break: TCP through here is held, forgotten or cut."""
+"""A TCP proxy with which a test can hold, silence or cut connections."""
 
 import asyncio
 import contextlib
@@ -7,18 +7,18 @@ from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 Direction = Literal["up", "down"]
-"""Up is towards the server."""
+"""`up` is towards the server."""
 
 
 class Wire:
-    """Takes each connection to the first of `ports` that answers, as a load balancer does."""
+    """Forwards each connection to the first of `ports` that accepts it, like a load balancer."""
 
     def __init__(self, ports: Sequence[int]) -> None:
         self._ports = ports
         self._server: asyncio.Server | None = None
         self._open: dict[Direction, asyncio.Event] = {"up": asyncio.Event(), "down": asyncio.Event()}
         self._lines: set[Line] = set()
-        self._words: Sequence[bytes] = ()
+        self._triggers: Sequence[bytes] = ()
         self._is_cut = False
         for gate in self._open.values():
             gate.set()
@@ -29,17 +29,17 @@ class Wire:
         return int(self._server.sockets[0].getsockname()[1])
 
     def hold(self, direction: Direction) -> None:
-        """What goes that way stays on the way, until it is released."""
+        """Holds back all data in that direction until `release`."""
         self._open[direction].clear()
 
-    def hold_after(self, *words: bytes) -> None:
-        """What goes down stays on the way once these went up, one after the other, on any one line."""
-        self._words = words
+    def hold_after(self, *triggers: bytes) -> None:
+        """Holds data towards the client once all `triggers` were sent up, in this order, on any one connection."""
+        self._triggers = triggers
 
-    def _goes_up(self, line: "Line", content: bytes) -> None:
-        while line.heard < len(self._words) and self._words[line.heard] in content:
-            line.heard += 1
-        if self._words and line.heard == len(self._words):
+    def _observe_up(self, line: "Line", content: bytes) -> None:
+        while line.seen < len(self._triggers) and self._triggers[line.seen] in content:
+            line.seen += 1
+        if self._triggers and line.seen == len(self._triggers):
             self.hold("down")
 
     def release(self) -> None:
@@ -47,34 +47,34 @@ class Wire:
             gate.set()
 
     def forget(self) -> None:
-        """As a firewall that loses its table: nothing passes on what is open, nobody is told, new lines are well."""
+        """Like a firewall that loses its table: open connections pass no data and get no error; new ones work."""
         for line in self._lines:
             line.silenced = True
 
     def cut(self) -> None:
-        """Ends all connections and takes no more, until it is mended."""
+        """Aborts all connections and accepts no new ones until `restore`."""
         self._is_cut = True
         for line in list(self._lines):
             line.end()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         self._is_cut = False
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            ahead = None if self._is_cut else await self._ahead()
-            if ahead is None:
+            server = None if self._is_cut else await self._connect()
+            if server is None:
                 return
-            line = Line([reader, ahead[0]], [ahead[1], writer])
+            line = Line([reader, server[0]], [server[1], writer])
             self._lines.add(line)
             try:
-                await line.carry(self._open, self._goes_up)
+                await line.carry(self._open, self._observe_up)
             finally:
                 self._lines.discard(line)
         finally:
             writer.close()
 
-    async def _ahead(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for port in self._ports:
             with contextlib.suppress(OSError):
                 return await asyncio.open_connection("127.0.0.1", port)
@@ -82,11 +82,11 @@ class Wire:
 
 
 class Line:
-    """One connection, with both its ways."""
+    """One connection, with both directions."""
 
     def __init__(self, readers: Sequence[asyncio.StreamReader], writers: Sequence[asyncio.StreamWriter]) -> None:
         self.silenced = False
-        self.heard = 0
+        self.seen = 0
         self._readers = readers
         self._writers = writers
 
@@ -94,10 +94,10 @@ class Line:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def carry(self, gates: dict[Direction, asyncio.Event], goes_up: Callable[["Line", bytes], None]) -> None:
-        hear = [goes_up, lambda *_: None]
-        ways = zip(self._readers, self._writers, gates.values(), hear, strict=True)
-        tasks = [asyncio.create_task(self._way(*way)) for way in ways]
+    async def carry(self, gates: dict[Direction, asyncio.Event], observe_up: Callable[["Line", bytes], None]) -> None:
+        observers = [observe_up, lambda *_: None]
+        directions = zip(self._readers, self._writers, gates.values(), observers, strict=True)
+        tasks = [asyncio.create_task(self._forward(*direction)) for direction in directions]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -106,16 +106,16 @@ class Line:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _way(
+    async def _forward(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         gate: asyncio.Event,
-        hear: Callable[["Line", bytes], None],
+        observe: Callable[["Line", bytes], None],
     ) -> None:
         with contextlib.suppress(OSError):
             while content := await reader.read(65536):
-                hear(self, content)
+                observe(self, content)
                 await gate.wait()
                 if not self.silenced:
                     writer.write(content)
@@ -135,6 +135,6 @@ async def wire_to(*ports: int) -> AsyncIterator[Wire]:
 
 
 def through(wire: Wire, url: str) -> str:
-    """The URL by way of the wire."""
+    """The URL with the address of the wire."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{wire.port}"))

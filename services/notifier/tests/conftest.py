@@ -57,16 +57,16 @@ async def settings(make_database: MakeDatabase, mailbox: Mailbox, issuer: TokenI
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """Of webhooks."""
+    """An HTTP server that receives webhooks."""
     async with receiving() as receiver:
         yield receiver
 
 
 @pytest.fixture
 def webhook_settings(settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """For a deliverer that may post to `receiver`, with a lease that a busy machine keeps.
+    """Settings of a deliverer that may post to `receiver`, with a lease that is long enough on a busy machine.
 
-    A next try is due when `make_due` says so, however slow the machine is.
+    The next attempt is due when a test calls `make_due`, however slow the machine is.
     """
     monkeypatch.setattr(webhook_queue, "DELAYS", (3600.0,) * 8)
     return allowing(settings.model_copy(update={"delivery_lease": 6.0}), receiver)

@@ -1,4 +1,4 @@
-"""An SMTP server to receive notifier's mails."""
+"""An SMTP server that receives notifier's mails."""
 
 import asyncio
 import email.policy
@@ -11,7 +11,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 
 class Mailbox:
-    """An SMTP server that keeps what it takes, and answers as it is told to."""
+    """An SMTP server that stores the mails it accepts and gives scripted responses."""
 
     def __init__(self, **options: Any) -> None:
         self._options = {"hostname": "mail.test", "enable_SMTPUTF8": False} | options
@@ -33,7 +33,7 @@ class Mailbox:
         return [parser.parsebytes(envelope.original_content or b"") for envelope in self.envelopes]
 
     def texts(self) -> dict[str, list[str]]:
-        """What came, by address."""
+        """The received texts by recipient."""
         texts: dict[str, list[str]] = defaultdict(list)
         for mail, envelope in zip(self.mails, self.envelopes, strict=True):
             for address in envelope.rcpt_tos:
@@ -48,7 +48,7 @@ class Mailbox:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """As a server that dies: connections end, none are taken."""
+        """Ends like a server that dies: drops its connections and accepts no new ones."""
         if self._server is not None:
             self._server.close()
             self.drop_connections()
@@ -96,7 +96,7 @@ class Mailbox:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         await self.accepts.wait()
-        answer = self.data_answers.pop(0) if self.data_answers else "250 Taken"
+        answer = self.data_answers.pop(0) if self.data_answers else "250 Accepted"
         if answer.startswith("250"):
             self.envelopes.append(envelope)
         return answer

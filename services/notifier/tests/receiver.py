@@ -28,19 +28,19 @@ class Request:
         return json.loads(self.body)
 
     def verified(self, secret: str) -> Any:
-        """The event, verified as receivers do it, by the standard's own library. Raises for a wrong signature."""
+        """The event, verified with the library of the standard, as receivers do. Raises if the signature is wrong."""
         return Webhook(secret).verify(self.body, self.headers)
 
 
 class Receiver:
-    """Keeps what it is sent, and answers as it is told to; it speaks no more HTTP than that takes."""
+    """Stores the requests it receives and gives scripted responses. It implements only the HTTP that this needs."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self.requests: list[Request] = []
         self.connections = self.answered = 0
         self.answers: list[bytes] = []
-        """The next ones, whole; then `OK`."""
+        """The next responses, as raw bytes; after them `OK`."""
         self.answers_now = asyncio.Event()
         self.answers_now.set()
         self.port = 0
@@ -60,7 +60,7 @@ class Receiver:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """As a server that dies: connections end, none are taken."""
+        """Ends like a server that dies: drops its connections and accepts no new ones."""
         if self._server is not None:
             self._server.close()
             for writer in self._open:

@@ -1,4 +1,4 @@
-"""What producers publish is what notifier reads: their committed schemas and examples, not their code."""
+"""Notifier reads what producers publish, by their committed schemas and examples, not their code."""
 
 import json
 from pathlib import Path
@@ -30,13 +30,13 @@ def read(event_type: str, data: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("event_type", TYPES)
-def test_each_published_example_fits_its_reader(event_type: str) -> None:
+def test_each_published_example_fits_its_reader_model(event_type: str) -> None:
     [example] = published(event_type)["examples"]
     assert read(event_type, example) is not None
 
 
 @pytest.mark.parametrize("event_type", TYPES)
-def test_a_reader_asks_for_no_field_that_a_producer_may_leave_out(event_type: str) -> None:
+def test_a_reader_model_requires_no_field_that_a_producer_may_omit(event_type: str) -> None:
     schema = published(event_type)
     [example] = schema["examples"]
     required_only = {name: example[name] for name in schema["required"]}
@@ -45,7 +45,7 @@ def test_a_reader_asks_for_no_field_that_a_producer_may_leave_out(event_type: st
 
 
 @pytest.mark.parametrize("event_type", TYPES)
-def test_a_reader_minds_nothing_that_a_newer_producer_adds(event_type: str) -> None:
+def test_a_reader_model_accepts_fields_that_a_newer_producer_adds(event_type: str) -> None:
     [example] = published(event_type)["examples"]
     known = read(event_type, example).data
     newer = read(event_type, {**example, "added_later": {"any": "thing"}}).data

@@ -1,4 +1,4 @@
-"""From a planned delivery to a mail in somebody's mailbox, whatever fails on the way."""
+"""From a planned delivery to a mail in a mailbox, through failures on the way."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -60,7 +60,9 @@ async def test_a_planned_mail_is_sent_and_recorded(world: World, settings: Setti
     assert mail["Date"] is not None
 
 
-async def test_a_new_address_is_told_to_the_one_before(world: World, settings: Settings, mailbox: Mailbox) -> None:
+async def test_a_new_address_is_announced_to_the_previous_one(
+    world: World, settings: Settings, mailbox: Mailbox
+) -> None:
     user_id = await customer(world, email="old@example.com")
     change: dict[str, Any] = {"user_id": str(user_id), "name": "Ann", "email": "new@example.com", "changed": ["email"]}
     async with delivering(settings):
@@ -71,7 +73,7 @@ async def test_a_new_address_is_told_to_the_one_before(world: World, settings: S
     assert "new@example.com" not in text
 
 
-async def test_a_committed_event_is_mailed_though_nobody_polls(
+async def test_a_committed_event_is_mailed_without_polling(
     world: World, settings: Settings, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_POLL", 3600)
@@ -83,7 +85,7 @@ async def test_a_committed_event_is_mailed_though_nobody_polls(
     assert mailbox.connections == 1
 
 
-async def test_a_mail_waits_while_the_server_is_down_and_goes_out_soon_after_it_is_back(
+async def test_a_mail_waits_while_the_server_is_down_and_is_sent_soon_after_it_is_back(
     world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
@@ -95,14 +97,14 @@ async def test_a_mail_waits_while_the_server_is_down_and_goes_out_soon_after_it_
         await mailbox.open()
         await eventually(lambda: all_sent(world))
     assert len(mailbox.envelopes) == 10
-    assert {delivery["attempts"] for delivery in await world.deliveries()} == {1}, "an outage is no attempt"
+    assert {delivery["attempts"] for delivery in await world.deliveries()} == {1}, "an outage is not an attempt"
 
 
 async def _has_cause(world: World, cause: str) -> bool:
     return any(cause in (delivery["cause"] or "") for delivery in await world.deliveries())
 
 
-async def test_a_server_that_closes_kept_connections_costs_no_attempt(
+async def test_a_server_that_closes_idle_connections_costs_no_attempt(
     world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
@@ -145,7 +147,7 @@ async def test_each_delay_is_longer_than_the_one_before(world: World, settings: 
         await eventually(lambda: all_sent(world))
 
 
-async def test_a_lease_renewed_meanwhile_does_not_bring_the_next_try_forward(
+async def test_a_concurrent_renewal_of_the_lease_does_not_bring_the_next_attempt_forward(
     world: World, settings: Settings, database: Database, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
@@ -158,7 +160,7 @@ async def test_a_lease_renewed_meanwhile_does_not_bring_the_next_try_forward(
         async with database.transaction() as session:
             await session.execute(text("SELECT 1 FROM deliveries FOR UPDATE"))
             mailbox.accepts.set()
-            # The record of the refusal waits for us, and a renewal of the lease for the record.
+            # The record of the refusal waits for this lock, and a renewal of the lease waits for the record.
             await eventually(partial(_blocked_for, world, settings.delivery_lease))
         await eventually(partial(_postponed, world, 10))
     [row] = await world.rows("SELECT due_at - now() AS wait FROM deliveries")
@@ -186,13 +188,13 @@ async def _postponed(world: World, attempts: int) -> bool:
     return row["attempts"] == attempts and row["later"] and row["cause"] is not None and "450" in row["cause"]
 
 
-async def test_a_recipient_refused_for_good_is_recorded_with_the_cause_and_harms_no_other(
+async def test_a_permanently_refused_recipient_is_recorded_with_the_cause_and_affects_no_other(
     world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
-    gone, there = await customer(world), await customer(world)
+    refused, there = await customer(world), await customer(world)
     mailbox.rcpt_answers = ["550 5.1.1 No such user"]
     async with delivering(settings):
-        await world.order("placed", gone)
+        await world.order("placed", refused)
         await eventually(lambda: _has_cause(world, "550 5.1.1 No such user"))
         await world.order("placed", there)
         await eventually(lambda: _settled(world, ["failed", "sent"]))
@@ -203,7 +205,7 @@ async def _settled(world: World, states: list[str]) -> bool:
     return sorted(await world.states()) == states
 
 
-async def test_a_refusal_of_ourselves_loses_no_mail(world: World, settings: Settings, mailbox: Mailbox) -> None:
+async def test_a_refusal_of_our_sender_loses_no_mail(world: World, settings: Settings, mailbox: Mailbox) -> None:
     user_id = await customer(world)
     mailbox.mail_answers = ["530 5.7.0 Authentication required", "421 Too busy"]
     async with delivering(settings):
@@ -212,7 +214,7 @@ async def test_a_refusal_of_ourselves_loses_no_mail(world: World, settings: Sett
     assert len(mailbox.envelopes) == 1
 
 
-async def test_what_came_of_a_sending_is_remembered_while_the_database_is_away(
+async def test_an_outcome_is_remembered_while_the_database_is_unavailable(
     world: World, settings: Settings, mailbox: Mailbox, database: Database, postgres_server: str
 ) -> None:
     user_id = await customer(world)
@@ -253,7 +255,7 @@ async def test_two_deliverers_send_each_mail_once_though_sending_takes_longer_th
     assert mailbox.attempts == 30
 
 
-async def test_a_stop_finishes_what_is_being_sent_and_leaves_the_rest(
+async def test_a_stop_finishes_mails_that_are_being_sent_and_leaves_the_others_pending(
     world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
@@ -267,7 +269,7 @@ async def test_a_stop_finishes_what_is_being_sent_and_leaves_the_rest(
     assert len(mailbox.envelopes) == 4
 
 
-async def test_an_address_that_changed_before_the_mail_went_out_is_the_one_used(
+async def test_an_address_that_changed_before_the_mail_was_sent_is_used(
     world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world, email="old@example.com")
@@ -279,9 +281,7 @@ async def test_an_address_that_changed_before_the_mail_went_out_is_the_one_used(
     assert [str(order_id) in text for text in mailbox.to("old@example.com")] == [False]
 
 
-async def test_an_address_no_mail_can_be_sent_to_fails_alone(
-    world: World, settings: Settings, mailbox: Mailbox
-) -> None:
+async def test_an_invalid_address_fails_only_its_own_mail(world: World, settings: Settings, mailbox: Mailbox) -> None:
     strange = ["ann@example.com>\r\nRCPT TO:<eve@example.com", "", "@", "a b@example.com", "ännchen@example.com"]
     for email in strange:
         await world.order("placed", await customer(world, email=email))

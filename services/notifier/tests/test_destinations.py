@@ -1,4 +1,4 @@
-"""Where webhooks may lead, whatever a URL or a name server says."""
+"""Where webhooks may be posted, whatever a URL or a name server says."""
 
 import asyncio
 import datetime as dt
@@ -68,12 +68,12 @@ def destinations() -> Iterator[Destinations]:
         *("fec0::1", "ff02::1"),
     ],
 )
-def test_an_address_that_is_not_public_is_known_as_such(address: str) -> None:
+def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "172.15.0.1", "172.32.0.1", "192.0.3.1", "2606:4700::1111"])
-def test_a_public_address_is_known_as_such(address: str) -> None:
+def test_public_addresses(address: str) -> None:
     assert is_public(address)
 
 
@@ -101,9 +101,9 @@ def test_a_public_address_is_known_as_such(address: str) -> None:
         *("https://hooks.example\\@localhost:9000/", "https://[::1/", "https://hooks.example/\x00"),
     ],
 )
-async def test_a_url_that_no_webhook_may_have_is_refused(destinations: Destinations, url: str) -> None:
+async def test_an_invalid_url_is_refused(destinations: Destinations, url: str) -> None:
     with pytest.raises(BadDestination):
-        await destinations.admit(url)
+        await destinations.validate(url)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ async def test_a_host_at_an_address_that_is_not_public_is_refused_however_it_is_
     destinations: Destinations, host: str
 ) -> None:
     with pytest.raises(BadDestination):
-        await destinations.admit(f"https://{host}/")
+        await destinations.validate(f"https://{host}/")
     with pytest.raises(BadDestination):
-        await destinations.admit(f"https://{host}:8443/")
+        await destinations.validate(f"https://{host}:8443/")
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ async def test_a_host_at_an_address_that_is_not_public_is_refused_however_it_is_
         "https://bücher.invalid/",
     ],
 )
-async def test_public_addresses_names_yet_to_be_and_what_is_allowed_may_be_registered(
+async def test_public_addresses_unknown_names_and_allowed_hosts_may_be_registered(
     destinations: Destinations, url: str
 ) -> None:
-    assert (await destinations.admit(url)).is_absolute_url
+    assert (await destinations.validate(url)).is_absolute_url
 
 
-async def test_a_name_server_that_does_not_answer_holds_up_a_registration_for_seconds_alone(
+async def test_a_name_server_that_does_not_answer_delays_a_registration_by_seconds_only(
     destinations: Destinations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = asyncio.Event()
@@ -165,20 +165,20 @@ async def test_a_name_server_that_does_not_answer_holds_up_a_registration_for_se
     monkeypatch.setattr(socket, "getaddrinfo", never)
     try:
         async with asyncio.timeout(10):
-            await destinations.admit("https://hooks.example/")
+            await destinations.validate("https://hooks.example/")
     finally:
         answer.set()
 
 
 class Names:
-    """Name servers that answer each time anew; the last answer stays."""
+    """A name server with a list of answers, of which the last is repeated."""
 
     def __init__(self, *answers: list[str]) -> None:
         self._answers = list(answers)
-        self.asked = 0
+        self.lookups = 0
 
     def getaddrinfo(self, _host: str, port: int, **_: Any) -> Any:
-        self.asked += 1
+        self.lookups += 1
         found = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         return [(0, 0, 0, "", (address, port)) for address in found]
 
@@ -188,27 +188,27 @@ async def test_a_name_with_one_address_that_is_not_public_is_refused(
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", Names(["8.8.8.8", "127.0.0.1"]).getaddrinfo)
     with pytest.raises(BadDestination):
-        await destinations.admit("https://hooks.example/")
+        await destinations.validate("https://hooks.example/")
 
 
-async def test_a_name_that_answers_otherwise_the_second_time_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Public when it is registered, ours when it is delivered to; and one look is all that a connection takes."""
+async def test_a_name_that_resolves_differently_the_second_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public at registration, internal at delivery. Each connection resolves the name once."""
     async with receiving() as receiver:
         names = Names(["8.8.8.8"], ["127.0.0.1"])
         monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
         destinations = Destinations((), threads=1)
-        url = str(await destinations.admit(f"https://hooks.example:{receiver.port}/"))
+        url = str(await destinations.validate(f"https://hooks.example:{receiver.port}/"))
         channel = WebhookChannel(destinations, connections=1)
         with pytest.raises(Deferred, match="not public"):
             await channel.send(url, {}, b"{}")
-        assert (receiver.connections, names.asked) == (0, 2)
+        assert (receiver.connections, names.lookups) == (0, 2)
         await channel.close()
         destinations.close()
 
 
 @pytest.fixture
 def certified_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes a server's TLS context for a name, by a certificate that our side trusts."""
+    """Creates a server's TLS context for a name, with a certificate that our side trusts."""
 
     def context(name: str) -> ssl.SSLContext:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -220,9 +220,9 @@ def certified_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             + certificate(name, key).public_bytes(serialization.Encoding.PEM)
         )
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        made.load_cert_chain(file)
-        return made
+        server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server_context.load_cert_chain(file)
+        return server_context
 
     return context
 
@@ -244,16 +244,16 @@ def certificate(name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     )
 
 
-@pytest.mark.parametrize(("certified", "is_taken"), [("hooks.example", True), ("other.example", False)])
+@pytest.mark.parametrize(("certified", "is_accepted"), [("hooks.example", True), ("other.example", False)])
 async def test_the_address_is_pinned_and_the_certificate_is_still_checked_for_the_name(
-    certified_for: Any, monkeypatch: pytest.MonkeyPatch, certified: str, *, is_taken: bool
+    certified_for: Any, monkeypatch: pytest.MonkeyPatch, certified: str, *, is_accepted: bool
 ) -> None:
     async with receiving(certified_for(certified)) as receiver:
         monkeypatch.setattr(socket, "getaddrinfo", Names(["127.0.0.1"]).getaddrinfo)
         destinations = Destinations({("hooks.example", receiver.port)}, threads=1)
         channel = WebhookChannel(destinations, connections=1)
         url = f"https://hooks.example:{receiver.port}/x"
-        if is_taken:
+        if is_accepted:
             await channel.send(url, {"webhook-id": "1"}, b"{}")
             assert [request.headers["host"] for request in receiver.requests] == [f"hooks.example:{receiver.port}"]
         else:
@@ -264,7 +264,7 @@ async def test_the_address_is_pinned_and_the_certificate_is_still_checked_for_th
         destinations.close()
 
 
-async def test_the_next_address_is_tried_where_one_takes_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_next_address_is_tried_if_one_accepts_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async with receiving() as receiver:
         unused = ipaddress.ip_address("127.0.0.1") + 1
         monkeypatch.setattr(socket, "getaddrinfo", Names([str(unused), "127.0.0.1"]).getaddrinfo)

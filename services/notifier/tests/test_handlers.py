@@ -1,4 +1,4 @@
-"""What an event does to contacts, notifications and deliveries."""
+"""The effects of events on contacts, notifications and deliveries."""
 
 import asyncio
 from typing import Any
@@ -26,7 +26,7 @@ async def test_every_state_of_an_order_gets_one_notification_and_one_mail(world:
     assert await world.states() == ["pending"] * len(STATES)
 
 
-async def test_a_state_handled_before_an_earlier_one_silences_neither(world: World) -> None:
+async def test_a_state_processed_before_an_earlier_one_suppresses_neither(world: World) -> None:
     user_id, order_id = new_id(), new_id()
     await world.registered(user_id)
     for state in ("delivered", "shipped", "placed", "confirmed"):
@@ -34,7 +34,7 @@ async def test_a_state_handled_before_an_earlier_one_silences_neither(world: Wor
     assert await world.kinds(user_id) == ["order_confirmed", "order_delivered", "order_placed", "order_shipped"]
 
 
-async def test_orders_of_many_people_are_told_of_together_as_they_would_be_one_by_one(
+async def test_events_of_many_people_have_the_same_effect_in_a_batch_as_one_by_one(
     world: World, database: Database
 ) -> None:
     known, unknown, silent, erased = new_id(), new_id(), new_id(), new_id()
@@ -76,7 +76,7 @@ async def test_a_notification_waits_for_its_contact_and_is_released_by_it(world:
     assert sorted(await world.states()) == ["pending", "waiting"]
 
 
-async def test_a_notification_and_its_contact_handled_at_once_always_meet(world: World) -> None:
+async def test_a_notification_and_its_contact_processed_at_once_always_meet(world: World) -> None:
     people = [new_id() for _ in range(40)]
     for first in range(0, len(people), 4):
         both = [
@@ -85,12 +85,12 @@ async def test_a_notification_and_its_contact_handled_at_once_always_meet(world:
             for work in (world.order("placed", user_id), world.registered(user_id), world.order("shipped", user_id))
         ]
         await asyncio.gather(*both)
-    await look_again(world)
+    await recheck_waiting(world)
     assert await world.states() == ["pending"] * 80
 
 
-async def look_again(world: World) -> None:
-    """As every deliverer does each second."""
+async def recheck_waiting(world: World) -> None:
+    """Does what every deliverer does each second."""
     async with world.database.transaction() as session:
         await queries.release_overlooked(session, limit=100)
 
@@ -108,29 +108,29 @@ async def test_a_notification_and_its_contact_in_two_open_transactions_meet_with
         await handlers.handle(session, earlier)
         await asyncio.wait_for(_handle(database, later), 5)
     assert await world.states() == ["waiting"]
-    await look_again(world)
+    await recheck_waiting(world)
     assert await world.states() == ["pending"]
 
 
-async def test_what_waits_long_is_looked_at_rarely_and_still_released_by_its_contact(world: World) -> None:
+async def test_a_long_waiting_delivery_is_rarely_rechecked_and_still_released_by_its_contact(world: World) -> None:
     user_id = new_id()
     await world.order("placed", user_id)
     await world.rows("UPDATE deliveries SET created_at = now() - interval '1 hour' RETURNING id")
-    await look_again(world)
+    await recheck_waiting(world)
     [row] = await world.rows("SELECT extract(epoch FROM due_at - now())::float8 AS seconds FROM deliveries")
     assert 3500 < row["seconds"] < 3700
     await world.registered(user_id)
     assert await world.states() == ["pending"]
 
 
-async def test_a_notification_that_overlapped_an_erasure_is_forgotten_too(world: World, database: Database) -> None:
+async def test_a_notification_that_overlapped_an_erasure_is_deleted_too(world: World, database: Database) -> None:
     user_id = new_id()
     placed = received("orders.order.placed.v1", **order_data("placed", user_id, new_id()))
     async with database.transaction() as session:
         await handlers.handle(session, placed)
         await world.event("users.user.erased.v1", version=2, user_id=str(user_id))
     assert await world.kinds(user_id) == ["order_placed"]
-    await look_again(world)
+    await recheck_waiting(world)
     assert await world.kinds(user_id) == []
 
 
@@ -144,7 +144,7 @@ async def _is_blocked(world: World) -> bool:
     return bool(waiting)
 
 
-async def test_older_news_of_a_contact_is_ignored(world: World) -> None:
+async def test_outdated_versions_of_a_contact_are_ignored(world: World) -> None:
     user_id = new_id()
     await world.event("users.user.updated.v1", version=3, user_id=str(user_id), name="Ann New", email="new@example.com")
     await world.registered(user_id, version=1, name="Ann Old", email="old@example.com")
@@ -155,7 +155,7 @@ async def test_older_news_of_a_contact_is_ignored(world: World) -> None:
     assert contact == {"name": "Ann New", "email": "new@example.com", "version": 3}
 
 
-async def test_welcome_is_said_only_where_asked_for_and_even_when_the_news_is_old(world: World) -> None:
+async def test_a_welcome_is_sent_only_if_requested_and_even_if_the_event_is_outdated(world: World) -> None:
     silent, late = new_id(), new_id()
     await world.registered(silent, send_welcome=False)
     await world.event("users.user.updated.v1", version=2, user_id=str(late), name="L", email="late@example.com")
@@ -165,7 +165,7 @@ async def test_welcome_is_said_only_where_asked_for_and_even_when_the_news_is_ol
     assert await world.kinds(late) == ["welcome"]
 
 
-async def test_an_erased_person_is_forgotten_and_no_late_event_brings_them_back(world: World) -> None:
+async def test_an_erased_person_is_deleted_and_no_late_event_restores_them(world: World) -> None:
     user_id = new_id()
     await world.registered(user_id, send_welcome=True)
     await world.order("placed", user_id)
@@ -181,7 +181,7 @@ async def test_an_erased_person_is_forgotten_and_no_late_event_brings_them_back(
     assert await world.deliveries() == []
 
 
-async def test_parked_messages_that_name_an_erased_person_are_gone_and_others_stay(world: World) -> None:
+async def test_parked_messages_that_name_an_erased_person_are_deleted_and_others_stay(world: World) -> None:
     erased, other = new_id(), new_id()
     for user_id in (erased, other):
         body = f'{{"user_id": "{user_id}", "email": "{user_id}@example.com"}}'.encode()
@@ -196,14 +196,14 @@ async def test_parked_messages_that_name_an_erased_person_are_gone_and_others_st
     assert str(other).encode() in row["body"]
 
 
-async def test_a_person_erased_before_anything_else_was_heard_stays_unknown(world: World) -> None:
+async def test_a_person_whose_erasure_arrives_first_stays_unknown(world: World) -> None:
     user_id = new_id()
     await world.event("users.user.erased.v1", version=3, user_id=str(user_id))
     await world.registered(user_id, send_welcome=True)
     assert await world.kinds(user_id) == []
 
 
-async def test_an_erasure_waits_for_a_notification_under_way_and_takes_it_along(
+async def test_an_erasure_waits_for_an_uncommitted_notification_and_deletes_it(
     world: World, database: Database
 ) -> None:
     user_id = new_id()
@@ -217,7 +217,7 @@ async def test_an_erasure_waits_for_a_notification_under_way_and_takes_it_along(
     assert await world.kinds(user_id) == []
 
 
-async def test_security_notices_and_links_are_planned_whatever_the_preferences(world: World) -> None:
+async def test_security_mails_and_links_are_planned_whatever_the_preferences(world: World) -> None:
     user_id = new_id()
     await world.registered(user_id)
     await world.rows("UPDATE contacts SET order_updates = false, welcome = false RETURNING user_id")
@@ -232,20 +232,20 @@ async def test_security_notices_and_links_are_planned_whatever_the_preferences(w
     assert [row["kind"] for row in planned] == ["password_changed", "reset_password", "verify_email"]
 
 
-async def test_the_deliverer_is_woken_by_the_commit_that_plans_a_delivery(world: World, database: Database) -> None:
-    heard = asyncio.Event()
+async def test_the_commit_that_plans_a_delivery_notifies_the_deliverer(world: World, database: Database) -> None:
+    notified = asyncio.Event()
     connection = await asyncpg.connect(database.dsn)
     try:
-        await connection.add_listener("deliveries", lambda *_: heard.set())
+        await connection.add_listener("deliveries", lambda *_: notified.set())
         user_id = new_id()
         await world.order("placed", user_id)
         await world.registered(user_id)
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(notified.wait(), 5)
     finally:
         await connection.close()
 
 
-async def test_a_new_address_is_told_to_the_one_before_once(world: World) -> None:
+async def test_a_new_address_is_announced_once_to_the_previous_one(world: World) -> None:
     user_id = new_id()
     await world.registered(user_id, email="old@example.com")
     for version, name, email in (

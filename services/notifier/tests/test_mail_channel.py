@@ -49,7 +49,7 @@ def certificate(tmp_path: Path) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.test")])
     now = datetime.now(UTC)
-    made = (
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -64,14 +64,14 @@ def certificate(tmp_path: Path) -> Path:
     path = tmp_path / "mail.pem"
     path.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + made.public_bytes(serialization.Encoding.PEM)
+        + certificate.public_bytes(serialization.Encoding.PEM)
     )
     return path
 
 
 @pytest.fixture
 async def encrypted(certificate: Path) -> AsyncIterator[Mailbox]:
-    """A server with STARTTLS that asks who is there."""
+    """A server with STARTTLS that requires authentication."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     mailbox = Mailbox(tls_context=context, require_starttls=True, auth_required=True, authenticator=authenticate)
@@ -94,7 +94,7 @@ async def test_mails_one_after_the_other_share_a_connection(mailbox: Mailbox) ->
     assert (len(mailbox.envelopes), mailbox.connections) == (5, 1)
 
 
-async def test_mails_side_by_side_have_a_connection_each(mailbox: Mailbox) -> None:
+async def test_concurrent_mails_have_a_connection_each(mailbox: Mailbox) -> None:
     channel = MailChannel(settings_for(mailbox))
     mailbox.accepts.clear()
     sending = [asyncio.create_task(channel.send(MAIL)) for _ in range(3)]
@@ -140,13 +140,13 @@ async def test_an_answer_means_what_its_code_says_and_the_next_mail_goes_through
     assert len(mailbox.envelopes) == 1
 
 
-async def test_a_server_that_is_not_there_is_away(mailbox: Mailbox) -> None:
+async def test_a_server_that_accepts_no_connection_is_unavailable(mailbox: Mailbox) -> None:
     await mailbox.close()
     with pytest.raises(ChannelUnavailable):
         await MailChannel(settings_for(mailbox)).send(MAIL)
 
 
-async def test_a_connection_lost_in_the_middle_may_have_delivered_and_is_tried_again_later(mailbox: Mailbox) -> None:
+async def test_a_mail_whose_connection_was_lost_midway_is_tried_again_later(mailbox: Mailbox) -> None:
     channel = MailChannel(settings_for(mailbox))
     mailbox.accepts.clear()
     sending = asyncio.create_task(channel.send(MAIL))
@@ -156,14 +156,14 @@ async def test_a_connection_lost_in_the_middle_may_have_delivered_and_is_tried_a
         await sending
 
 
-async def test_the_servers_words_are_kept_as_one_printable_line(mailbox: Mailbox) -> None:
+async def test_the_servers_response_is_recorded_as_one_printable_line(mailbox: Mailbox) -> None:
     mailbox.rcpt_answers = ["550-No\r\n550 such \x00\x1b[31muser \udcff"]
     with pytest.raises(Refused) as raised:
         await MailChannel(settings_for(mailbox)).send(MAIL)
     assert str(raised.value).isprintable()
 
 
-async def test_over_starttls_a_mail_goes_to_a_server_with_a_good_certificate(
+async def test_a_mail_is_sent_over_starttls_to_a_server_with_a_valid_certificate(
     encrypted: Mailbox, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -174,24 +174,24 @@ async def test_over_starttls_a_mail_goes_to_a_server_with_a_good_certificate(
     assert len(encrypted.envelopes) == 1
 
 
-async def test_nothing_goes_to_a_server_with_an_unknown_certificate(encrypted: Mailbox) -> None:
+async def test_nothing_is_sent_to_a_server_with_an_unknown_certificate(encrypted: Mailbox) -> None:
     with pytest.raises(ChannelUnavailable):
         await MailChannel(settings_for(encrypted, smtp_tls="starttls")).send(MAIL)
     assert encrypted.envelopes == []
 
 
-async def test_nothing_goes_in_clear_where_encryption_is_asked_for(mailbox: Mailbox) -> None:
+async def test_nothing_is_sent_unencrypted_if_encryption_is_required(mailbox: Mailbox) -> None:
     with pytest.raises(ChannelUnavailable):
         await MailChannel(settings_for(mailbox, smtp_tls="starttls")).send(MAIL)
     assert mailbox.envelopes == []
 
 
-def test_a_password_never_travels_in_clear(mailbox: Mailbox) -> None:
+def test_a_password_is_never_sent_unencrypted(mailbox: Mailbox) -> None:
     with pytest.raises(ValidationError, match="smtp_tls"):
         settings_for(mailbox, smtp_username="waybill", smtp_password=SecretStr("hunter2"))
 
 
 @pytest.mark.parametrize("sender", ["", "Waybill", "Waybill <no-reply>", "@waybill.invalid"])
-def test_a_sender_that_is_no_address_stops_the_start(mailbox: Mailbox, sender: str) -> None:
+def test_an_invalid_sender_prevents_the_start(mailbox: Mailbox, sender: str) -> None:
     with pytest.raises(ValidationError, match="mail_from"):
         settings_for(mailbox, mail_from=sender)

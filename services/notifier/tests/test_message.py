@@ -1,4 +1,4 @@
-"""Mails as they go over the wire."""
+"""Mails as they are sent over the wire."""
 
 import email.policy
 from datetime import UTC, datetime
@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.delivery.errors import Refused
-from notifier.mail.message import Mail, mail
-from notifier.mail.texts import displayed
+from notifier.mail.message import Mail, build_mail
+from notifier.mail.texts import display_name
 
 ID = UUID("01a2054c-a789-745f-8420-744221d467b8")
 
 
-def made(**fields: Any) -> Mail:
+def built(**fields: Any) -> Mail:
     defaults: dict[str, Any] = {
         "sender": Address("Waybill", addr_spec="no-reply@waybill.invalid"),
         "name": "Ann",
@@ -32,19 +32,19 @@ def made(**fields: Any) -> Mail:
         "message_id": ID,
         "date": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     }
-    return mail(**(defaults | fields))
+    return build_mail(**(defaults | fields))
 
 
 def parsed(content: bytes) -> EmailMessage:
     return BytesParser(EmailMessage, policy=email.policy.default).parsebytes(content)
 
 
-def test_the_same_arguments_make_the_same_bytes() -> None:
-    assert made() == made()
+def test_the_same_arguments_give_the_same_bytes() -> None:
+    assert built() == built()
 
 
 def test_a_mail_has_the_headers_it_needs() -> None:
-    message = parsed(made().content)
+    message = parsed(built().content)
     assert message["From"] == "Waybill <no-reply@waybill.invalid>"
     assert message["To"] == "Ann <ann@example.com>"
     assert message["Date"] == "Fri, 02 Jan 2026 03:04:05 +0000"
@@ -56,12 +56,12 @@ def test_a_mail_has_the_headers_it_needs() -> None:
 @pytest.mark.parametrize(
     "name", ["Ännchen Müller", "日本 太郎", "דנה כהן", 'Ann "the Lamp" Lee', "Lee, Ann; (home) <x>", "é" * 100]
 )
-def test_any_name_arrives_as_it_was_in_ascii_with_short_lines(name: str) -> None:
-    content = made(name=name, body=f"Hello {name},\n").content
+def test_any_name_arrives_unchanged_in_ascii_with_short_lines(name: str) -> None:
+    content = built(name=name, body=f"Hello {name},\n").content
     assert content.isascii()
     assert max(map(len, content.split(b"\r\n"))) <= 78
     message = parsed(content)
-    # Not the new parser: it puts spaces between encoded words (against RFC 2047 §6.2) in Python 3.11.
+    # Not the new parser, which puts spaces between encoded words in Python 3.11 (against RFC 2047 §6.2).
     recipient = str(make_header(decode_header(message_from_bytes(content)["To"])))
     assert parseaddr(recipient) == (name, "ann@example.com")
     assert message.get_content() == f"Hello {name},\r\n"
@@ -69,7 +69,7 @@ def test_any_name_arrives_as_it_was_in_ascii_with_short_lines(name: str) -> None
 
 @given(st.text(max_size=100))
 def test_no_name_adds_a_header_or_a_recipient(name: str) -> None:
-    content = made(name=displayed(name)).content
+    content = built(name=display_name(name)).content
     head, _, _ = content.partition(b"\r\n\r\n")
     fields = [line.partition(b":")[0] for line in head.split(b"\r\n") if not line.startswith(b" ")]
     assert sorted(fields) == sorted(
@@ -93,6 +93,6 @@ def test_no_name_adds_a_header_or_a_recipient(name: str) -> None:
     "address",
     ["", "@", "ann", "ann@", "a b@example.com", "ann@example.com\r\nX: y", "ännchen@example.com", "a@b.com, c@d.com"],
 )
-def test_what_is_no_single_ascii_address_is_refused(address: str) -> None:
+def test_anything_but_a_single_ascii_address_is_refused(address: str) -> None:
     with pytest.raises(Refused):
-        made(email=address)
+        built(email=address)

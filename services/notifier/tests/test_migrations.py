@@ -1,4 +1,4 @@
-"""Migrations go up, down and up again, and make what the models say."""
+"""Migrations run up, down and up again, and create what the models declare."""
 
 import asyncio
 

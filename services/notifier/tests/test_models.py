@@ -22,24 +22,24 @@ def contact(**fields: object) -> Contact:
     )
 
 
-def test_a_contact_learns_only_what_is_newer() -> None:
+def test_a_contact_is_updated_only_by_newer_versions() -> None:
     person = contact()
-    assert person.learn(version=2, name="Ann", email="ann@example.com")
-    assert not person.learn(version=2, name="Bob", email="bob@example.com")
-    assert not person.learn(version=1, name="Bob", email="bob@example.com")
+    assert person.update(version=2, name="Ann", email="ann@example.com")
+    assert not person.update(version=2, name="Bob", email="bob@example.com")
+    assert not person.update(version=1, name="Bob", email="bob@example.com")
     assert (person.name, person.version, person.is_known) == ("Ann", 2, True)
 
 
-def test_an_erased_contact_learns_nothing_more() -> None:
+def test_an_erased_contact_is_not_updated() -> None:
     person = contact(version=3, name="Ann", email="ann@example.com", order_updates=False)
     person.erase(version=2)
     assert (person.version, person.name, person.email, person.order_updates) == (3, None, None, True)
-    assert not person.learn(version=9, name="Ann", email="ann@example.com")
+    assert not person.update(version=9, name="Ann", email="ann@example.com")
     assert not person.is_known
 
 
 @pytest.mark.parametrize("kind", TITLES)
-def test_preferences_silence_what_they_name_and_never_security(kind: Kind) -> None:
+def test_preferences_turn_off_their_own_kinds_and_never_security_mails(kind: Kind) -> None:
     assert contact().wants_mail(kind)
     is_security = kind in {"password_changed", "verify_email", "reset_password", "email_changed"}
     assert contact(order_updates=False, welcome=False).wants_mail(kind) == is_security
@@ -49,7 +49,7 @@ def mail_delay(attempts: int) -> Any:
     return MailQueue.delay(cast("MailQueue", None), attempts)
 
 
-def test_tries_of_a_mail_grow_apart_up_to_an_hour_and_end_after_days() -> None:
+def test_delays_of_a_mail_grow_up_to_an_hour_and_end_after_days() -> None:
     delays = [mail_delay(attempts) for attempts in range(1, 100)]
     assert delays[0] == 2.0
     assert all(earlier <= later for earlier, later in pairwise(delays))
@@ -58,7 +58,7 @@ def test_tries_of_a_mail_grow_apart_up_to_an_hour_and_end_after_days() -> None:
     assert mail_delay(100) is None
 
 
-def test_tries_of_a_webhook_are_three_within_150_s_and_then_grow_apart_up_to_a_day() -> None:
+def test_a_webhook_has_three_attempts_within_150_s_and_then_growing_delays_up_to_a_day() -> None:
     longest = [1.25 * delay for delay in DELAYS]
     assert 3 * TIMEOUT + sum(longest[:2]) < 150
     assert all(earlier <= later for earlier, later in pairwise(longest))
@@ -99,7 +99,7 @@ IMPOSSIBLE = {
 }
 
 
-async def test_the_database_refuses_states_that_cannot_be(world: World) -> None:
+async def test_the_database_refuses_impossible_states(world: World) -> None:
     user_id = new_id()
     await world.registered(user_id, send_welcome=True)
     await world.webhook(user_id)

@@ -26,7 +26,7 @@ Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 @pytest.fixture
 async def start(settings: Settings, amqp_url: str, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts a role; whatever still runs at the end is killed."""
+    """Starts a role. Processes that still run at the end are killed."""
     secrets = {
         "waybill_database_url": settings.database_url.get_secret_value(),
         "waybill_amqp_url": amqp_url,
@@ -57,7 +57,7 @@ async def start(settings: Settings, amqp_url: str, tmp_path: Path) -> AsyncItera
 
 
 async def ended(process: asyncio.subprocess.Process) -> None:
-    """Kills it if need be, as `kill -9` does."""
+    """Kills the process, if it still runs, as `kill -9` does."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()
@@ -105,7 +105,7 @@ async def test_the_notification_after_the_response_survives_kill_9_of_consumer_a
 
 
 async def bound(channel: Channel) -> bool:
-    """Whether the consumer has made its queue: what is published before would go nowhere."""
+    """Whether the consumer has declared its queue: events published before are not routed to it."""
     async with contextlib.AsyncExitStack() as stack:
         probe = await channel.connection.channel()
         stack.push_async_callback(probe.close)
@@ -116,10 +116,10 @@ async def bound(channel: Channel) -> bool:
     return bool(declared.consumer_count)
 
 
-async def test_a_mail_whose_acceptance_was_not_recorded_goes_out_again_with_the_same_message_id(
+async def test_a_mail_whose_acceptance_was_not_recorded_is_sent_again_with_the_same_message_id(
     world: World, database: Database, mailbox: Mailbox, start: Start
 ) -> None:
-    """What at least once means: the window between the server's 250 and our commit can't be closed, only told of."""
+    """At-least-once delivery: the window between the server's 250 and our commit can't be closed."""
     user_id = new_id()
     await world.registered(user_id)
     await world.order("placed", user_id)
@@ -138,7 +138,7 @@ async def test_a_mail_whose_acceptance_was_not_recorded_goes_out_again_with_the_
     assert first.as_bytes() == second.as_bytes()
 
 
-async def test_a_post_whose_answer_was_not_recorded_goes_out_again_with_the_same_id(
+async def test_a_webhook_whose_response_was_not_recorded_is_posted_again_with_the_same_id(
     world: World, database: Database, start: Start
 ) -> None:
     user_id = new_id()
@@ -164,7 +164,9 @@ async def posted(world: World) -> bool:
     return await world.post_states() == ["sent"]
 
 
-async def test_sigterm_ends_a_deliverer_after_what_it_is_sending(world: World, mailbox: Mailbox, start: Start) -> None:
+async def test_sigterm_ends_a_deliverer_after_it_has_sent_its_current_mail(
+    world: World, mailbox: Mailbox, start: Start
+) -> None:
     user_id = new_id()
     await world.registered(user_id)
     await world.order("placed", user_id)

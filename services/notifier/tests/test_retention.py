@@ -1,4 +1,4 @@
-"""What is kept, and for how long."""
+"""Retention of notifications and deliveries."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -7,18 +7,18 @@ import pytest
 
 from common.db.database import Database, first_id_at, new_id, utc_now
 from notifier import retention
-from notifier.retention import NOTIFICATIONS_KEPT, WEBHOOK_DELIVERIES_KEPT, delete_expired
+from notifier.retention import NOTIFICATION_RETENTION, WEBHOOK_DELIVERY_RETENTION, delete_expired
 
 from .world import World, order_data
 
 
-async def forget(database: Database) -> int:
+async def clean_up(database: Database) -> int:
     async with database.transaction() as session:
         return await delete_expired(session, utc_now())
 
 
 async def placed(world: World, user_id: UUID, *, ago: timedelta) -> UUID:
-    """Has an order placed that long ago told of; answers the order's id."""
+    """Processes the event of an order placed that long ago. Returns the order's id."""
     moment, order_id = utc_now() - ago, new_id()
     event_id = await world.event(
         "orders.order.placed.v1", event_id=first_id_at(moment), **order_data("placed", user_id, order_id)
@@ -27,20 +27,20 @@ async def placed(world: World, user_id: UUID, *, ago: timedelta) -> UUID:
     return order_id
 
 
-async def test_notifications_are_forgotten_with_their_mails_once_they_are_old(world: World, database: Database) -> None:
+async def test_expired_notifications_are_deleted_with_their_mails(world: World, database: Database) -> None:
     user_id = new_id()
     await world.registered(user_id)
-    await placed(world, user_id, ago=NOTIFICATIONS_KEPT + timedelta(minutes=1))
-    young = await placed(world, user_id, ago=NOTIFICATIONS_KEPT - timedelta(minutes=1))
+    await placed(world, user_id, ago=NOTIFICATION_RETENTION + timedelta(minutes=1))
+    young = await placed(world, user_id, ago=NOTIFICATION_RETENTION - timedelta(minutes=1))
     newest = await placed(world, user_id, ago=timedelta())
-    assert await forget(database) == 1
+    assert await clean_up(database) == 1
     left = {row["order_id"] for row in await world.rows("SELECT order_id FROM notifications")}
     assert left == {young, newest}
     assert len(await world.deliveries()) == 2
-    assert await forget(database) == 0
+    assert await clean_up(database) == 0
 
 
-async def test_deliveries_to_webhooks_are_forgotten_some_time_after_they_were_settled(
+async def test_webhook_deliveries_are_deleted_some_time_after_they_were_settled(
     world: World, database: Database
 ) -> None:
     user_id = new_id()
@@ -51,24 +51,26 @@ async def test_deliveries_to_webhooks_are_forgotten_some_time_after_they_were_se
     for post, age in ((old, timedelta(minutes=1)), (young, timedelta(minutes=-1))):
         await world.rows(
             "UPDATE webhook_deliveries SET state = 'sent', settled_at = :at WHERE event_id = :id RETURNING 1",
-            at=utc_now() - WEBHOOK_DELIVERIES_KEPT - age,
+            at=utc_now() - WEBHOOK_DELIVERY_RETENTION - age,
             id=post["event_id"],
         )
-    await forget(database)
+    await clean_up(database)
     assert {post["event_id"] for post in await world.posts()} == {young["event_id"], pending["event_id"]}
 
 
-async def test_a_sweep_takes_a_bounded_batch(world: World, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_cleanup_deletes_a_bounded_batch(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "BATCH", 2)
     user_id = new_id()
     await world.webhook(user_id)
     for _ in range(5):
         await world.order("placed", user_id)
     await world.rows("UPDATE webhook_deliveries SET state = 'sent', settled_at = now() - interval '1 year' RETURNING 1")
-    assert [await forget(database) for _ in range(4)] == [2, 2, 1, 0]
+    assert [await clean_up(database) for _ in range(4)] == [2, 2, 1, 0]
 
 
-def test_the_first_id_at_a_moment_divides_what_came_before_from_what_came_after() -> None:
+def test_the_first_id_at_a_moment_separates_earlier_ids_from_later_ones() -> None:
     earlier = new_id()
     assert earlier < first_id_at(utc_now() + timedelta(seconds=1))
     assert earlier > first_id_at(utc_now() - timedelta(seconds=1))

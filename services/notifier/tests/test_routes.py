@@ -41,14 +41,14 @@ async def test_a_notification_is_listed_with_the_fields_of_the_contract(
     assert item["created_at"].endswith("Z")
 
 
-async def test_one_sees_ones_own_notifications_only(
+async def test_a_person_sees_only_their_own_notifications(
     api: httpx.AsyncClient, world: World, headers: dict[str, str]
 ) -> None:
     await world.order("placed", new_id())
     assert await listed(api, headers) == []
 
 
-async def test_notifications_come_newest_first_in_pages_that_miss_and_repeat_none(
+async def test_pages_list_notifications_newest_first_and_miss_or_repeat_none(
     api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
 ) -> None:
     orders = [await world.order("placed", me) for _ in range(7)]
@@ -63,7 +63,7 @@ async def test_notifications_come_newest_first_in_pages_that_miss_and_repeat_non
     assert seen == [str(order_id) for order_id in reversed(orders)]
 
 
-async def test_a_state_handled_late_is_listed_where_it_belongs(
+async def test_a_state_that_is_processed_late_is_listed_in_order_of_time(
     api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
 ) -> None:
     order_id = await world.order("shipped", me)
@@ -74,7 +74,7 @@ async def test_a_state_handled_late_is_listed_where_it_belongs(
     assert [item["kind"] for item in await listed(api, headers)] == ["order_shipped", "order_placed"]
 
 
-async def test_reading_is_remembered_from_the_first_time_and_may_be_repeated(
+async def test_reading_is_recorded_the_first_time_and_may_be_repeated(
     api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
 ) -> None:
     await world.order("placed", me)
@@ -89,7 +89,7 @@ async def test_reading_is_remembered_from_the_first_time_and_may_be_repeated(
     assert len(await listed(api, headers)) == 2
 
 
-async def test_reading_at_once_from_many_sides_answers_the_same_to_all(
+async def test_concurrent_reads_have_the_same_response(
     api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
 ) -> None:
     await world.order("placed", me)
@@ -127,17 +127,15 @@ async def test_a_bad_query_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-async def test_everybody_wants_every_mail_until_they_say_otherwise(
-    api: httpx.AsyncClient, headers: dict[str, str]
-) -> None:
+async def test_all_mails_are_on_by_default(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
     answer = await api.get("/notification-preferences", headers=headers)
     assert answer.json() == {"order_updates": True, "welcome": True}
 
 
-async def test_who_wants_no_order_mails_still_finds_the_orders_in_the_list(
+async def test_a_person_without_order_mails_still_has_order_notifications(
     api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
 ) -> None:
-    """Said before anything else was heard of the person; their arrival must not undo it."""
+    """Set before the first event about the person, which must not undo it."""
     wanted = {"order_updates": False, "welcome": True}
     answer = await api.put("/notification-preferences", json=wanted, headers=headers)
     assert (answer.status_code, answer.json()) == (200, wanted)
@@ -160,7 +158,7 @@ async def test_who_wants_no_order_mails_still_finds_the_orders_in_the_list(
         [],
     ],
 )
-async def test_preferences_are_all_of_them_and_booleans(
+async def test_preferences_must_be_complete_and_boolean(
     api: httpx.AsyncClient, headers: dict[str, str], body: Any
 ) -> None:
     answer = await api.put("/notification-preferences", json=body, headers=headers)
@@ -180,9 +178,9 @@ async def test_every_operation_needs_a_persons_token_with_the_scope(
     api: httpx.AsyncClient, issuer: TokenIssuer, method: str, path: str
 ) -> None:
     body = {"order_updates": True, "welcome": True} if method == "PUT" else None
-    nobody = await api.request(method, path, json=body)
-    assert nobody.status_code == 401
-    assert nobody.headers["WWW-Authenticate"] == "Bearer"
+    anonymous = await api.request(method, path, json=body)
+    assert anonymous.status_code == 401
+    assert anonymous.headers["WWW-Authenticate"] == "Bearer"
     narrow = await api.request(method, path, json=body, headers=issuer.bearer(scope="orders:read"))
     assert (narrow.status_code, narrow.json()["code"]) == (403, "insufficient_scope")
     scope = "notifications:read notifications:write"
@@ -191,7 +189,7 @@ async def test_every_operation_needs_a_persons_token_with_the_scope(
     assert (client.status_code, client.json()["code"]) == (403, "forbidden")
 
 
-async def test_the_api_describes_every_operation_with_what_it_answers(api: httpx.AsyncClient) -> None:
+async def test_the_openapi_document_lists_the_responses_of_every_operation(api: httpx.AsyncClient) -> None:
     paths = (await api.get("/openapi.json")).json()["paths"]
     found = {
         (method, path): set(operations[method]["responses"])

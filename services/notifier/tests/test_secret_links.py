@@ -1,4 +1,4 @@
-"""Mails with a one-time link, whose secret users makes while the mail is being written."""
+"""Mails with a one-time link, whose secret users issues when the mail is composed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,17 +31,17 @@ SECRET = "a-b_c=d/e+f"
 
 
 class Users:
-    """Answers as users' internal API does."""
+    """A fake of users' internal API."""
 
     def __init__(self) -> None:
         self.status = 200
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     async def issue(self, request: Request) -> Response:
-        self.asked.append(request.path_params["link_id"])
+        self.requested.append(request.path_params["link_id"])
         assert request.headers["Authorization"] == "Bearer a-token"
         if self.status != 200:
-            return JSONResponse({"code": "away"}, status_code=self.status)
+            return JSONResponse({"code": "unavailable"}, status_code=self.status)
         return JSONResponse({"token": SECRET, "email": "newest@example.com", "name": "Ann", "purpose": "verify_email"})
 
 
@@ -96,7 +96,7 @@ async def requested(world: World, user_id: UUID, purpose: str) -> UUID:
         ("reset_password", "/password-resets/page", "password"),
     ],
 )
-async def test_the_link_goes_to_the_address_that_users_made_it_for(
+async def test_the_link_is_sent_to_the_address_that_users_issued_it_for(
     world: World,
     database: Database,
     composer: Composer,
@@ -112,14 +112,14 @@ async def test_the_link_goes_to_the_address_that_users_made_it_for(
     link_id = await requested(world, user_id, purpose)
     async with delivering(database, composer, settings):
         await eventually(lambda: all_sent(world))
-    assert users.asked == [str(link_id)]
+    assert users.requested == [str(link_id)]
     [text] = mailbox.to("newest@example.com")
     assert f"https://waybill.test{path}?token=a-b_c%3Dd%2Fe%2Bf\r\n" in text
     assert text.count("?token=") == 1
     assert word in text
 
 
-async def test_the_secret_is_at_rest_nowhere(
+async def test_the_secret_is_stored_nowhere(
     world: World, database: Database, composer: Composer, settings: Settings
 ) -> None:
     user_id = new_id()
@@ -131,7 +131,7 @@ async def test_the_secret_is_at_rest_nowhere(
     assert "a-b_c" not in repr(rows)
 
 
-async def test_a_link_that_is_void_by_now_is_not_mailed(
+async def test_an_expired_link_is_not_mailed(
     world: World, database: Database, composer: Composer, settings: Settings, users: Users, mailbox: Mailbox
 ) -> None:
     user_id = new_id()
@@ -143,7 +143,7 @@ async def test_a_link_that_is_void_by_now_is_not_mailed(
     assert mailbox.envelopes == []
 
 
-async def test_while_users_is_away_links_wait_and_other_mails_go_out(
+async def test_while_users_is_unavailable_links_wait_and_other_mails_are_sent(
     world: World, database: Database, composer: Composer, settings: Settings, users: Users, mailbox: Mailbox
 ) -> None:
     user_id = new_id()
@@ -151,7 +151,7 @@ async def test_while_users_is_away_links_wait_and_other_mails_go_out(
     users.status = 503
     await requested(world, user_id, "reset_password")
     async with delivering(database, composer, settings):
-        await eventually(lambda: holds(len(users.asked) == 1))
+        await eventually(lambda: holds(len(users.requested) == 1))
         await world.order("placed", user_id)
         await eventually(lambda: _is(world, ["pending", "sent"]))
         users.status = 200
@@ -164,7 +164,7 @@ async def _is(world: World, states: list[str]) -> bool:
     return await world.states() == states
 
 
-def test_a_shop_may_have_pages_of_its_own(settings: Settings) -> None:
+def test_a_shop_may_configure_its_own_pages(settings: Settings) -> None:
     own = settings.model_copy(update={"reset_password_page": "https://shop.example/new-password"})
     assert own.link_pages["reset_password"] == "https://shop.example/new-password"
     assert own.link_pages["verify_email"] == f"{settings.public_url}/email-verifications/page"

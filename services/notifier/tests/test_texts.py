@@ -1,4 +1,4 @@
-"""What mails say."""
+"""The texts of mails."""
 
 from typing import Any
 from uuid import uuid4
@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from notifier.mail import texts
-from notifier.mail.money import as_decimal
+from notifier.mail.money import format_money
 from notifier.models import TITLES, Kind
 
 ORDER_ID = uuid4()
@@ -26,8 +26,8 @@ TOTAL: dict[str, Any] = {"total": {"amount": 123456, "currency": "EUR"}}
         (1200, "CLF", "0.1200 CLF"),
     ],
 )
-def test_an_amount_is_a_decimal_with_as_many_digits_as_its_currency_has(amount: int, currency: str, text: str) -> None:
-    assert as_decimal(amount, currency) == text
+def test_an_amount_has_as_many_decimals_as_its_currency(amount: int, currency: str, text: str) -> None:
+    assert format_money({"amount": amount, "currency": currency}) == text
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TITLES if kind.startswith("order_")])
@@ -41,14 +41,14 @@ def test_every_order_mail_names_the_order_and_shows_the_total(kind: Kind) -> Non
         assert word not in text.body.lower()
 
 
-def test_a_shipped_order_is_told_with_carrier_and_tracking_number() -> None:
+def test_the_mail_of_a_shipped_order_has_carrier_and_tracking_number() -> None:
     data = TOTAL | {"carrier": "DHL", "tracking_number": "JD014600003"}
     body = texts.order_update("order_shipped", "Ann", ORDER_ID, data).body
     assert "DHL" in body
     assert "JD014600003" in body
 
 
-def test_a_placed_order_is_told_line_by_line() -> None:
+def test_the_mail_of_a_placed_order_lists_its_lines() -> None:
     line = {"name": "Desk lamp", "quantity": 3, "unit_price": {"amount": 999, "currency": "EUR"}}
     assert (
         "3 x Desk lamp, 9.99 EUR each"
@@ -57,13 +57,13 @@ def test_a_placed_order_is_told_line_by_line() -> None:
 
 
 @pytest.mark.parametrize("reason", ["Out of stock", None])
-def test_a_cancelled_order_is_told_with_its_reason_if_there_is_one(reason: str | None) -> None:
+def test_the_mail_of_a_cancelled_order_has_the_reason_if_there_is_one(reason: str | None) -> None:
     body = texts.order_update("order_cancelled", "Ann", ORDER_ID, TOTAL | {"reason": reason}).body
     assert ("Reason:" in body) == (reason is not None)
     assert (reason or "") in body
 
 
-def test_a_welcome_says_welcome_and_asks_for_nothing() -> None:
+def test_a_welcome_mail_says_welcome_and_requests_nothing() -> None:
     body = texts.welcome("Ann").body
     assert "welcome" in body
     for word in ("password", "verify", "token"):
@@ -76,7 +76,7 @@ def test_security_mails_say_what_they_are_about() -> None:
     assert "verify" in texts.secret_link("verify_email", "https://x.test/?token=t").body
 
 
-def test_a_secret_link_is_there_once() -> None:
+def test_a_mail_contains_its_secret_link_once() -> None:
     assert texts.secret_link("verify_email", "https://x.test/?token=t").body.count("?token=") == 1
 
 

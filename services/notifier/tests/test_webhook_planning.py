@@ -1,4 +1,4 @@
-"""Which events are posted, and to whom."""
+"""Which events are posted to which webhooks."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from .webhook_waiting import settled
 from .world import World
 
 
-async def test_only_the_types_asked_for_are_posted_and_each_webhook_gets_its_own(
+async def test_each_webhook_receives_only_the_types_it_subscribes_to(
     world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
@@ -38,9 +38,7 @@ async def test_a_second_event_of_the_same_state_is_not_posted(
     assert await world.post_states() == ["pending"]
 
 
-async def test_a_deleted_webhook_gets_nothing_more(
-    world: World, webhook_settings: Settings, receiver: Receiver
-) -> None:
+async def test_a_deleted_webhook_receives_nothing(world: World, webhook_settings: Settings, receiver: Receiver) -> None:
     user_id = new_id()
     webhook_id, _ = await world.webhook(user_id, receiver.url)
     await world.order("placed", user_id)
@@ -52,7 +50,7 @@ async def test_a_deleted_webhook_gets_nothing_more(
     assert ["second" in request.target for request in receiver.requests] == [True]
 
 
-async def test_a_webhook_deleted_while_its_delivery_is_planned_costs_the_event_nothing(world: World) -> None:
+async def test_an_event_is_processed_though_a_webhook_is_deleted_at_the_same_time(world: World) -> None:
     user_id = new_id()
     await world.webhook(user_id)
     async with world.database.transaction() as session:
@@ -69,7 +67,7 @@ async def _is_blocked(world: World) -> bool:
     return bool(await world.rows("SELECT 1 FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"))
 
 
-async def test_an_erased_persons_webhooks_are_gone(world: World) -> None:
+async def test_the_webhooks_of_an_erased_person_are_deleted(world: World) -> None:
     user_id, other = new_id(), new_id()
     for person in (user_id, other):
         await world.webhook(person)

@@ -1,4 +1,4 @@
-"""From an order's event to a receiver, whatever it answers."""
+"""From an order's event to a receiver, whatever its response."""
 
 from functools import partial
 from uuid import UUID
@@ -10,7 +10,7 @@ from common.db.database import new_id
 from common.testing.plugin import eventually
 from notifier.settings import Settings
 from notifier.webhooks import channel
-from notifier.webhooks.secrets import as_text
+from notifier.webhooks.secrets import encode_secret
 
 from .receiver import OK, Receiver, answer, receiving
 from .test_delivery import delivering
@@ -18,7 +18,7 @@ from .webhook_waiting import allowing, make_due, settled, tried
 from .world import World, order_data
 
 
-async def test_each_event_of_ones_own_orders_is_posted_signed_and_whole(
+async def test_each_event_of_a_persons_orders_is_posted_signed_and_complete(
     world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id, order_id = new_id(), new_id()
@@ -33,15 +33,15 @@ async def test_each_event_of_ones_own_orders_is_posted_signed_and_whole(
     for request in receiver.requests:
         event = request.verified(secret)
         assert ids[UUID(request.id)] == event["type"]
-        assert event["data"] == sent[event["type"]], "with what this version does not know"
+        assert event["data"] == sent[event["type"]], "including fields that this version does not know"
         assert event["timestamp"].endswith("Z")
         assert request.target == "/hook?source=waybill"
         assert request.headers["content-type"] == "application/json"
         with pytest.raises(WebhookVerificationError):
-            request.verified(as_text(bytes(32)))
+            request.verified(encode_secret(bytes(32)))
 
 
-async def test_a_failed_try_is_repeated_with_the_same_id_and_body(
+async def test_a_failed_attempt_is_repeated_with_the_same_id_and_body(
     world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
@@ -61,7 +61,7 @@ async def test_a_failed_try_is_repeated_with_the_same_id_and_body(
         request.verified(secret)
 
 
-async def test_what_is_never_taken_is_given_up_in_the_end(
+async def test_a_delivery_that_is_never_accepted_fails_in_the_end(
     world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
@@ -74,7 +74,7 @@ async def test_what_is_never_taken_is_given_up_in_the_end(
     assert [post["cause"] for post in await world.posts()] == ["given up after 9 attempts: answered 500"]
 
 
-async def test_a_receiver_that_says_gone_is_not_asked_again(
+async def test_a_receiver_that_responds_410_is_not_tried_again(
     world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
@@ -105,7 +105,7 @@ async def test_a_redirect_is_not_followed(world: World, webhook_settings: Settin
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000, "RemoteProtocolError"),
     ],
 )
-async def test_what_is_no_answer_in_http_is_no_success(
+async def test_an_invalid_http_response_is_no_success(
     world: World, webhook_settings: Settings, receiver: Receiver, said: bytes, cause: str
 ) -> None:
     user_id = new_id()
@@ -117,7 +117,7 @@ async def test_what_is_no_answer_in_http_is_no_success(
     assert cause in (await world.posts())[0]["cause"]
 
 
-async def test_an_endless_answer_is_cut_off_and_counts_by_its_status(
+async def test_an_endless_response_is_cut_off_and_its_status_counts(
     world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
@@ -154,7 +154,7 @@ async def test_a_name_that_does_not_resolve_is_tried_again(world: World, webhook
 async def test_no_connection_is_made_to_an_address_that_is_not_public(
     world: World, webhook_settings: Settings, receiver: Receiver, url: str
 ) -> None:
-    """However it came into the table: the judgement at registration is not relied upon."""
+    """However the URL got into the table: delivery does not rely on the check at registration."""
     user_id = new_id()
     await world.webhook(user_id, url.format(port=receiver.port))
     async with delivering(webhook_settings.model_copy(update={"webhook_allow": frozenset()})):

@@ -9,7 +9,7 @@ import pytest
 
 from common.db.database import new_id
 from common.testing.token_issuer import TokenIssuer
-from notifier.webhooks.handlers import MOST_WEBHOOKS
+from notifier.webhooks.handlers import MAX_WEBHOOKS
 
 from .world import World
 
@@ -26,16 +26,14 @@ def headers(issuer: TokenIssuer, me: UUID) -> dict[str, str]:
     return issuer.bearer(me)
 
 
-async def made(api: httpx.AsyncClient, headers: dict[str, str], **fields: Any) -> dict[str, Any]:
+async def created(api: httpx.AsyncClient, headers: dict[str, str], **fields: Any) -> dict[str, Any]:
     answer = await api.post("/webhooks", json=NEW | fields, headers=headers)
     assert answer.status_code == 201, answer.text
     webhook: dict[str, Any] = answer.json()
     return webhook
 
 
-async def test_a_webhook_is_made_with_a_secret_that_is_shown_once(
-    api: httpx.AsyncClient, headers: dict[str, str]
-) -> None:
+async def test_the_secret_of_a_new_webhook_is_shown_once(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
     answer = await api.post("/webhooks", json=NEW, headers=headers)
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
@@ -44,13 +42,13 @@ async def test_a_webhook_is_made_with_a_secret_that_is_shown_once(
     listed = (await api.get("/webhooks", headers=headers)).json()
     assert listed["items"] == [{name: value for name, value in webhook.items() if name != "secret"}]
     assert listed["items"][0].keys() == {"id", "url", "event_types", "created_at"}
-    other = await made(api, headers)
+    other = await created(api, headers)
     assert other["secret"] != webhook["secret"]
 
 
-async def test_an_event_type_named_twice_is_one(api: httpx.AsyncClient, headers: dict[str, str], world: World) -> None:
+async def test_a_repeated_event_type_counts_once(api: httpx.AsyncClient, headers: dict[str, str], world: World) -> None:
     types = ["orders.order.shipped.v1", "orders.order.placed.v1", "orders.order.shipped.v1"]
-    webhook = await made(api, headers, event_types=types)
+    webhook = await created(api, headers, event_types=types)
     assert webhook["event_types"] == types[:2]
 
 
@@ -70,7 +68,7 @@ async def test_an_event_type_named_twice_is_one(api: httpx.AsyncClient, headers:
         {"secret": "whsec_mine"},
     ],
 )
-async def test_a_body_that_does_not_fit_is_refused(
+async def test_an_invalid_body_is_refused(
     api: httpx.AsyncClient, headers: dict[str, str], fields: dict[str, Any]
 ) -> None:
     answer = await api.post("/webhooks", json=NEW | fields, headers=headers)
@@ -82,7 +80,7 @@ async def test_a_body_that_does_not_fit_is_refused(
     "url",
     ["http://hooks.invalid/", "https://127.0.0.1/", "https://localhost/", "https://10.0.0.1/", "https://[::1]/", "x"],
 )
-async def test_a_url_that_leads_where_no_webhook_may_is_refused_as_the_part_at_fault(
+async def test_a_forbidden_url_is_refused_as_a_field_error(
     api: httpx.AsyncClient, headers: dict[str, str], url: str
 ) -> None:
     answer = await api.post("/webhooks", json=NEW | {"url": url}, headers=headers)
@@ -93,19 +91,19 @@ async def test_a_url_that_leads_where_no_webhook_may_is_refused_as_the_part_at_f
     assert (await api.get("/webhooks", headers=headers)).json()["items"] == []
 
 
-async def test_one_person_may_have_so_many_and_no_more_however_many_are_asked_for_at_once(
+async def test_concurrent_requests_do_not_exceed_the_number_of_webhooks_per_person(
     api: httpx.AsyncClient, headers: dict[str, str], issuer: TokenIssuer
 ) -> None:
-    requests = [api.post("/webhooks", json=NEW, headers=headers) for _ in range(MOST_WEBHOOKS + 3)]
+    requests = [api.post("/webhooks", json=NEW, headers=headers) for _ in range(MAX_WEBHOOKS + 3)]
     statuses = sorted(answer.status_code for answer in await asyncio.gather(*requests))
-    assert statuses == [201] * MOST_WEBHOOKS + [409] * 3
+    assert statuses == [201] * MAX_WEBHOOKS + [409] * 3
     answer = await api.post("/webhooks", json=NEW, headers=headers)
     assert answer.json()["code"] == "too_many_webhooks"
-    await made(api, issuer.bearer(new_id()))
+    await created(api, issuer.bearer(new_id()))
 
 
-async def test_webhooks_come_newest_first_in_pages(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    ids = [(await made(api, headers))["id"] for _ in range(5)]
+async def test_webhooks_are_listed_newest_first_in_pages(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    ids = [(await created(api, headers))["id"] for _ in range(5)]
     seen, cursor = [], ""
     while True:
         page = (await api.get(f"/webhooks?limit=2{cursor}", headers=headers)).json()
@@ -119,7 +117,7 @@ async def test_webhooks_come_newest_first_in_pages(api: httpx.AsyncClient, heade
 async def test_deliveries_are_listed_newest_first_in_pages(
     api: httpx.AsyncClient, headers: dict[str, str], me: UUID, world: World
 ) -> None:
-    webhook = await made(api, headers)
+    webhook = await created(api, headers)
     for _ in range(3):
         await world.order("placed", me)
     test = await api.post(f"/webhooks/{webhook['id']}/test", headers=headers)
@@ -137,16 +135,16 @@ async def test_deliveries_are_listed_newest_first_in_pages(
     assert second["next_cursor"] is None
 
 
-async def test_a_webhook_is_tested_so_often_and_no_more(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    path = f"/webhooks/{(await made(api, headers))['id']}/test"
+async def test_the_tests_of_a_webhook_are_limited(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    path = f"/webhooks/{(await created(api, headers))['id']}/test"
     answers = await asyncio.gather(*(api.post(path, headers=headers) for _ in range(12)))
     assert sorted(answer.status_code for answer in answers) == [202] * 10 + [429] * 2
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.headers["Retry-After"] == "60"
 
 
-async def test_a_new_secret_is_shown_once_too(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    webhook = await made(api, headers)
+async def test_a_replacement_secret_is_shown_once(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    webhook = await created(api, headers)
     answer = await api.post(f"/webhooks/{webhook['id']}/secret", headers=headers)
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
@@ -154,10 +152,10 @@ async def test_a_new_secret_is_shown_once_too(api: httpx.AsyncClient, headers: d
     assert answer.json()["secret"] not in {webhook["secret"], None}
 
 
-async def test_a_deleted_webhook_is_gone_with_its_deliveries(
+async def test_a_webhook_is_deleted_with_its_deliveries(
     api: httpx.AsyncClient, headers: dict[str, str], me: UUID, world: World
 ) -> None:
-    webhook = await made(api, headers)
+    webhook = await created(api, headers)
     await world.order("placed", me)
     assert (await api.delete(f"/webhooks/{webhook['id']}", headers=headers)).status_code == 204
     assert (await api.get("/webhooks", headers=headers)).json()["items"] == []
@@ -172,7 +170,7 @@ OF_ONE = [("DELETE", ""), ("POST", "/test"), ("POST", "/secret"), ("GET", "/deli
 async def test_another_persons_webhook_is_not_found(
     api: httpx.AsyncClient, headers: dict[str, str], issuer: TokenIssuer, world: World, method: str, path: str
 ) -> None:
-    theirs = await made(api, issuer.bearer(new_id()))
+    theirs = await created(api, issuer.bearer(new_id()))
     for webhook_id in (theirs["id"], str(new_id())):
         answer = await api.request(method, f"/webhooks/{webhook_id}{path}", headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
@@ -206,10 +204,10 @@ async def test_a_bad_page_is_refused(api: httpx.AsyncClient, headers: dict[str, 
             assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-async def test_an_erased_person_makes_no_webhook(
+async def test_an_erased_person_cannot_create_a_webhook(
     api: httpx.AsyncClient, headers: dict[str, str], me: UUID, world: World
 ) -> None:
-    """By a token that outlived the account by a moment."""
+    """With a token that is valid for a moment longer than the account."""
     await world.event("users.user.erased.v1", version=2, user_id=str(me))
     answer = await api.post("/webhooks", json=NEW, headers=headers)
     assert answer.status_code == 403

@@ -1,4 +1,4 @@
-"""Deliverers share the work, and nobody is held up by somebody else's receiver."""
+"""Deliverers share the work, and a receiver delays only its own deliveries."""
 
 import asyncio
 from functools import partial
@@ -18,7 +18,7 @@ from .webhook_waiting import allowing, make_due, settled, tried
 from .world import World, holds
 
 
-async def test_it_is_posted_though_nobody_polls_and_whether_mails_are_wanted_or_not(
+async def test_an_event_is_posted_without_polling_and_whatever_the_mail_preferences(
     world: World, webhook_settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_POLL", 3600)
@@ -33,10 +33,10 @@ async def test_it_is_posted_though_nobody_polls_and_whether_mails_are_wanted_or_
     assert await world.deliveries() == []
 
 
-async def test_a_slow_receiver_holds_up_neither_others_nor_mails(
+async def test_a_slow_receiver_delays_neither_others_nor_mails(
     world: World, webhook_settings: Settings, receiver: Receiver, mailbox: Mailbox
 ) -> None:
-    """One with more due than there are slots; it gets its share of them and no more."""
+    """The slow receiver has more deliveries due than there are slots, and gets only its share of them."""
     slow_id, user_id = new_id(), new_id()
     await world.webhook(slow_id, receiver.url)
     receiver.answers_now.clear()
@@ -72,7 +72,7 @@ async def test_two_deliverers_post_each_event_once_though_it_takes_longer_than_a
     assert len({request.id for request in receiver.requests}) == len(receiver.requests) == 20
 
 
-async def test_a_stop_finishes_what_is_being_posted(
+async def test_a_stop_finishes_requests_that_are_being_sent(
     world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
@@ -85,7 +85,7 @@ async def test_a_stop_finishes_what_is_being_posted(
     assert await world.post_states() == ["sent"]
 
 
-async def test_mails_go_out_while_every_receiver_is_away(
+async def test_mails_are_sent_while_every_receiver_is_unavailable(
     world: World, webhook_settings: Settings, receiver: Receiver, mailbox: Mailbox
 ) -> None:
     user_id = new_id()

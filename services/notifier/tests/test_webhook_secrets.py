@@ -1,4 +1,4 @@
-"""What a delivery is signed with, and where that is kept."""
+"""The secrets that deliveries are signed with, and their storage."""
 
 import time
 from typing import Any
@@ -10,7 +10,7 @@ from common.db.database import new_id
 from common.testing.plugin import eventually
 from notifier.settings import Settings
 from notifier.webhooks import handlers as webhook_handlers
-from notifier.webhooks.secrets import SecretBox, as_text
+from notifier.webhooks.secrets import SecretBox, encode_secret
 
 from .receiver import Receiver
 from .test_delivery import delivering
@@ -18,14 +18,14 @@ from .webhook_waiting import settled
 from .world import KEY, World
 
 
-async def test_while_secrets_change_both_are_signed_with_and_then_the_new_one_alone(
+async def test_a_replaced_secret_signs_along_with_the_new_one_until_it_expires(
     world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
     user_id = new_id()
     webhook_id, old = await world.webhook(user_id, receiver.url)
     async with world.database.transaction() as session:
         _, secret = await webhook_handlers.replace_secret(session, SecretBox(KEY), webhook_id, user_id=user_id)
-    new = as_text(secret)
+    new = encode_secret(secret)
     async with delivering(webhook_settings):
         await world.order("placed", user_id)
         await eventually(lambda: settled(world, "sent"))
@@ -39,10 +39,10 @@ async def test_while_secrets_change_both_are_signed_with_and_then_the_new_one_al
         after.verified(old)
 
 
-async def test_the_signature_is_of_the_try_not_of_the_event(
+async def test_each_attempt_is_signed_with_its_own_time(
     world: World, webhook_settings: Settings, receiver: Receiver
 ) -> None:
-    """Receivers refuse what was signed long ago."""
+    """Receivers refuse old signatures."""
     user_id = new_id()
     _, secret = await world.webhook(user_id, receiver.url)
     await world.order("placed", user_id)
@@ -54,19 +54,19 @@ async def test_the_signature_is_of_the_try_not_of_the_event(
     request.verified(secret)
 
 
-async def test_no_secret_is_at_rest_in_clear(world: World) -> None:
+async def test_no_secret_is_stored_unencrypted(world: World) -> None:
     user_id = new_id()
     webhook_id, secret = await world.webhook(user_id)
     [row] = await world.rows("SELECT * FROM webhooks")
     unsealed = SecretBox(KEY).unseal(row["secret"], webhook_id)
-    assert as_text(unsealed) == secret
+    assert encode_secret(unsealed) == secret
     assert unsealed not in row["secret"]
     for box, owner in ((SecretBox(KEY), new_id()), (SecretBox(bytes(32)), webhook_id)):
-        with pytest.raises(Exception, match=r"^$"):  # InvalidTag says nothing more
+        with pytest.raises(Exception, match=r"^$"):  # InvalidTag has no text
             box.unseal(row["secret"], owner)
 
 
-def test_the_settings_take_hosts_and_ports(settings: Settings) -> None:
+def test_the_settings_accept_hosts_and_ports(settings: Settings) -> None:
     given: dict[str, Any] = settings.model_dump() | {"webhook_allow": "LocalHost:9000, [::1]:9001,"}
     assert Settings(**given).webhook_allow == {("localhost", 9000), ("::1", 9001)}
     with pytest.raises(ValueError, match="host:port"):

@@ -1,4 +1,4 @@
-"""What tests of webhooks wait for."""
+"""Conditions that tests of webhooks wait for."""
 
 from notifier.settings import Settings
 
@@ -16,7 +16,7 @@ async def settled(world: World, *states: str) -> bool:
 
 
 async def tried(world: World, attempts: int) -> bool:
-    """Whether the only delivery was tried so often, and waits for the next time."""
+    """Whether the only delivery has had this many attempts and waits for the next one."""
     [post] = await world.rows("SELECT attempts, cause, due_at > now() AS later FROM webhook_deliveries")
     return bool(post["attempts"] >= attempts and post["cause"] and post["later"])
 

@@ -1,4 +1,4 @@
-"""What tests do to notifier, and look at."""
+"""What tests do to notifier and observe of it."""
 
 import json
 from typing import Any, Final, get_args
@@ -13,14 +13,14 @@ from common.messaging.event_handlers import Received
 from notifier.consumers import handlers
 from notifier.models import EventType
 from notifier.webhooks import handlers as webhook_handlers
-from notifier.webhooks.secrets import SecretBox, as_text
+from notifier.webhooks.secrets import SecretBox, encode_secret
 
 KEY: Final = bytes(range(32))
 EVENT_TYPES: Final = get_args(EventType)
 
 
 class World:
-    """What a test does to notifier, and looks at."""
+    """Events, webhooks and tables of one test."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -33,7 +33,7 @@ class World:
         event_id: UUID | None = None,
         **data: Any,
     ) -> UUID:
-        """Handles an event in a transaction of its own."""
+        """Processes an event in its own transaction."""
         event = received(event_type, version=version, event_id=event_id, **data)
         async with self.database.transaction() as session:
             await handlers.handle(session, event)
@@ -44,7 +44,7 @@ class World:
         return await self.event("users.user.registered.v1", user_id=str(user_id), version=version, **data)
 
     async def order(self, state: str, customer_id: UUID, order_id: UUID | None = None, **fields: Any) -> UUID:
-        """Handles an order's event; answers the order's id."""
+        """Processes an event of an order. Returns the order's id."""
         order_id = order_id or new_id()
         await self.event(f"orders.order.{state}.v1", **order_data(state, customer_id, order_id, **fields))
         return order_id
@@ -64,16 +64,16 @@ class World:
         return [delivery["state"] for delivery in await self.deliveries()]
 
     async def webhook(self, user_id: UUID, url: str = "https://hooks.example/x", **fields: Any) -> tuple[UUID, str]:
-        """Makes one; answers its id and secret."""
+        """Creates a webhook. Returns its id and secret."""
         event_types: Any = fields.pop("event_types", EVENT_TYPES)
         async with self.database.transaction() as session:
-            made, secret = await webhook_handlers.create(
+            created, secret = await webhook_handlers.create(
                 session, SecretBox(KEY), user_id, url=httpx.URL(url), event_types=event_types
             )
-        return made.id, as_text(secret)
+        return created.id, encode_secret(secret)
 
     async def posts(self) -> list[dict[str, Any]]:
-        """Deliveries to webhooks."""
+        """The deliveries to webhooks."""
         return await self.rows("SELECT * FROM webhook_deliveries ORDER BY created_at, event_id")
 
     async def post_states(self) -> list[str]:
@@ -106,5 +106,5 @@ def order_data(state: str, customer_id: UUID, order_id: UUID, **fields: Any) -> 
 
 
 async def holds(condition: bool) -> bool:
-    """A condition on what is in memory, for `eventually`."""
+    """A condition on memory, for `eventually`."""
     return condition

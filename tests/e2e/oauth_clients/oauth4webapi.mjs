@@ -1,4 +1,4 @@
-// The low-level client, and its validation of access tokens (RFC 9068), which a resource server would use.
+// The low-level client, and its validation of access tokens (RFC 9068) for resource servers. Prints the results as JSON.
 import * as oauth from "oauth4webapi";
 
 const { issuer, audience, clientId, clientSecret, username, password, refused } = JSON.parse(process.env.GIVEN);

@@ -1,4 +1,4 @@
-// Everything that openid-client can do here, as its manual says, and what came of it as JSON.
+// Everything that openid-client can do here, as in its manual. Prints the results as JSON.
 import * as oauth from "openid-client";
 
 const { issuer, clientId, clientSecret, username, password } = JSON.parse(process.env.GIVEN);

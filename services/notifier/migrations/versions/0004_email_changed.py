@@ -1,4 +1,4 @@
-"""A kind of notification more: the e-mail address was changed, told to the one before."""
+"""Adds the notification kind `email_changed`."""
 
 from alembic import op
 

@@ -1,1 +1,1 @@
-"""Tells people what happened: contacts, notifications, and their delivery by mail."""
+"""Notifies people of events: contacts, notifications, mails and webhooks."""

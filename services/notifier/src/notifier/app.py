@@ -1,4 +1,4 @@
-"""The API of notifier: the only wiring."""
+"""The wiring of notifier's API."""
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
@@ -18,18 +18,18 @@ from notifier.webhooks import routes as webhook_routes
 from notifier.webhooks.destinations import Destinations
 from notifier.webhooks.secrets import SecretBox
 
-_NAMES_AT_ONCE: Final = 8
-"""Hosts of new webhooks that are looked up side by side."""
+_RESOLVER_THREADS: Final = 8
+"""Hosts of new webhooks that are resolved concurrently."""
 
 
 def create_app(
     settings: Settings,
     health: Health,
     *,
-    internal_port: int | None = None,  # noqa: ARG001 - every service's app is made alike; this one has no internal API
+    internal_port: int | None = None,  # noqa: ARG001 - every service's factory has it; notifier has no internal API
     tokens: TokenVerifier | None = None,
 ) -> ASGIApp:
-    """`tokens` stands in for a verifier fed by auth."""
+    """`tokens` replaces the verifier that loads keys and revocations from auth."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
@@ -40,7 +40,7 @@ def create_app(
             verifier = (
                 tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
             )
-            destinations = Destinations(settings.webhook_allow, threads=_NAMES_AT_ONCE)
+            destinations = Destinations(settings.webhook_allow, threads=_RESOLVER_THREADS)
             stack.callback(destinations.close)
             box = SecretBox(settings.webhook_key_bytes)
             yield State(database=database, tokens=verifier, destinations=destinations, secret_box=box)
@@ -48,7 +48,7 @@ def create_app(
     return create_api(
         settings,
         title="Waybill notifier",
-        description="What people are told, which of it by mail, and where else their orders' events are posted.",
+        description="Notifications, mail preferences, and webhooks that receive the events of a person's orders.",
         routers=[routes.router, webhook_routes.router],
         health=health,
         lifespan=lifespan,

@@ -1,4 +1,4 @@
-"""Events in, notifications out. The models name only what is needed of an event; unknown fields are ignored."""
+"""Events in, notifications out. Each model declares only the fields that notifier needs; others are ignored."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
@@ -8,31 +8,32 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.messaging.event_handlers import EventHandlers, Received
-from notifier.handlers import Notice, forget_person, learn_contact, notify
+from notifier.handlers import NewNotification, create_notifications, erase_person, update_contact
 from notifier.models import Kind, OrderKind
 from notifier.webhooks import handlers as webhook_handlers
+from notifier.webhooks import queries as webhook_queries
 from notifier.webhooks.queries import PlannedEvent
 
-Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-"""PostgreSQL's text can't hold NUL: an event with one doesn't fit, and is parked at once."""
+StorableText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+"""PostgreSQL's text can't hold NUL. An event that contains one is invalid and parked at once."""
 
 
-class Reader(BaseModel):
+class ReaderModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Money(Reader):
+class Money(ReaderModel):
     amount: int
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
-class Person(Reader):
+class Person(ReaderModel):
     user_id: UUID
 
 
 class Profile(Person):
-    name: Line
-    email: Line
+    name: StorableText
+    email: StorableText
 
 
 class Registration(Profile):
@@ -44,20 +45,20 @@ class LinkRequest(Person):
     purpose: Literal["verify_email", "reset_password"]
 
 
-class Whole(Reader):
-    """Kept as it came: webhooks pass it on, with what this version does not know."""
+class PassThroughModel(ReaderModel):
+    """Keeps unknown fields, because webhooks pass the whole event on."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class OrderLine(Whole):
-    name: Line
+class OrderLine(PassThroughModel):
+    name: StorableText
     quantity: int
     unit_price: Money
 
 
-class Order(Whole):
-    """An order in whatever state; what a state adds is in its own model."""
+class Order(PassThroughModel):
+    """An order in any state. Subclasses add the fields of one state."""
 
     order_id: UUID
     customer_id: UUID
@@ -69,12 +70,12 @@ class PlacedOrder(Order):
 
 
 class ShippedOrder(Order):
-    carrier: Line
-    tracking_number: Line
+    carrier: StorableText
+    tracking_number: StorableText
 
 
 class CancelledOrder(Order):
-    reason: Line | None = None
+    reason: StorableText | None = None
 
 
 handlers: Final = EventHandlers(in_order=["orders.order"])
@@ -83,39 +84,40 @@ handlers: Final = EventHandlers(in_order=["orders.order"])
 @handlers.on("users.user.registered.v1", Registration)
 async def user_registered(session: AsyncSession, event: Received[Registration]) -> None:
     person = event.data
-    await learn_contact(session, person.user_id, version=event.version, name=person.name, email=person.email)
+    await update_contact(session, person.user_id, version=event.version, name=person.name, email=person.email)
     if person.send_welcome:
-        await notify(session, [_notice(event, "welcome")])
+        await create_notifications(session, [_personal(event, "welcome")])
 
 
 @handlers.on("users.user.updated.v1", Profile)
 async def user_updated(session: AsyncSession, event: Received[Profile]) -> None:
-    """A new address is told to the one before: whoever is signed in for somebody else must not take the account."""
+    """Notifies the previous address of a new one, so that the owner notices when somebody takes over the account."""
     person, version = event.data, event.version
-    before = await learn_contact(session, person.user_id, version=version, name=person.name, email=person.email)
-    if before is not None:
-        await notify(session, [_notice(event, "email_changed", email=before)])
+    previous = await update_contact(session, person.user_id, version=version, name=person.name, email=person.email)
+    if previous is not None:
+        await create_notifications(session, [_personal(event, "email_changed", email=previous)])
 
 
 @handlers.on("users.user.erased.v1", Person)
 async def user_erased(session: AsyncSession, event: Received[Person]) -> None:
-    await forget_person(session, event.data.user_id, version=event.version)
+    await erase_person(session, event.data.user_id, version=event.version)
+    await webhook_queries.delete_webhooks(session, event.data.user_id)
 
 
 @handlers.on("users.user.password_changed.v1", Person)
 async def password_changed(session: AsyncSession, event: Received[Person]) -> None:
-    await notify(session, [_notice(event, "password_changed")])
+    await create_notifications(session, [_personal(event, "password_changed")])
 
 
 @handlers.on("users.secret_link.requested.v1", LinkRequest)
 async def secret_link_requested(session: AsyncSession, event: Received[LinkRequest]) -> None:
-    """The secret is made when the mail is written; until then there is only the link's id."""
+    """Stores only the id of the link. Its secret is issued when the mail is composed."""
     link = event.data
-    await notify(session, [_notice(event, link.purpose, link_id=str(link.link_id))])
+    await create_notifications(session, [_personal(event, link.purpose, link_id=str(link.link_id))])
 
 
-def _notice(event: Received[Any], kind: Kind, **data: str) -> Notice:
-    return Notice(event.id, event.data.user_id, kind, event.time, data=data, traceparent=event.traceparent)
+def _personal(event: Received[Any], kind: Kind, **data: str) -> NewNotification:
+    return NewNotification(event.id, event.data.user_id, kind, event.time, data=data, traceparent=event.traceparent)
 
 
 _ORDER_EVENTS: Final[dict[str, tuple[type[Order], OrderKind]]] = {
@@ -125,19 +127,26 @@ _ORDER_EVENTS: Final[dict[str, tuple[type[Order], OrderKind]]] = {
     "orders.order.delivered.v1": (Order, "order_delivered"),
     "orders.order.cancelled.v1": (CancelledOrder, "order_cancelled"),
 }
+"""The events that webhooks can receive (`notifier.models.EventType`), each with its notification.
+
+A webhook's `data` is the notification's: the event is stored once, and an event without a notification can't be posted.
+"""
 
 
 @handlers.on_batch({event_type: model for event_type, (model, _) in _ORDER_EVENTS.items()})
 async def orders_changed(session: AsyncSession, events: Sequence[Received[Order]]) -> None:
-    """Each state is told of by itself, in whatever order the events come: no state is skipped for a newer one."""
-    told = await notify(session, [_of_order(event) for event in events])
-    new = [event for event in events if event.id in told]
+    """Creates a notification for each state, in whatever order the events arrive: a newer state replaces no older one.
+
+    Webhooks receive the events whose notification is new, so that a repeated event is not posted again.
+    """
+    created = await create_notifications(session, [_of_order(event) for event in events])
+    new = [event for event in events if event.id in created]
     await webhook_handlers.plan(
         session, [PlannedEvent(event.id, event.data.customer_id, event.type, event.traceparent) for event in new]
     )
 
 
-def _of_order(event: Received[Order]) -> Notice:
+def _of_order(event: Received[Order]) -> NewNotification:
     order, (_, kind) = event.data, _ORDER_EVENTS[event.type]
     data = order.model_dump(mode="json", exclude={"order_id", "customer_id"})
-    return Notice(event.id, order.customer_id, kind, event.time, order.order_id, data, event.traceparent)
+    return NewNotification(event.id, order.customer_id, kind, event.time, order.order_id, data, event.traceparent)

@@ -1,4 +1,4 @@
-"""The `deliver` role: what is due goes out, each channel by a deliverer of its own."""
+"""The `deliver` role: one deliverer for mails and one for webhooks."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from notifier.delivery.worker import Deliverer
 from notifier.mail.composer import Composer
 from notifier.mail.queue import MailQueue
 from notifier.mail.smtp import MailChannel
-from notifier.retention import EVERY, run_cleanup
+from notifier.retention import CLEANUP_INTERVAL, run_cleanup
 from notifier.settings import Settings
 from notifier.webhooks.channel import WebhookChannel
 from notifier.webhooks.destinations import Destinations
@@ -24,7 +24,7 @@ from notifier.webhooks.secrets import SecretBox
 
 
 async def deliver(settings: Settings, health: Health, stop: asyncio.Event) -> None:
-    """Runs until `stop`, through any outage of PostgreSQL, users, the mail server and receivers of webhooks."""
+    """Runs until `stop` is set. Survives outages of PostgreSQL, users, the mail server and webhook receivers."""
     async with contextlib.AsyncExitStack() as stack:
         database = Database.open(settings, role="deliver")
         stack.push_async_callback(database.close)
@@ -32,7 +32,7 @@ async def deliver(settings: Settings, health: Health, stop: asyncio.Event) -> No
         mails = await stack.enter_async_context(_mails(settings))
         webhooks = await stack.enter_async_context(_webhooks(settings))
         lease = timedelta(seconds=settings.delivery_lease)
-        cleanup = partial(every, EVERY, partial(run_cleanup, database))
+        cleanup = partial(every, CLEANUP_INTERVAL, partial(run_cleanup, database))
         async with background(cleanup), asyncio.TaskGroup() as group:
             group.create_task(Deliverer(database, mails, lease=lease).run(stop))
             group.create_task(Deliverer(database, webhooks, lease=lease).run(stop))

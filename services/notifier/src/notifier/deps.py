@@ -1,4 +1,4 @@
-"""What routes are given: the session, and who asks."""
+"""Dependencies of routes: the session and the caller."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, TypedDict
@@ -14,7 +14,7 @@ from notifier.webhooks.secrets import SecretBox
 
 
 class State(TypedDict):
-    """What the lifespan yields."""
+    """The state that the lifespan yields."""
 
     database: Database
     tokens: TokenVerifier

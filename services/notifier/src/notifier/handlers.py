@@ -1,4 +1,4 @@
-"""Use cases: functions with an explicit session. They never commit; edges do."""
+"""Use cases of contacts and notifications. They take a session and never commit: routes and consumers do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,39 +11,37 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.db.database import notify_after_commit, utc_now
 from notifier import queries
 from notifier.models import Contact, Delivery, Kind, Notification
-from notifier.webhooks import queries as webhook_queries
 
 DELIVERIES_CHANNEL: Final = "deliveries"
-"""Rung when a delivery falls due."""
+"""PostgreSQL channel that is notified when a mail becomes due."""
 
 
-async def learn_contact(session: AsyncSession, user_id: UUID, *, version: int, name: str, email: str) -> str | None:
-    """Takes what users tells of a person, unless it is old news, and releases what waits for it.
+async def update_contact(session: AsyncSession, user_id: UUID, *, version: int, name: str, email: str) -> str | None:
+    """Updates the contact unless `version` is outdated, and releases deliveries that wait for it.
 
-    Returns the address before, where this is another one.
+    Returns the previous address if this one replaces it.
     """
     contact = await queries.lock_contact(session, user_id)
-    before = contact.email
-    is_news = contact.learn(version=version, name=name, email=email)
-    if is_news and before is None:
+    previous = contact.email
+    is_updated = contact.update(version=version, name=name, email=email)
+    if is_updated and previous is None:
         await session.flush()
         if await queries.release_deliveries(session, user_id):
             notify_after_commit(session, DELIVERIES_CHANNEL)
-    return before if is_news and before != email else None
+    return previous if is_updated and previous != email else None
 
 
-async def forget_person(session: AsyncSession, user_id: UUID, *, version: int) -> None:
-    """Erases the person, for good, with everything they were told, or were to be, and their webhooks."""
+async def erase_person(session: AsyncSession, user_id: UUID, *, version: int) -> None:
+    """Erases the contact permanently, and deletes the person's notifications, deliveries and parked messages."""
     contact = await queries.lock_contact(session, user_id, to_erase=True)
     contact.erase(version=version)
     await queries.delete_notifications(session, user_id)
     await queries.delete_parked(session, user_id)
-    await webhook_queries.delete_webhooks(session, user_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """What a person is to be told, and by which event."""
+class NewNotification:
+    """A notification to create. Its id is that of the event."""
 
     event_id: UUID
     user_id: UUID
@@ -54,7 +52,7 @@ class Notice:
     traceparent: str | None = None
 
     def row(self) -> dict[str, Any]:
-        """The notification's."""
+        """The columns of the `Notification`."""
         return {
             "id": self.event_id,
             "user_id": self.user_id,
@@ -65,30 +63,30 @@ class Notice:
         }
 
 
-async def notify(session: AsyncSession, notices: Sequence[Notice]) -> set[UUID]:
-    """Tells people things, each once, and plans their mails unless they want none of that kind.
+async def create_notifications(session: AsyncSession, notifications: Sequence[NewNotification]) -> set[UUID]:
+    """Creates each notification once, and plans its mail if the person wants mails of that kind.
 
-    A mail waits where the person's address is not known yet. An erased person is told nothing. Returns the ids of the
-    events that were told of now.
+    A mail waits while the person's address is unknown. Erased people get no notification. Returns the ids of the
+    notifications that are new.
     """
-    contacts = await queries.contacts_to_notify(session, {notice.user_id for notice in notices})
+    contacts = await queries.contacts_to_notify(session, {each.user_id for each in notifications})
     erased = {user_id for user_id, contact in contacts.items() if contact.erased}
-    told = await queries.add_notifications(
-        session, [notice.row() for notice in notices if notice.user_id not in erased]
+    created = await queries.add_notifications(
+        session, [each.row() for each in notifications if each.user_id not in erased]
     )
-    for notice in notices:
-        contact = contacts.get(notice.user_id)
-        if notice.event_id in told and (contact is None or contact.wants_mail(notice.kind)):
+    for notification in notifications:
+        contact = contacts.get(notification.user_id)
+        if notification.event_id in created and (contact is None or contact.wants_mail(notification.kind)):
             is_known = contact is not None and contact.is_known
-            mail = Delivery.by_mail(notice.event_id, waiting=not is_known, traceparent=notice.traceparent)
+            mail = Delivery.by_mail(notification.event_id, waiting=not is_known, traceparent=notification.traceparent)
             session.add(mail)
             if is_known:
                 notify_after_commit(session, DELIVERIES_CHANNEL)
-    return told
+    return created
 
 
 async def read_notification(session: AsyncSession, notification_id: UUID, *, user_id: UUID) -> Notification:
-    """Marks it as read; the first time counts. Raises `NotFound`."""
+    """Marks it as read, unless it was before. Raises `NotFound`."""
     notification = await queries.lock_notification(session, notification_id, user_id=user_id)
     notification.read(utc_now())
     return notification

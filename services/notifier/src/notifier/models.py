@@ -1,4 +1,4 @@
-"""Contacts, notifications, webhooks and deliveries: tables, and the rules of their state."""
+"""Contacts, notifications, webhooks and deliveries: tables, and the rules of their states."""
 
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -23,7 +23,12 @@ EventType = Literal[
     "orders.order.delivered.v1",
     "orders.order.cancelled.v1",
 ]
-"""What webhooks may ask for."""
+"""Events that webhooks can subscribe to.
+
+Each also creates a notification (`_ORDER_EVENTS` in `notifier.consumers`), which stores the `data` of the webhook. So a
+new event type needs a kind of notification as well: add it to `OrderKind`, `TITLES`, `Contact.wants_mail` and
+`notifier.mail`, and to the constraint `ck_notifications_kind` by a migration.
+"""
 TEST_TYPE: Final = "notifier.webhook.test.v1"
 
 TITLES: Final[dict[Kind, str]] = {
@@ -51,9 +56,9 @@ class Base(DeclarativeBase):
 
 
 class Contact(Base):
-    """A person as users' events tell of them, and which mails they want; at version 0 only the latter is known.
+    """A person's address, from events of users, and their mail preferences. Version 0 has preferences only.
 
-    The row stays when the person is erased, empty: a late event must not bring them back.
+    The row stays, empty, after the person is erased, so that a late event can't restore them.
     """
 
     __tablename__ = "contacts"
@@ -75,15 +80,15 @@ class Contact(Base):
     def is_known(self) -> bool:
         return self.email is not None
 
-    def learn(self, *, version: int, name: str, email: str) -> bool:
-        """Takes what an event tells. Whether it was news: neither older than what is known, nor of an erased person."""
+    def update(self, *, version: int, name: str, email: str) -> bool:
+        """Applies an event of users. Returns False if it is outdated or the person is erased."""
         if self.erased or version <= self.version:
             return False
         self.version, self.name, self.email = version, name, email
         return True
 
     def erase(self, *, version: int) -> None:
-        """Forgets the person, for good."""
+        """Erases the person permanently."""
         self.version, self.name, self.email, self.erased = max(version, self.version), None, None, True
         self.order_updates = self.welcome = True
 
@@ -98,13 +103,16 @@ class Contact(Base):
 
 
 class Notification(Base):
-    """Something a person is told, once. Its id is that of the event which brought it; `data` is what its text needs."""
+    """A notification of one event, with the event's id. Each event notifies a person once.
+
+    Mails and webhooks are composed from `data`. Of an order's event it has everything but the ids of order and person.
+    """
 
     __tablename__ = "notifications"
     __table_args__ = (
         CheckConstraint(f"kind IN ({', '.join(repr(kind) for kind in TITLES)})", name="kind"),
         CheckConstraint("(order_id IS NOT NULL) = starts_with(kind, 'order_')", name="order_id"),
-        # One per state of an order, whichever event tells of it.
+        # One per state of an order, whichever event reports it.
         Index(
             "uq_notifications_order_id_kind", "order_id", "kind", unique=True, postgresql_where="order_id IS NOT NULL"
         ),
@@ -115,12 +123,12 @@ class Notification(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[UUID]
-    """Of a contact that may not have arrived yet."""
+    """The contact may be unknown yet, so this is no foreign key."""
     kind: Mapped[Kind] = mapped_column(Text)
     order_id: Mapped[UUID | None]
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
-    """When it happened, so that what is handled late is listed where it belongs."""
+    """Time of the event, so that a notification that is processed late is listed in order."""
     read_at: Mapped[datetime | None]
 
     @property
@@ -132,11 +140,11 @@ class Notification(Base):
 
 
 class Delivery(Base):
-    """One notification's way over one channel.
+    """The delivery of one notification over one channel.
 
-    `waiting` for its contact → `pending` → `sent`, `failed` (refused for good) or `cancelled` (nothing to send any
-    more). A deliverer claims a pending one by moving `due_at` ahead, by its lease: should it die, it falls due again.
-    What waits falls due as well: to be asked whether its contact came unseen.
+    `waiting` for its contact → `pending` → `sent`, `failed` (refused permanently) or `cancelled` (no longer needed). A
+    deliverer claims a pending delivery by moving `due_at` ahead by its lease; if it dies, the delivery becomes due
+    again. A waiting delivery has a `due_at` too, when its contact is looked up again: see `queries.release_overlooked`.
     """
 
     __tablename__ = "deliveries"
@@ -146,7 +154,7 @@ class Delivery(Base):
         CheckConstraint("state IN ('waiting', 'pending', 'sent', 'failed', 'cancelled')", name="state"),
         CheckConstraint("(settled_at IS NOT NULL) = (state IN ('sent', 'failed', 'cancelled'))", name="settled"),
         CheckConstraint("state <> 'failed' OR cause IS NOT NULL", name="cause"),
-        # The two queues: small however long the history is.
+        # The two queues: partial, so that they stay small as the history grows.
         Index("ix_deliveries_pending", "due_at", postgresql_where="state = 'pending'"),
         Index("ix_deliveries_waiting", "due_at", postgresql_where="state = 'waiting'"),
     )
@@ -158,11 +166,11 @@ class Delivery(Base):
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
     cause: Mapped[str | None]
-    """Why the last attempt did not succeed."""
+    """Why the last attempt failed."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     settled_at: Mapped[datetime | None]
     traceparent: Mapped[str | None]
-    """What the attempts belong to: the taking of the event."""
+    """Parent of the attempts' spans: the processing of the event."""
 
     @classmethod
     def by_mail(cls, notification_id: UUID, *, waiting: bool, traceparent: str | None) -> "Delivery":
@@ -171,7 +179,7 @@ class Delivery(Base):
 
 
 class Webhook(Base):
-    """Where somebody wants the events of their orders posted."""
+    """A URL to which the events of a person's orders are posted."""
 
     __tablename__ = "webhooks"
     __table_args__ = (
@@ -186,20 +194,21 @@ class Webhook(Base):
     """`host:port` of the URL."""
     event_types: Mapped[list[str]]
     secret: Mapped[bytes]
-    """Sealed, as the previous one: see `notifier.webhooks.secrets`."""
+    """Encrypted, as is the previous one: see `notifier.webhooks.secrets`."""
     previous_secret: Mapped[bytes | None]
     previous_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     def replace_secret(self, sealed: bytes, *, previous_until: datetime) -> None:
-        """The one before signs as well until then."""
+        """Deliveries are signed with the old secret too, until `previous_until`."""
         self.previous_secret, self.previous_until, self.secret = self.secret, previous_until, sealed
 
 
 class WebhookDelivery(Base):
-    """One event's way to one webhook. What it says is in the event's notification; a test has none.
+    """The delivery of one event to one webhook.
 
-    States and claims are those of `Delivery`, but nothing waits for a contact.
+    The `data` to send is that of the notification with the id `event_id`; a test event has none. States and claims are
+    those of `Delivery`, but without `waiting`.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -215,7 +224,7 @@ class WebhookDelivery(Base):
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
     type: Mapped[str]
     host: Mapped[str]
-    """The webhook's, here for the queue: deliveries to one host wait for each other, and for nobody else."""
+    """A copy of the webhook's host, for the queue: deliveries to one host delay only each other."""
     state: Mapped[State] = mapped_column(Text, server_default=text("'pending'"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,4 +1,4 @@
-"""Every select of notifier, and the writes that are statements of their own."""
+"""Queries of contacts, notifications and mail deliveries, and bulk writes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ from common.db.bulk import columns_of, insert_rows
 from common.errors import NotFound
 from notifier.models import Contact, Delivery, Kind, Notification, State
 
-# A literal, not a parameter: a generic plan could not use the partial index otherwise.
+# A literal, not a parameter: otherwise a generic plan could not use the partial index.
 _IS_PENDING: Final[ColumnElement[bool]] = Delivery.state == literal_column("'pending'")
 _IS_WAITING: Final[ColumnElement[bool]] = Delivery.state == literal_column("'waiting'")
 _FRESH: Final = {"populate_existing": True}
-_FIRST_LOOK: Final = timedelta(seconds=1)
+_FIRST_RECHECK: Final = timedelta(seconds=1)
 _UNSYNCHRONIZED: Final = {"synchronize_session": False}
 
 
@@ -40,7 +40,7 @@ async def contact(session: AsyncSession, user_id: UUID) -> Contact | None:
 
 
 async def contacts_to_notify(session: AsyncSession, user_ids: Collection[UUID]) -> dict[UUID, Contact]:
-    """Those that are known, none of which is erased before the commit. Waits for nothing but an erasure."""
+    """Returns the contacts, locked so that none can be erased before the commit. Waits only for an erasure."""
     among = func.unnest(bindparam("user_ids", type_=ARRAY(Uuid))).column_valued()
     statement = select(Contact).where(Contact.user_id.in_(select(among))).with_for_update(read=True, key_share=True)
     found = await session.scalars(statement, {"user_ids": sorted(user_ids)}, execution_options=_FRESH)
@@ -48,7 +48,7 @@ async def contacts_to_notify(session: AsyncSession, user_ids: Collection[UUID]) 
 
 
 async def lock_contact(session: AsyncSession, user_id: UUID, *, to_erase: bool = False) -> Contact:
-    """The contact, its row locked and made where there is none. To erase, also against `contact_to_notify`."""
+    """Returns the contact, locked; creates it if needed. With `to_erase` the lock excludes `contacts_to_notify` too."""
     statement = select(Contact).where(Contact.user_id == user_id).with_for_update(key_share=not to_erase)
     found = await session.scalar(statement, execution_options=_FRESH)
     if found is None:
@@ -65,7 +65,7 @@ _ADD_NOTIFICATIONS: Final = (
 
 
 async def add_notifications(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> set[UUID]:
-    """The ids of the new ones: neither this event nor another told of the same state of the order before."""
+    """Returns the ids of those that are new: neither the event nor the state of its order has a notification yet."""
     return set(await session.scalars(_ADD_NOTIFICATIONS, columns_of(rows))) if rows else set()
 
 
@@ -77,7 +77,7 @@ async def notifications(
     after: tuple[datetime, UUID] | None,
     limit: int,
 ) -> Sequence[Notification]:
-    """Newest first. `unread` None is both kinds."""
+    """Newest first. `unread` None returns read and unread ones."""
     statement = select(Notification).where(Notification.user_id == user_id)
     if unread is not None:
         statement = statement.where(Notification.read_at.is_(None) if unread else Notification.read_at.is_not(None))
@@ -88,7 +88,7 @@ async def notifications(
 
 
 async def lock_notification(session: AsyncSession, notification_id: UUID, *, user_id: UUID) -> Notification:
-    """Raises `NotFound`, for somebody else's as well."""
+    """Raises `NotFound`, also for a notification of another person."""
     statement = select(Notification).where(Notification.id == notification_id, Notification.user_id == user_id)
     found = await session.scalar(statement.with_for_update())
     if found is None:
@@ -97,19 +97,22 @@ async def lock_notification(session: AsyncSession, notification_id: UUID, *, use
 
 
 async def delete_notifications(session: AsyncSession, user_id: UUID) -> None:
-    """And their deliveries."""
+    """Deletes all notifications of the person, and their deliveries."""
     await session.execute(delete(Notification).where(Notification.user_id == user_id))
 
 
 async def delete_parked(session: AsyncSession, user_id: UUID) -> None:
-    """Messages that could not be taken and name the person: they may hold an address, and nobody is to be told."""
+    """Deletes parked messages that contain the person's id, since they may hold the address."""
     await session.execute(
         text("DELETE FROM parked_messages WHERE position(:id IN body) > 0"), {"id": str(user_id).encode()}
     )
 
 
 async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:
-    """Makes due what waits for this contact, as far as it can be seen; whether there was any."""
+    """Makes due the deliveries that wait for this contact. Returns whether there were any.
+
+    Misses those of transactions that are not committed yet: see `release_overlooked`.
+    """
     statement = (
         update(Delivery)
         .where(_IS_WAITING, Delivery.notification_id == Notification.id, Notification.user_id == user_id)
@@ -120,10 +123,12 @@ async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:
 
 
 async def release_overlooked(session: AsyncSession, *, limit: int) -> int:
-    """Releases what waits though its contact has come; how many. For an erased person, deletes the notification.
+    """Releases deliveries whose contact has arrived. Deletes the notifications of erased people.
 
-    A notification and its contact that are handled at the same time do not see each other. Rather than lock each other
-    out (and in batches, each other in: a deadlock), they are looked at again: soon, and the later the longer they wait.
+    Two concurrent transactions that create a notification and its contact do not see each other. Locks between them
+    would deadlock batches, so a waiting delivery is checked again instead, after 1 s and then in growing intervals.
+
+    Returns the number of released deliveries.
     """
     due = (
         select(Delivery.id, Contact.email, Contact.erased)
@@ -136,28 +141,29 @@ async def release_overlooked(session: AsyncSession, *, limit: int) -> int:
         .cte("due")
     )
     is_known = due.c.email.is_not(None)
-    again = func.now() + func.greatest(_FIRST_LOOK, func.now() - Delivery.created_at)
+    next_check = func.now() + func.greatest(_FIRST_RECHECK, func.now() - Delivery.created_at)
     statement = (
         update(Delivery)
         .where(Delivery.id == due.c.id)
         .values(
-            state=case((is_known, "pending"), else_=Delivery.state), due_at=case((is_known, func.now()), else_=again)
+            state=case((is_known, "pending"), else_=Delivery.state),
+            due_at=case((is_known, func.now()), else_=next_check),
         )
         .returning(Delivery.notification_id, Delivery.state, due.c.erased)
     )
     rows = (await session.execute(statement, execution_options=_UNSYNCHRONIZED)).all()
-    if gone := [notification_id for notification_id, _, erased in rows if erased]:
-        await session.execute(delete(Notification).where(Notification.id.in_(gone)))
+    if of_erased := [notification_id for notification_id, _, erased in rows if erased]:
+        await session.execute(delete(Notification).where(Notification.id.in_(of_erased)))
     return sum(state == "pending" for _, state, _ in rows)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedDelivery:
-    """A delivery that is ours until the lease ends, with all that its text needs."""
+    """A delivery that this process holds until the lease ends, with all that its text needs."""
 
     id: UUID
     attempts: int
-    """This one included; also the proof of the claim."""
+    """Including this one. Also proves the claim: another claim would have incremented it."""
     created_at: datetime
     notification_id: UUID
     user_id: UUID
@@ -178,7 +184,7 @@ class ClaimedDelivery:
 
 
 async def claim_deliveries(session: AsyncSession, *, limit: int, lease: timedelta) -> list[ClaimedDelivery]:
-    """Claims what is due, oldest first. Nobody waits for a row that another is claiming."""
+    """Claims due deliveries, oldest first. Skips rows that another deliverer is claiming."""
     due = (
         select(Delivery.id)
         .where(_IS_PENDING, Delivery.due_at <= func.now())
@@ -217,18 +223,18 @@ async def renew_claims(session: AsyncSession, delivery_ids: Sequence[UUID], *, l
 async def settle_deliveries(
     session: AsyncSession, delivery_ids: Sequence[UUID], state: State, *, cause: str | None
 ) -> None:
-    """Ends them, even where the claim was lost meanwhile: what was sent is sent."""
+    """Settles the deliveries, even if a claim was lost in the meantime: the attempt has ended."""
     settled = update(Delivery).where(Delivery.id.in_(delivery_ids))
     await _change(session, settled.values(state=state, cause=cause, settled_at=func.now()))
 
 
 async def postpone_delivery(
-    session: AsyncSession, claimed: ClaimedDelivery, *, by: timedelta, cause: str | None, counts: bool
+    session: AsyncSession, claimed: ClaimedDelivery, retry_in: float, *, cause: str | None, is_attempt: bool
 ) -> None:
-    """Gives the claim up until later, if it is still ours. `counts` is whether it was an attempt."""
+    """Releases the claim, if it is still valid, and makes the delivery due in `retry_in` seconds."""
     postponed = update(Delivery).where(Delivery.id == claimed.id, Delivery.attempts == claimed.attempts)
-    attempts = claimed.attempts if counts else claimed.attempts - 1
-    await _change(session, postponed.values(due_at=func.now() + by, attempts=attempts, cause=cause))
+    attempts, due_at = claimed.attempts - (not is_attempt), func.now() + timedelta(seconds=retry_in)
+    await _change(session, postponed.values(due_at=due_at, attempts=attempts, cause=cause))
 
 
 async def _change(session: AsyncSession, statement: Update) -> None:
@@ -236,7 +242,7 @@ async def _change(session: AsyncSession, statement: Update) -> None:
 
 
 async def backlog(session: AsyncSession) -> tuple[int, float]:
-    """How many deliveries are pending, and the seconds since the oldest of them was planned."""
+    """Returns the number of pending deliveries, and the age of the oldest in seconds."""
     age = func.coalesce(func.extract("epoch", func.now() - func.min(Delivery.created_at)), 0)
     count, seconds = (await session.execute(select(func.count(), age).where(_IS_PENDING))).one()
     return count, float(seconds)

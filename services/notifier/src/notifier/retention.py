@@ -1,4 +1,4 @@
-"""How long notifications and deliveries are kept, and their deletion afterwards."""
+"""Retention of notifications and deliveries."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -9,18 +9,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.db.database import Database, first_id_at, utc_now
 from notifier.models import Notification, WebhookDelivery
 
-NOTIFICATIONS_KEPT: Final = timedelta(days=180)
-"""Read or not, with their deliveries. Longer than the 30 days of a replay, which would create them again."""
-WEBHOOK_DELIVERIES_KEPT: Final = timedelta(days=30)
-"""After they were settled."""
+NOTIFICATION_RETENTION: Final = timedelta(days=180)
+"""Read or unread, with their deliveries. Longer than the 30 days of a replay, which would create them again."""
+WEBHOOK_DELIVERY_RETENTION: Final = timedelta(days=30)
+"""Counted from the time when the delivery was settled."""
 BATCH: Final = 1_000
-EVERY: Final = 300.0
+CLEANUP_INTERVAL: Final = 300.0
+"""Seconds."""
 
 
 async def delete_expired(session: AsyncSession, now: datetime) -> int:
     """Deletes up to `BATCH` expired rows of each kind. Returns the larger of the two counts. Never commits."""
-    # An event's id says when it happened: the primary key finds the old ones.
-    cutoff = now - NOTIFICATIONS_KEPT
+    # Event ids are UUIDv7 and sort by time, so the primary key finds the expired ones.
+    cutoff = now - NOTIFICATION_RETENTION
     notifications = (
         select(Notification.id)
         .where(Notification.id < first_id_at(cutoff), Notification.created_at < cutoff)
@@ -30,7 +31,7 @@ async def delete_expired(session: AsyncSession, now: datetime) -> int:
     )
     deliveries = (
         select(WebhookDelivery.webhook_id, WebhookDelivery.event_id)
-        .where(WebhookDelivery.settled_at < now - WEBHOOK_DELIVERIES_KEPT)
+        .where(WebhookDelivery.settled_at < now - WEBHOOK_DELIVERY_RETENTION)
         .order_by(WebhookDelivery.settled_at)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
@@ -47,7 +48,7 @@ async def delete_expired(session: AsyncSession, now: datetime) -> int:
 
 
 async def run_cleanup(database: Database) -> None:
-    """Deletes everything that is past its retention, batch by batch."""
+    """Deletes everything that is past its retention, one transaction per batch."""
     deleted = BATCH
     while deleted == BATCH:
         async with database.transaction() as session:

@@ -1,4 +1,4 @@
-"""HTTP ↔ handlers."""
+"""Routes of notifications and preferences."""
 
 from functools import partial
 from typing import Annotated, Final
@@ -20,28 +20,30 @@ async def list_notifications(
     page: PageDep,
     principal: ReaderDep,
     session: SessionDep,
-    unread: Annotated[bool | None, Query(description="Only unread ones, or only read ones.")] = None,
+    unread: Annotated[bool | None, Query(description="Only unread notifications, or only read ones.")] = None,
 ) -> Page[NotificationOut]:
-    """One's own, newest first."""
+    """Lists your notifications, newest first."""
     fetch = partial(queries.notifications, session, principal.user_id, unread=unread)
     return await page.load(fetch, by={"created_at": instant, "id": UUID}, item=NotificationOut.model_validate)
 
 
 @router.post("/notifications/{notification_id}/read", responses=responses(404))
 async def read_notification(notification_id: UUID, principal: WriterDep, session: SessionDep) -> NotificationOut:
-    """Marks one as read; again changes nothing."""
+    """Marks a notification as read. Repeating it changes nothing."""
     notification = await handlers.read_notification(session, notification_id, user_id=principal.user_id)
     return NotificationOut.model_validate(notification)
 
 
 @router.get("/notification-preferences")
 async def get_notification_preferences(principal: ReaderDep, session: SessionDep) -> PreferencesOut:
+    """Returns which mails you receive."""
     contact = await queries.contact(session, principal.user_id)
     return PreferencesOut.model_validate(contact) if contact is not None else PreferencesOut()
 
 
 @router.put("/notification-preferences")
 async def set_notification_preferences(body: Preferences, principal: WriterDep, session: SessionDep) -> PreferencesOut:
+    """Sets which mails you receive."""
     contact = await handlers.set_preferences(
         session, principal.user_id, order_updates=body.order_updates, welcome=body.welcome
     )

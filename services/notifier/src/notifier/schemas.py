@@ -1,4 +1,4 @@
-"""HTTP bodies."""
+"""Bodies of requests and responses."""
 
 from datetime import datetime
 from typing import Annotated
@@ -20,7 +20,7 @@ class NotificationOut(Model):
 
 
 class Preferences(StrictModel):
-    """Which mails somebody wants. Notifications are listed all the same, and security mails always sent."""
+    """Which mails to receive. Notifications are listed in any case, and security mails are always sent."""
 
     order_updates: StrictBool
     welcome: StrictBool
@@ -32,7 +32,7 @@ class PreferencesOut(Model):
 
 
 class NewWebhook(StrictModel):
-    url: Annotated[str, Field(max_length=2048, description="https, at a public address.")]
+    url: Annotated[str, Field(max_length=2048, description="An https URL whose host has public addresses only.")]
     event_types: Annotated[
         list[EventType], Field(min_length=1, max_length=20), AfterValidator(lambda types: list(dict.fromkeys(types)))
     ]
@@ -47,18 +47,18 @@ class WebhookOut(Model):
 
 class WebhookWithSecret(WebhookOut):
     secret: str
-    """What deliveries are signed with."""
+    """Deliveries are signed with it."""
 
 
 class WebhookDeliveryOut(Model):
     event_id: UUID
-    """Also the header `webhook-id`: the same for each try."""
+    """Also sent as the header `webhook-id`, the same for each attempt."""
     type: str
     state: State
     attempts: int
     cause: str | None
-    """Why the last try did not succeed."""
+    """Why the last attempt failed."""
     due_at: datetime
-    """When it is tried next, while it is pending."""
+    """Time of the next attempt while the delivery is pending."""
     created_at: datetime
     settled_at: datetime | None

@@ -1,4 +1,4 @@
-"""Settings of notifier, beside those that every service has."""
+"""Settings of notifier, in addition to those of every service."""
 
 import base64
 import binascii
@@ -20,65 +20,67 @@ class Settings(ServiceSettings):
     service: ClassVar[str] = "notifier"
 
     client_secret: SecretStr
-    """Of notifier's own OAuth client: it reads revocations at auth and has one-time links made at users."""
+    """Secret of notifier's OAuth client, which reads revocations from auth and requests one-time links from users."""
     users_url: str
-    """Users' internal address."""
+    """Internal base URL of users."""
     smtp_host: str
-    """The mail server that all mails are handed to."""
+    """Host name of the mail server."""
     smtp_port: int = Field(ge=1, le=65535)
-    """Its port: usually 587 with `starttls`, 465 with `implicit`."""
+    """Port of the mail server."""
     smtp_tls: Literal["off", "starttls", "implicit"] = "off"
-    """`starttls` and `implicit` (RFC 8314 §3) send nothing without a verified certificate."""
+    """Encryption to the mail server. `starttls` and `implicit` (RFC 8314 §3) require a certificate that verifies."""
     smtp_username: str | None = None
-    """Set it where the mail server asks for a sign-in. It needs `starttls` or `implicit`."""
+    """User name at the mail server, without which notifier does not authenticate. It requires `smtp_tls`."""
     smtp_password: SecretStr | None = None
-    """The password of that user."""
+    """Password of `smtp_username`."""
     smtp_connections: int = Field(default=10, ge=1, le=100)
-    """Mails that one deliverer sends side by side. Few leave connections idle while outcomes are recorded: measured, 16
-    send three times as many as 4."""
+    """Mails that one deliverer sends concurrently. With few, connections idle while outcomes are recorded: in a
+    measurement 16 sent three times as many mails as 4."""
     mail_from: str = "Waybill <no-reply@waybill.invalid>"
-    """The sender of every mail."""
+    """Sender of all mails. Its domain is also in `Message-ID` and `EHLO`."""
     verify_email_page: str | None = None
-    """The page that a verification mail links to, with `?token=…` added: a shop's own. Unset, users' plain one."""
+    """URL of the page that verifies an e-mail address; mails append `?token=…`. By default the plain page of users."""
     reset_password_page: str | None = None
-    """The same for the mail that resets a password."""
+    """URL of the page that sets a new password; mails append `?token=…`. By default the plain page of users."""
     delivery_lease: float = Field(default=12.0, ge=0.5, le=300)
-    """Seconds after which what a deliverer that died was sending is taken over by another."""
+    """Seconds until another deliverer may send what a deliverer that died was sending. Leases are renewed every third
+    of it, so the default survives pauses of several seconds."""
     webhook_key: SecretStr
-    """32 bytes, base64: encrypts the secrets of webhooks at rest."""
+    """Key that encrypts webhook secrets at rest: 32 bytes in base64."""
     webhook_connections: int = Field(default=32, ge=1, le=200)
-    """Webhooks that one deliverer posts to side by side."""
+    """Webhook requests that one deliverer sends concurrently, at most four of them to one host."""
     webhook_allow: Annotated[frozenset[tuple[str, int]], NoDecode] = frozenset()
-    """`host:port,…` that webhooks may reach over http or at addresses that are not public, IPv6 in brackets."""
+    """Destinations that webhooks may reach over http and at addresses that are not public: `host:port,…`, with IPv6
+    addresses in brackets. Empty by default, since such a destination may be inside our own network."""
 
     @field_validator("mail_from")
     @classmethod
-    def _an_address(cls, value: str) -> str:
+    def _check_address(cls, value: str) -> str:
         name, address = parseaddr(value)
         try:
             parsed = Address(display_name=name, addr_spec=address)
         except (ValueError, IndexError, MessageError):
             parsed = Address()
         if not (parsed.username and parsed.domain):
-            raise ValueError("not an address, as in Waybill <no-reply@example.com>")
+            raise ValueError("must be an address such as Waybill <no-reply@example.com>")
         return value
 
     @field_validator("webhook_allow", mode="before")
     @classmethod
-    def _hosts_and_ports(cls, value: object) -> object:
+    def _parse_hosts_and_ports(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         entries = [entry.strip() for entry in value.split(",") if entry.strip()]
         found = [re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})", entry) for entry in entries]
         if not all(found):
-            raise ValueError("a comma list of host:port")
+            raise ValueError("must be a comma-separated list of host:port")
         return {((match[1] or match[2]).lower(), int(match[3])) for match in found if match}
 
     @field_validator("webhook_key")
     @classmethod
-    def _a_key(cls, value: SecretStr) -> SecretStr:
+    def _check_key(cls, value: SecretStr) -> SecretStr:
         if len(_decoded(value)) != 32:
-            raise ValueError("32 bytes in base64")
+            raise ValueError("must be 32 bytes in base64")
         return value
 
     @property
@@ -86,9 +88,9 @@ class Settings(ServiceSettings):
         return _decoded(self.webhook_key)
 
     @model_validator(mode="after")
-    def _sign_in_encrypted(self) -> Self:
+    def _require_tls_for_password(self) -> Self:
         if self.smtp_username is not None and self.smtp_tls == "off":
-            raise ValueError("smtp_username needs smtp_tls: a password must not travel in clear")
+            raise ValueError("smtp_username requires smtp_tls: a password must not be sent unencrypted")
         return self
 
     @property

@@ -1,21 +1,30 @@
-"""Ways to reach a person, and the ways in which one does not get through."""
+"""Why a delivery did not succeed."""
+
+from typing import Final
+
+from notifier.delivery.single_line import single_line
+
+_MAX_CAUSE: Final = 300
 
 
 class NothingToSend(Exception):
-    """There is nothing to send any more."""
+    """The delivery is no longer needed."""
 
 
 class ChannelError(Exception):
-    """Its text is the cause, as it is kept with the delivery."""
+    """Its text is recorded as the delivery's cause: one line of at most 300 characters, since a server may send any."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(single_line(cause)[:_MAX_CAUSE])
 
 
 class Refused(ChannelError):
-    """The other side will never take this message."""
+    """The receiver will never accept this message."""
 
 
 class Deferred(ChannelError):
-    """The other side may take this message later, or it is not known whether it did."""
+    """The receiver may accept this message later, or may have accepted it already."""
 
 
 class ChannelUnavailable(ChannelError):
-    """Nobody is there who could take any message: no message's fault."""
+    """No message can be sent at the moment, so this one is not at fault."""

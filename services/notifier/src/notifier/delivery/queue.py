@@ -1,24 +1,25 @@
-"""What a deliverer needs of a channel: the queue of what is due on it, and the way there."""
+"""What a deliverer needs of a channel: its queue of due deliveries, and a way to send them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from notifier.delivery.outcomes import Outcome
+from notifier.models import State
 
 
 class Claim(Protocol):
-    """A delivery that is ours until its lease ends."""
+    """A delivery that this process holds until its lease ends."""
 
     @property
     def key(self) -> Hashable: ...
     @property
     def attempts(self) -> int:
-        """With this one."""
+        """Including this one."""
         ...
 
     @property
@@ -32,19 +33,32 @@ class Claim(Protocol):
 C = TypeVar("C", bound=Claim)
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[C]):
+    """The result of sending. `pending` means: send again in `retry_in` seconds."""
+
+    claim: C
+    state: State
+    cause: str | None = None
+    retry_in: float = 0.0
+    is_attempt: bool = True
+    """False if it must not count towards the attempts after which the delivery fails."""
+
+
 class Queue(ABC, Generic[C]):
-    """What is to be delivered over one channel, and how."""
+    """The deliveries of one channel. Methods with a session never commit."""
 
     channel: ClassVar[str]
     notify_channel: ClassVar[str]
-    """Rung when a delivery falls due."""
+    """PostgreSQL channel that is notified when a delivery becomes due."""
     slots: int
-    """How many are sent side by side."""
+    """Deliveries sent concurrently."""
 
     @abstractmethod
     async def claim(
         self, session: AsyncSession, *, limit: int, lease: timedelta, sending: Collection[C]
-    ) -> Sequence[C]: ...
+    ) -> Sequence[C]:
+        """Claims due deliveries. `sending` are those that this process is sending already."""
 
     @abstractmethod
     async def renew(self, session: AsyncSession, held: Collection[C], *, lease: timedelta) -> None: ...
@@ -54,27 +68,27 @@ class Queue(ABC, Generic[C]):
 
     @abstractmethod
     async def send(self, claim: C) -> None:
-        """Returns once the other side has taken it. Raises `NothingToSend`, a `ChannelError`, or `Unavailable`."""
+        """Returns once the receiver has accepted it. Raises `NothingToSend`, a `ChannelError`, or `Unavailable`."""
 
     @abstractmethod
     def delay(self, attempts: int) -> float | None:
-        """Seconds until the next try after so many; none when it is given up."""
+        """Seconds until the next attempt after this many; None gives up."""
 
     @abstractmethod
     async def backlog(self, session: AsyncSession) -> tuple[int, float]:
-        """How many are pending, and the age of the oldest in seconds."""
+        """The number of pending deliveries, and the age of the oldest in seconds."""
 
     @abstractmethod
     def kind(self, claim: C) -> str:
-        """Of which there are few."""
+        """An attribute of low cardinality, for spans."""
 
     @abstractmethod
     def ids(self, claim: C) -> dict[str, str | None]:
-        """What the log names it by."""
+        """The fields that identify it in the log."""
 
-    async def tend(self, session: AsyncSession) -> bool:  # noqa: ARG002 - nothing, where a channel has no need of it
-        """Every second; whether something fell due."""
+    async def release_waiting(self, session: AsyncSession) -> bool:  # noqa: ARG002 - not every channel has such
+        """Makes waiting deliveries due whose condition is met. Returns whether there were any. Called every second."""
         return False
 
-    async def rest(self) -> None:
-        """Every few seconds: lets go of what nobody needs."""
+    async def close_idle(self) -> None:
+        """Closes connections that are not in use. Called every few seconds."""

@@ -1,16 +1,17 @@
-"""The deliverer: claims what is due on one channel, sends it, records what came of it.
+"""The deliverer: claims due deliveries of one channel, sends them and records the outcomes.
 
-Any number may run. A claim is a lease, taken in one short transaction (`FOR UPDATE SKIP LOCKED`) and renewed while the
-sending goes on; what a killed deliverer held falls due again when its lease ends. Sending happens outside of any
-transaction.
+Any number may run. A claim is a lease: taken in one short transaction (`FOR UPDATE SKIP LOCKED`) and renewed while the
+delivery is being sent. What a killed deliverer held becomes due again when its lease ends. No transaction is open while
+a delivery is being sent.
 
-Nothing can be sent exactly once to who keeps no count of it: when we die between the other side's acceptance and our
-record of it, it goes out again, with the same id. That window is as short as a transaction; a database that is away is
-waited for.
+Exactly-once delivery is impossible when the receiver does not deduplicate: if the deliverer dies after the receiver
+accepted a message and before that is recorded, the message is sent again, with the same id. That window is one short
+transaction, unless the database is unavailable: then outcomes stay in memory until they can be recorded.
 """
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Hashable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -27,17 +28,14 @@ from common.observability.spans import span
 from common.observability.trace import traced
 from common.runtime.background import background, every, first_of
 from notifier.delivery.errors import ChannelUnavailable, Deferred, NothingToSend, Refused
-from notifier.delivery.outcomes import Outcome, jittered
-from notifier.delivery.queue import C, Queue
+from notifier.delivery.queue import C, Outcome, Queue
 
 log = structlog.get_logger(__name__)
 
-OUTCOMES: Final = Counter(
-    "waybill_deliveries_total", "Attempts to deliver by what became of them.", ["channel", "outcome"]
-)
+OUTCOMES: Final = Counter("waybill_deliveries_total", "Delivery attempts by outcome.", ["channel", "outcome"])
 DELAY: Final = Histogram(
     "waybill_delivery_delay_seconds",
-    "From a delivery's planning to its acceptance by the other side.",
+    "Seconds from the planning of a delivery to its acceptance by the receiver.",
     ["channel"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 3600),
 )
@@ -46,22 +44,22 @@ PENDING: Final = Gauge(
 )
 OLDEST: Final = Gauge(
     "waybill_deliveries_oldest_age_seconds",
-    "Age of the oldest of them; for webhooks, whose receivers may be away for days, how late the latest is.",
+    "Age of the oldest pending mail; time since the most overdue webhook was due, as receivers may be down for days.",
     ["channel"],
 )
 
 _POLL: Final = 1.0
 _MEASURE_EVERY: Final = 15.0
 _DRAIN: Final = 20.0
-"""Seconds that a stop leaves to what is being sent."""
+"""Seconds that a stopping deliverer gives to deliveries that are being sent."""
 _LINK_DELAY: Final = 5.0
-"""Seconds until users, who was away, is asked for a link again."""
-_FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 5.0
+"""Seconds until the next attempt when the users service, which issues one-time links, is unavailable."""
+_FIRST_BACKOFF: Final = 0.5
+_MAX_BACKOFF: Final = 5.0
 
 
 class Deliverer(Generic[C]):
-    """Sends a queue's deliveries side by side; holds each by a lease that it renews."""
+    """Sends the deliveries of a queue concurrently and renews the lease of each."""
 
     def __init__(self, database: Database, queue: Queue[C], *, lease: timedelta) -> None:
         self._database = database
@@ -71,12 +69,12 @@ class Deliverer(Generic[C]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._outcomes: dict[Hashable, Outcome[C]] = {}
         self._writing = asyncio.Lock()
-        """A renewal that overtook the record of a postponement would undo it."""
+        """Serializes writes: a renewal that overtook the record of a postponement would undo it."""
         self._wake = asyncio.Event()
-        self._pause = 0.0
-        self._away_until = 0.0
+        self._backoff = 0.0
+        self._unavailable_until = 0.0
         for outcome in ("sent", "postponed", "failed", "cancelled"):
-            OUTCOMES.labels(queue.channel, outcome)  # zero from the start, so that the first case counts
+            OUTCOMES.labels(queue.channel, outcome)  # zero from the start, so that rate() sees the first one
 
     async def run(self, stop: asyncio.Event) -> None:
         channel = self._queue.channel
@@ -90,25 +88,25 @@ class Deliverer(Generic[C]):
         async with background(
             listening,
             partial(every, self._lease.total_seconds() / 3, self._renew),
-            partial(every, _POLL, self._tend),
+            partial(every, _POLL, self._release_waiting),
             partial(every, _MEASURE_EVERY, self._measure),
         ):
             try:
                 while not stop.is_set():
                     self._wake.clear()
-                    await self._turn(self._free_slots())
+                    await self._run_cycle(self._free_slots())
                     await first_of(self._wake, stop, within=_POLL)
             finally:
                 await self._drain()
 
-    async def _turn(self, free_slots: int) -> None:
-        """One transaction: records what came of deliveries and claims new ones, which are then begun.
+    async def _run_cycle(self, free_slots: int) -> None:
+        """Records outcomes and claims new deliveries in one transaction, then starts sending the new ones.
 
-        An outcome is kept until it is recorded, however long that takes: to forget it would be to send it twice.
+        An outcome is kept until it is recorded, however long that takes: without it the message would be sent twice.
         """
         async with self._writing:
             for claim in await self._record_and_claim(free_slots):
-                # It may be held already, where the database was away for longer than the lease.
+                # A database outage longer than the lease makes deliveries claimable that this process still holds.
                 if claim.key not in self._sending and claim.key not in self._outcomes:
                     self._sending[claim.key] = claim
                     task = asyncio.create_task(self._deliver(claim))
@@ -129,84 +127,84 @@ class Deliverer(Generic[C]):
                         session, limit=free_slots, lease=self._lease, sending=self._sending.values()
                     )
         except (SQLAlchemyError, OSError) as error:
-            log.warning("database away, will try again", error=type(error).__name__, outcomes=len(recorded))
+            log.warning("database unavailable, will retry", error=type(error).__name__, outcomes=len(recorded))
             return ()
         for key in recorded:
             del self._outcomes[key]
         return claimed
 
     def _free_slots(self) -> int:
-        if asyncio.get_running_loop().time() < self._away_until:
+        if asyncio.get_running_loop().time() < self._unavailable_until:
             return 0
-        return (1 if self._pause else self._queue.slots) - len(self._sending)
+        return (1 if self._backoff else self._queue.slots) - len(self._sending)
 
     async def _deliver(self, claim: C) -> None:
         ids = traced(request_id=str(claim.event_id), traceparent=claim.traceparent)
-        facts: dict[str, str | int] = {"waybill.kind": self._queue.kind(claim), "waybill.attempt": claim.attempts}
-        with ids, span(f"deliver {self._queue.channel}", "client", facts) as attempt:
+        attributes: dict[str, str | int] = {"waybill.kind": self._queue.kind(claim), "waybill.attempt": claim.attempts}
+        with ids, span(f"deliver {self._queue.channel}", "client", attributes) as attempt:
             outcome = await self._attempt(claim)
-            became = "postponed" if outcome.state == "pending" else outcome.state
-            attempt.note({"waybill.outcome": became})
-            if became in {"postponed", "failed"}:
-                attempt.fail(became)
-            OUTCOMES.labels(self._queue.channel, became).inc()
-            line = log.warning if outcome.state == "failed" else log.info
-            line("delivery attempted", state=outcome.state, cause=outcome.cause, **self._ids(claim))
+            label = "postponed" if outcome.state == "pending" else outcome.state
+            attempt.note({"waybill.outcome": label})
+            if label in {"postponed", "failed"}:
+                attempt.fail(label)
+            OUTCOMES.labels(self._queue.channel, label).inc()
+            write = log.warning if outcome.state == "failed" else log.info
+            write("delivery attempted", state=outcome.state, cause=outcome.cause, **self._ids(claim))
         self._outcomes[claim.key] = outcome
         del self._sending[claim.key]
         self._wake.set()
 
-    async def _attempt(self, claim: C) -> Outcome[C]:  # noqa: PLR0911 - one for each way it can end
+    async def _attempt(self, claim: C) -> Outcome[C]:  # noqa: PLR0911 - one return for each possible outcome
         try:
             await self._queue.send(claim)
         except NothingToSend as error:
             return Outcome(claim, "cancelled", str(error))
         except Refused as error:
-            self._pause = 0
+            self._backoff = 0
             return Outcome(claim, "failed", str(error))
         except Deferred as error:
-            self._pause = 0
+            self._backoff = 0
             return self._deferred(claim, str(error))
         except ChannelUnavailable as error:
-            self._step_back(error)
-            return Outcome(claim, "pending", str(error), counts=False)
+            self._back_off(error)
+            return Outcome(claim, "pending", str(error), is_attempt=False)
         except Unavailable as error:
-            return Outcome(claim, "pending", error.detail, retry_in=_LINK_DELAY, counts=False)
+            return Outcome(claim, "pending", error.detail, retry_in=_LINK_DELAY, is_attempt=False)
         except Exception as error:
-            log.exception("a delivery failed unexpectedly", **self._ids(claim))
+            log.exception("delivery failed unexpectedly", **self._ids(claim))
             return self._deferred(claim, type(error).__name__)
-        self._pause = 0
+        self._backoff = 0
         DELAY.labels(self._queue.channel).observe(max(0.0, (utc_now() - claim.created_at).total_seconds()))
         return Outcome(claim, "sent")
 
     def _deferred(self, claim: C, cause: str) -> Outcome[C]:
-        """Later, and later each time; after some days never."""
+        """Postpones with growing delays; fails the delivery when the queue gives up."""
         delay = self._queue.delay(claim.attempts)
         if delay is None:
             return Outcome(claim, "failed", f"given up after {claim.attempts} attempts: {cause}")
-        return Outcome(claim, "pending", cause, jittered(delay))
+        return Outcome(claim, "pending", cause, _jittered(delay))
 
-    def _step_back(self, error: ChannelUnavailable) -> None:
-        """Nobody claims for a while, then one at a time until the other side is there again."""
+    def _back_off(self, error: ChannelUnavailable) -> None:
+        """Pauses claims for a while; afterwards claims one delivery at a time until one succeeds."""
         now = asyncio.get_running_loop().time()
-        if now >= self._away_until:
-            self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-            self._away_until = now + jittered(self._pause)
+        if now >= self._unavailable_until:
+            self._backoff = min(max(self._backoff * 2, _FIRST_BACKOFF), _MAX_BACKOFF)
+            self._unavailable_until = now + _jittered(self._backoff)
             log.warning(
-                "nobody takes it, will try again", cause=str(error), channel=self._queue.channel, pause=self._pause
+                "channel unavailable, will retry", cause=str(error), channel=self._queue.channel, pause=self._backoff
             )
 
     async def _drain(self) -> None:
-        """Finishes what is being sent, and records it, as far as time allows."""
+        """Waits up to `_DRAIN` seconds for deliveries that are being sent, and records their outcomes."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN):
                 while self._sending or self._outcomes:
                     self._wake.clear()
-                    await self._turn(0)
+                    await self._run_cycle(0)
                     if self._sending or self._outcomes:
                         await first_of(self._wake, within=_POLL)
         if self._sending or self._outcomes:
-            log.warning("stopped in between", sending=len(self._sending), unrecorded=len(self._outcomes))
+            log.warning("stopped during deliveries", sending=len(self._sending), unrecorded=len(self._outcomes))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -217,14 +215,14 @@ class Deliverer(Generic[C]):
                 async with self._database.transaction() as session:
                     await self._queue.renew(session, held, lease=self._lease)
 
-    async def _tend(self) -> None:
+    async def _release_waiting(self) -> None:
         async with self._database.transaction() as session:
-            fell_due = await self._queue.tend(session)
-        if fell_due:
+            has_released = await self._queue.release_waiting(session)
+        if has_released:
             self._wake.set()
 
     async def _measure(self) -> None:
-        await self._queue.rest()
+        await self._queue.close_idle()
         async with self._database.transaction() as session:
             pending, age = await self._queue.backlog(session)
         PENDING.labels(self._queue.channel).set(pending)
@@ -232,3 +230,8 @@ class Deliverer(Generic[C]):
 
     def _ids(self, claim: C) -> dict[str, Any]:
         return {"channel": self._queue.channel, **self._queue.ids(claim)}
+
+
+def _jittered(seconds: float) -> float:
+    """Varies a delay by a quarter, so that deliveries that failed together are not retried together."""
+    return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards no secret

@@ -1,4 +1,4 @@
-"""Writes the mail of a claimed delivery, when it is about to be sent: neither texts nor secrets are at rest before."""
+"""Composes a mail just before it is sent, so that neither its text nor a secret link is stored anywhere."""
 
 from collections.abc import Mapping
 from email.headerregistry import Address
@@ -11,14 +11,14 @@ from common.errors import Unavailable
 from common.security.service_client import ServiceClient
 from notifier.delivery.errors import NothingToSend
 from notifier.mail import texts
-from notifier.mail.message import Mail, mail
-from notifier.mail.texts import Text
+from notifier.mail.message import Mail, build_mail
+from notifier.mail.texts import MailText
 from notifier.queries import ClaimedDelivery
 from notifier.settings import LinkPurpose
 
 
 class IssuedLink(BaseModel):
-    """What users answers; the address is the one it made the link for, which may be newer than ours."""
+    """The response of users. `email` is the address that the link was issued for; it may be newer than our contact."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -28,15 +28,15 @@ class IssuedLink(BaseModel):
 
 class Composer:
     def __init__(self, *, sender: Address, pages: Mapping[LinkPurpose, str], users: ServiceClient) -> None:
-        """`pages` are the addresses that one-time links have before their `?token=`."""
+        """`pages` are the URLs of one-time links, without `?token=…`."""
         self._sender = sender
         self._pages = pages
         self._users = users
 
     async def compose(self, delivery: ClaimedDelivery) -> Mail:
-        """Raises `NothingToSend`, `Refused`, or `Unavailable` while users can't make a link."""
+        """Raises `NothingToSend`, `Refused`, or `Unavailable` when users can't issue a link."""
         name, email = delivery.name, delivery.email
-        text: Text
+        text: MailText
         match delivery.kind:
             case "welcome":
                 text = texts.welcome(name)
@@ -50,11 +50,11 @@ class Composer:
                 text = texts.secret_link(purpose, f"{self._pages[purpose]}?token={quote(link.token, safe='')}")
             case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled" as kind:
                 if delivery.order_id is None:
-                    raise NothingToSend("it names no order")
+                    raise NothingToSend("the notification has no order")
                 text = texts.order_update(kind, name, delivery.order_id, delivery.data)
-        return mail(
+        return build_mail(
             sender=self._sender,
-            name=texts.displayed(name),
+            name=texts.display_name(name),
             email=email,
             subject=text.subject,
             body=text.body,
@@ -63,9 +63,9 @@ class Composer:
         )
 
     async def _issue_link(self, link_id: UUID) -> IssuedLink:
-        answer = await self._users.post(f"/internal/secret-links/{link_id}")
-        if answer.status_code == 404:
+        response = await self._users.post(f"/internal/secret-links/{link_id}")
+        if response.status_code == 404:
             raise NothingToSend("the link was used, replaced or has expired")
-        if answer.status_code != 200:
-            raise Unavailable(f"users answered {answer.status_code}")
-        return IssuedLink.model_validate_json(answer.content)
+        if response.status_code != 200:
+            raise Unavailable(f"users answered {response.status_code}")
+        return IssuedLink.model_validate_json(response.content)

@@ -1,4 +1,4 @@
-"""A text as an e-mail (RFC 5322), in ASCII on the wire: any server takes it."""
+"""E-mail messages (RFC 5322), encoded in ASCII, which every server accepts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ class Mail:
     content: bytes
 
 
-def mail(
+def build_mail(
     *,
     sender: Address,
     name: str,
@@ -32,9 +32,9 @@ def mail(
     message_id: UUID,
     date: datetime,
 ) -> Mail:
-    """The same arguments make the same bytes: a second sending can be told by its `Message-ID`.
+    """The same arguments give the same bytes, `Message-ID` included, so that receivers can detect a repeated mail.
 
-    `name` and `subject` are single lines. Raises `Refused` for an address that no mail can be sent to.
+    `name` and `subject` must be single lines. Raises `Refused` for an invalid address.
     """
     message = EmailMessage(policy=_ASCII)
     try:
@@ -43,11 +43,11 @@ def mail(
         message["Subject"] = subject
         message["Date"] = format_datetime(date)
         message["Message-ID"] = f"<{message_id}@{sender.domain}>"
-        # RFC 3834 §5: holiday responders and the like keep quiet.
+        # RFC 3834 §5: stops automatic replies.
         message["Auto-Submitted"] = "auto-generated"
-        # Not base64, which Python would prefer for some scripts: spam filters take it for hiding something.
+        # Not base64, which Python prefers for some scripts and which spam filters distrust.
         message.set_content(body, cte="7bit" if body.isascii() else "quoted-printable")
         content = message.as_bytes()
-    except (ValueError, IndexError, MessageError) as error:  # the library's parser of addresses raises any of them
-        raise Refused(f"no mail can be made for this address: {type(error).__name__}") from None
+    except (ValueError, IndexError, MessageError) as error:  # the library's address parser raises any of these
+        raise Refused(f"invalid address: {type(error).__name__}") from None
     return Mail(sender.addr_spec, email, content)

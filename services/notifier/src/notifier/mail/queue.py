@@ -1,4 +1,4 @@
-"""Mails that are due, on their way over SMTP."""
+"""The queue of mails."""
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
@@ -9,24 +9,23 @@ from typing import ClassVar, Final, Protocol
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from notifier import queries
-from notifier.delivery.outcomes import Outcome
-from notifier.delivery.queue import Queue
+from notifier.delivery.queue import Outcome, Queue
 from notifier.handlers import DELIVERIES_CHANNEL
 from notifier.mail.composer import Composer
 from notifier.mail.message import Mail
 from notifier.queries import ClaimedDelivery
 
 _FIRST_DELAY: Final = 2.0
-_LONGEST_DELAY: Final = 3600.0
-_MOST_ATTEMPTS: Final = 100
-"""With these delays about four days, as RFC 5321 §4.5.4.1 has it."""
-_LOOK_AGAIN: Final = 1000
-"""Most deliveries without a contact that are looked at in one poll."""
+_MAX_DELAY: Final = 3600.0
+_MAX_ATTEMPTS: Final = 100
+"""With these delays about four days; RFC 5321 §4.5.4.1 asks for four to five."""
+_RELEASE_LIMIT: Final = 1000
+"""Deliveries without a contact that are checked per poll, at most."""
 
 
 class Channel(Protocol):
     async def send(self, mail: Mail) -> None: ...
-    async def rest(self) -> None: ...
+    async def close_idle(self) -> None: ...
 
 
 class MailQueue(Queue[ClaimedDelivery]):
@@ -44,7 +43,7 @@ class MailQueue(Queue[ClaimedDelivery]):
         *,
         limit: int,
         lease: timedelta,
-        sending: Collection[ClaimedDelivery],  # noqa: ARG002 - there is one server: no share to keep
+        sending: Collection[ClaimedDelivery],  # noqa: ARG002 - one server receives all mails: no need to share slots
     ) -> Sequence[ClaimedDelivery]:
         return await queries.claim_deliveries(session, limit=limit, lease=lease)
 
@@ -54,9 +53,8 @@ class MailQueue(Queue[ClaimedDelivery]):
     async def record(self, session: AsyncSession, outcomes: Collection[Outcome[ClaimedDelivery]]) -> None:
         for outcome in outcomes:
             if outcome.state == "pending":
-                by = timedelta(seconds=outcome.retry_in)
                 await queries.postpone_delivery(
-                    session, outcome.claim, by=by, cause=outcome.cause, counts=outcome.counts
+                    session, outcome.claim, outcome.retry_in, cause=outcome.cause, is_attempt=outcome.is_attempt
                 )
         settled = sorted((o for o in outcomes if o.state != "pending"), key=lambda o: (o.state, o.cause or ""))
         for (state, cause), group in groupby(settled, key=attrgetter("state", "cause")):
@@ -66,7 +64,7 @@ class MailQueue(Queue[ClaimedDelivery]):
         await self._channel.send(await self._composer.compose(claim))
 
     def delay(self, attempts: int) -> float | None:
-        return min(_FIRST_DELAY * 2.0 ** (attempts - 1), _LONGEST_DELAY) if attempts < _MOST_ATTEMPTS else None
+        return min(_FIRST_DELAY * 2.0 ** (attempts - 1), _MAX_DELAY) if attempts < _MAX_ATTEMPTS else None
 
     async def backlog(self, session: AsyncSession) -> tuple[int, float]:
         return await queries.backlog(session)
@@ -83,8 +81,8 @@ class MailQueue(Queue[ClaimedDelivery]):
             "kind": claim.kind,
         }
 
-    async def tend(self, session: AsyncSession) -> bool:
-        return await queries.release_overlooked(session, limit=_LOOK_AGAIN) > 0
+    async def release_waiting(self, session: AsyncSession) -> bool:
+        return await queries.release_overlooked(session, limit=_RELEASE_LIMIT) > 0
 
-    async def rest(self) -> None:
-        await self._channel.rest()
+    async def close_idle(self) -> None:
+        await self._channel.close_idle()

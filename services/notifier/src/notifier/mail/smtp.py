@@ -1,4 +1,4 @@
-"""Mail over SMTP (RFC 5321), on a few connections that are kept between mails."""
+"""Mail over SMTP (RFC 5321), on connections that are reused."""
 
 import contextlib
 import time
@@ -8,27 +8,25 @@ import aiosmtplib
 
 from notifier.delivery.errors import ChannelUnavailable, Deferred, Refused
 from notifier.mail.message import Mail
-from notifier.mail.texts import one_line
 from notifier.settings import Settings
 
 _TIMEOUT: Final = 10.0
 _ACCEPTANCE_TIMEOUT: Final = 60.0
-"""Seconds to wait for the answer to the mail itself. Long: giving up too early sends it twice (RFC 5321 §4.5.3.2.6)."""
-_REST: Final = 10.0
+"""Seconds to wait for the response to the content. Long, since giving up early sends it twice (RFC 5321 §4.5.3.2.6)."""
+_IDLE_TIMEOUT: Final = 10.0
 """Seconds after which an unused connection is closed."""
 _SERVICE_CLOSING: Final = 421
-_LONGEST_CAUSE: Final = 300
 
 
 class MailChannel:
-    """Sends one mail per call; as many connections are open as calls were ever under way at once."""
+    """Sends one mail per call. Concurrent calls use a connection each."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
 
     async def send(self, mail: Mail) -> None:
-        """Returns once the server has taken responsibility for the mail. Raises a `ChannelError`."""
+        """Returns once the server has accepted responsibility for the mail. Raises a `ChannelError`."""
         connection, is_reused = await self._connection()
         try:
             try:
@@ -36,7 +34,7 @@ class MailChannel:
             except ChannelUnavailable:
                 if not is_reused:
                     raise
-                # The server may close a kept connection at any time; that says nothing of a new one.
+                # A server may close an idle connection at any time. That is no reason to believe it unavailable.
                 connection.close()
                 connection = await self._connect()
                 await self._begin(connection, mail)
@@ -49,9 +47,9 @@ class MailChannel:
             raise
         self._idle.append((connection, time.monotonic()))
 
-    async def rest(self) -> None:
-        """Closes connections that nobody needed for a while."""
-        while self._idle and time.monotonic() - self._idle[0][1] > _REST:
+    async def close_idle(self) -> None:
+        """Closes connections that were not used for a while."""
+        while self._idle and time.monotonic() - self._idle[0][1] > _IDLE_TIMEOUT:
             await _quit(self._idle.pop(0)[0])
 
     async def close(self) -> None:
@@ -74,7 +72,7 @@ class MailChannel:
             password=settings.smtp_password.get_secret_value() if settings.smtp_password else None,
             use_tls=settings.smtp_tls == "implicit",
             start_tls=settings.smtp_tls == "starttls",
-            local_hostname=settings.sender.domain,  # the default asks DNS, which may take seconds
+            local_hostname=settings.sender.domain,  # the default is a DNS lookup, which may take seconds
             timeout=_TIMEOUT,
         )
         try:
@@ -86,14 +84,14 @@ class MailChannel:
         return connection
 
     async def _begin(self, connection: aiosmtplib.SMTP, mail: Mail) -> None:
-        """What is refused for good here is us, not the mail: not signed in, say. An operator has to mend that."""
+        """A permanent refusal at this stage concerns the sender, not the mail: an operator has to correct it."""
         try:
             await connection.mail(mail.sender)
         except aiosmtplib.SMTPResponseException as error:
             if 400 <= error.code < 500 and error.code != _SERVICE_CLOSING:
                 raise Deferred(_cause(error)) from error
             raise ChannelUnavailable(_cause(error)) from error
-        except OSError as error:  # time-outs and lost connections are of this kind, aiosmtplib's as well
+        except OSError as error:  # includes timeouts and lost connections, those of aiosmtplib too
             raise ChannelUnavailable(_cause(error)) from error
 
     async def _transfer(self, connection: aiosmtplib.SMTP, mail: Mail) -> None:
@@ -107,14 +105,14 @@ class MailChannel:
                 raise Refused(_cause(error)) from error
             raise Deferred(_cause(error)) from error
         except ValueError as error:
-            raise Refused(f"not an address: {error}") from error
+            raise Refused(f"invalid address: {error}") from error
         except OSError as error:
-            # Perhaps it was taken and only the answer lost: it goes again, with the same Message-ID.
+            # The mail may have been accepted and only the response lost. It is sent again, with the same Message-ID.
             connection.close()
             raise Deferred(_cause(error)) from error
 
     async def _reset(self, connection: aiosmtplib.SMTP) -> None:
-        """Back to the start of a mail transaction (RFC 5321 §4.1.1.5), or away with the connection."""
+        """Aborts the mail transaction (RFC 5321 §4.1.1.5); closes the connection if that fails."""
         try:
             await connection.rset()
         except (aiosmtplib.SMTPException, OSError):
@@ -130,7 +128,7 @@ async def _quit(connection: aiosmtplib.SMTP) -> None:
 
 
 def _cause(error: Exception) -> str:
-    """The server's words, or the kind of failure. Servers write anything: one printable line of it is kept."""
+    """The server's response, or else the error."""
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        return one_line(f"{error.code} {error.message}")[:_LONGEST_CAUSE]
-    return one_line(f"{type(error).__name__}: {error}")[:_LONGEST_CAUSE]
+        return f"{error.code} {error.message}"
+    return f"{type(error).__name__}: {error}"

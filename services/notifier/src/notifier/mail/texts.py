@@ -1,7 +1,6 @@
-"""The words of every mail: one subject and one plain text each.
+"""The text of every mail: a subject and a plain-text body.
 
-Whatever comes from people is put on one line, without control and formatting characters: it can neither forge a
-paragraph nor a header.
+Values that people entered are reduced to one printable line, so that they can forge neither a paragraph nor a header.
 """
 
 import re
@@ -9,79 +8,79 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from notifier.mail.money import as_decimal
+from notifier.delivery.single_line import single_line
+from notifier.mail.money import format_money
 from notifier.models import TITLES, Kind
 
 _LINKISH: Final = re.compile(r"[/@:\\]|\w\.\w")
-_JOINERS: Final = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class MailText:
     subject: str
     body: str
 
 
-def welcome(name: str) -> Text:
-    return Text(
+def welcome(name: str) -> MailText:
+    return MailText(
         TITLES["welcome"],
         f"""\
 {greeting(name)}
 
-welcome to Waybill. Your account is ready.
+A warm welcome to Waybill. Your account is ready.
 
-From now on we tell you at this address how your orders are doing.
+From now on you receive news of your orders at this address.
 {_CLOSING}""",
     )
 
 
-def order_update(kind: Kind, name: str, order_id: UUID, data: dict[str, Any]) -> Text:
-    """`data` is what `notifier.consumers` keeps of the event."""
-    return Text(
+def order_update(kind: Kind, name: str, order_id: UUID, data: dict[str, Any]) -> MailText:
+    """`data` is the data of the notification: see `notifier.consumers`."""
+    return MailText(
         f"{TITLES[kind]} ({order_id})",
         f"""\
 {greeting(name)}
 
-{_ORDER_NEWS[kind]}
+{_ORDER_MESSAGES[kind]}
 
-{_order_facts(order_id, data)}
+{_order_details(order_id, data)}
 {_CLOSING}""",
     )
 
 
-def password_changed(name: str) -> Text:
-    return Text(
+def password_changed(name: str) -> MailText:
+    return MailText(
         TITLES["password_changed"],
         f"""\
 {greeting(name)}
 
-the password of your account was changed.
+The password of your account was changed.
 
-Was it you? Then there is nothing to do. If not, somebody else knows
-your password: set a new one now, and change it wherever else you use it.
+If it was you, there is nothing to do. If not, somebody else knows your
+password: set a new one now, and change it wherever else you use it.
 {_CLOSING}""",
     )
 
 
-def email_changed(name: str) -> Text:
-    """To the address before."""
-    return Text(
+def email_changed(name: str) -> MailText:
+    """For the previous address."""
+    return MailText(
         TITLES["email_changed"],
         f"""\
 {greeting(name)}
 
-your account has another e-mail address now. This mail goes to the one it
-had before, and is the last to do so.
+Your account now has another e-mail address. This mail is the last one to
+the previous address.
 
-Was it you? Then there is nothing to do. If not, somebody else is signed in
-to your account: please tell us at once.
+If it was you, there is nothing to do. If not, somebody else is signed in to
+your account: please contact us at once.
 {_CLOSING}""",
     )
 
 
-def secret_link(purpose: Kind, url: str) -> Text:
-    """Without the name: whoever types a stranger's address must not reach them with words of their own."""
-    return Text(
+def secret_link(purpose: Kind, url: str) -> MailText:
+    """Omits the name: anyone can request a link for a stranger's address, and must not send them text of their own."""
+    return MailText(
         TITLES[purpose],
         f"""\
 Hello,
@@ -90,64 +89,55 @@ Hello,
 
 {url}
 
-The link works once, and for a short time only.
+The link works once, and only for a short time.
 If this was not you, please ignore this mail: nothing changes.
 {_CLOSING}""",
     )
 
 
 def greeting(name: str) -> str:
-    """By name, unless it looks like a link: sign-up is open, and a name must not make our mail carry advertising."""
-    shown = displayed(name)
+    """Omits a name that looks like a link: sign-up is open, and a name must not put advertising into our mails."""
+    shown = display_name(name)
     return f"Hello {shown}," if shown else "Hello,"
 
 
-def displayed(name: str) -> str:
-    """The name as mails show it; empty where it looks like an address or a link."""
-    shown = one_line(name)
+def display_name(name: str) -> str:
+    """The name as mails show it; empty if it looks like an address or a link."""
+    shown = single_line(name)
     return "" if _LINKISH.search(shown) else shown
 
 
-def one_line(text: str) -> str:
-    """Printable characters and single spaces; joiners stay, since some scripts can't be written without."""
-    return " ".join("".join(char if char.isprintable() or char in _JOINERS else " " for char in text).split())
-
-
-def _order_facts(order_id: UUID, data: dict[str, Any]) -> str:
-    facts = [("Order", str(order_id)), ("Total", _money(data["total"]))]
+def _order_details(order_id: UUID, data: dict[str, Any]) -> str:
+    details = [("Order", str(order_id)), ("Total", format_money(data["total"]))]
     if "tracking_number" in data:
-        facts += [("Carrier", one_line(data["carrier"])), ("Tracking number", one_line(data["tracking_number"]))]
+        details.append(("Carrier", single_line(data["carrier"])))
+        details.append(("Tracking number", single_line(data["tracking_number"])))
     if data.get("reason"):
-        facts.append(("Reason", one_line(data["reason"])))
-    lines = [f"  {label + ':':<16} {value}" for label, value in facts]
+        details.append(("Reason", single_line(data["reason"])))
+    lines = [f"  {label + ':':<16} {value}" for label, value in details]
     if "lines" in data:
-        items = data["lines"]
-        lines += [
-            "",
-            *(f"  {item['quantity']} x {one_line(item['name'])}, {_money(item['unit_price'])} each" for item in items),
-        ]
+        lines.append("")
+        for item in data["lines"]:
+            price = format_money(item["unit_price"])
+            lines.append(f"  {item['quantity']} x {single_line(item['name'])}, {price} each")
     return "\n".join(lines)
 
 
-def _money(money: dict[str, Any]) -> str:
-    return as_decimal(money["amount"], money["currency"])
-
-
-_ORDER_NEWS: Final[dict[Kind, str]] = {
-    "order_placed": "thank you for your order. We tell you as soon as it is confirmed.",
-    "order_confirmed": "your order is confirmed. We are getting it ready.",
-    "order_shipped": "your order is on its way to you.",
-    "order_delivered": "your order was delivered. Enjoy!",
-    "order_cancelled": "your order was cancelled. Nothing will be sent.",
+_ORDER_MESSAGES: Final[dict[Kind, str]] = {
+    "order_placed": "Thank you for your order. We will write to you as soon as it is confirmed.",
+    "order_confirmed": "Your order is confirmed. We are getting it ready.",
+    "order_shipped": "Your order is on its way to you.",
+    "order_delivered": "Your order was delivered. Enjoy!",
+    "order_cancelled": "Your order was cancelled. Nothing will be sent.",
 }
 
 _LINK_REASONS: Final[dict[Kind, str]] = {
-    "verify_email": "please verify that this e-mail address is yours, by this link:",
-    "reset_password": "somebody asked to reset the password of your account. Set a new one by this link:",
+    "verify_email": "Please verify with this link that this e-mail address is yours:",
+    "reset_password": "Somebody asked to reset the password of your account. Set a new one with this link:",
 }
 
 _CLOSING: Final = """
 Waybill
 
-This mail was sent automatically; nobody reads the answers to it.
+This mail was sent automatically. Replies to it are not read.
 """

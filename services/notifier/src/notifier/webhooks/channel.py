@@ -1,4 +1,4 @@
-"""Webhooks: events posted over HTTP, each on a connection of its own."""
+"""Webhooks over HTTP, one connection per request."""
 
 import asyncio
 import json
@@ -8,19 +8,17 @@ import httpcore
 import httpx
 
 from notifier.delivery.errors import Deferred, Refused
-from notifier.mail.texts import one_line
 from notifier.webhooks.destinations import BadDestination, Destinations, PublicNetwork, port_of
 
 TIMEOUT: Final = 10.0
-"""Seconds for all of it: name, connection, request and answer."""
-_LONGEST_ANSWER: Final = 64 * 1024
-"""Bytes of an answer that are read, and thrown away: receivers see an orderly end, and can't keep us busy."""
-_LONGEST_CAUSE: Final = 300
+"""Seconds for name resolution, connection, request and response together."""
+_MAX_RESPONSE: Final = 64 * 1024
+"""Bytes of a response that are read and discarded: an orderly end for receivers, and a limit to our work."""
 _GONE: Final = 410
 
 
 class WebhookChannel:
-    """Posts to one URL per call. Redirects are not followed: they would lead where nobody looked."""
+    """Posts to one URL per call. Does not follow redirects, since their targets were not checked."""
 
     def __init__(self, destinations: Destinations, *, connections: int) -> None:
         self._destinations = destinations
@@ -32,7 +30,7 @@ class WebhookChannel:
         )
 
     async def send(self, url: str, headers: dict[str, str], body: bytes) -> None:
-        """Returns once the receiver has answered 2xx. Raises `Refused` or `Deferred`."""
+        """Returns after a 2xx response. Raises `Refused` or `Deferred`."""
         try:
             target = self._destinations.parse(url)
             status = await self._post(target, headers, body)
@@ -41,7 +39,7 @@ class WebhookChannel:
         except TimeoutError:
             raise Deferred(f"no answer within {TIMEOUT:.0f} s") from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            raise Deferred(one_line(f"{type(error).__name__}: {error}")[:_LONGEST_CAUSE]) from error
+            raise Deferred(f"{type(error).__name__}: {error}") from error
         if status == _GONE:
             raise Refused(f"answered {status}")
         if not 200 <= status < 300:
@@ -66,7 +64,7 @@ class WebhookChannel:
                 response = await self._pool.handle_async_request(request)
                 status = response.status
                 try:
-                    await _skim(response)
+                    await _discard(response)
                 finally:
                     await response.aclose()
         except (TimeoutError, httpcore.NetworkError, httpcore.ProtocolError):
@@ -75,14 +73,14 @@ class WebhookChannel:
         return status
 
 
-async def _skim(response: httpcore.Response) -> None:
+async def _discard(response: httpcore.Response) -> None:
     size = 0
     async for part in response.aiter_stream():
         size += len(part)
-        if size > _LONGEST_ANSWER:
+        if size > _MAX_RESPONSE:
             return
 
 
-def as_body(*, event_type: str, timestamp: str, data: dict[str, Any]) -> bytes:
-    """The same arguments make the same bytes: a repetition differs in its time stamp and signature alone."""
+def encode_body(*, event_type: str, timestamp: str, data: dict[str, Any]) -> bytes:
+    """The same arguments give the same bytes, so a repeated request differs in its timestamp and signature only."""
     return json.dumps({"type": event_type, "timestamp": timestamp, "data": data}, separators=(",", ":")).encode()

@@ -1,8 +1,8 @@
-"""Where webhooks may lead: public addresses, over https.
+"""Where webhooks may be posted: public addresses, over https.
 
-What people enter must not make us reach into our own network (OWASP: "server-side request forgery"). A host's addresses
-are judged when a connection is made, and the judged one is connected to: a name that answers otherwise the second time
-("DNS rebinding") gains nothing. TLS still checks the name.
+A URL that a person entered must not reach into our own network (OWASP: "server-side request forgery"). The addresses of
+a host are checked whenever a connection is opened, and the connection goes to the address that was checked, so a name
+that resolves differently the second time ("DNS rebinding") does not help. TLS still verifies the name.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ import httpx
 
 HostAndPort = tuple[str, int]
 
-_RESOLVING: Final = 3.0
-"""Seconds that a registration waits for a name; what can't be looked up by then is looked up at delivery."""
-_CONNECTING: Final = 4.0
+_RESOLVE_TIMEOUT: Final = 3.0
+"""Seconds that a registration waits for name resolution; after that the check is left to the delivery."""
+_CONNECT_TIMEOUT: Final = 4.0
 _NOT_PUBLIC: Final = "the host is at an address that is not public"
 
 _NOT_PUBLIC_IPV4: Final = [
@@ -35,18 +35,19 @@ _PUBLIC_IPV6: Final = ip_network("2000::/3")
 _NOT_PUBLIC_IPV6: Final = [
     ip_network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3ffe::/16", "3fff::/20")
 ]
-"""IANA's special-purpose registries (RFC 6890). Of IPv6 only global unicast is left, without the ranges that carry an
-IPv4 address (Teredo, 6to4; mapped and translated ones are outside anyway). Python's `is_global` differs by version."""
+"""From IANA's special-purpose registries (RFC 6890). In IPv6 only global unicast is public, less the ranges that embed
+IPv4 addresses (Teredo, 6to4; mapped and translated ones are outside it). Python's `is_global` varies by version."""
 
 
 class BadDestination(Exception):
-    """Its text says why, without telling what a name resolves to."""
+    """Its text gives the reason, without the addresses that a name resolves to."""
 
 
 class Destinations:
-    """Judges and resolves the hosts of webhooks. `allow` may be reached over http, and at any address.
+    """Checks and resolves the hosts of webhooks.
 
-    Names are looked up by `threads` of its own: a slow name server holds up nothing else.
+    Hosts in `allow` may be reached over http and at any address. Names are resolved in `threads` threads of its own, so
+    that a slow name server delays nothing else.
     """
 
     def __init__(self, allow: Collection[HostAndPort], *, threads: int) -> None:
@@ -54,7 +55,7 @@ class Destinations:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhook-names")
 
     def parse(self, text: str) -> httpx.URL:
-        """The URL in its normal form. Raises `BadDestination`."""
+        """Normalizes the URL. Raises `BadDestination`."""
         try:
             url = httpx.URL(text)
         except (httpx.InvalidURL, ValueError):
@@ -64,23 +65,23 @@ class Destinations:
         if url.userinfo or url.fragment:
             raise BadDestination("must have neither user nor fragment")
         if not 0 < port_of(url) < 65536:
-            raise BadDestination("the port is not one")
+            raise BadDestination("invalid port")
         if url.scheme == "http" and (url.host, port_of(url)) not in self._allow:
             raise BadDestination("must be an https URL")
         return url
 
-    async def admit(self, text: str) -> httpx.URL:
-        """The URL of a new webhook. A host that does not resolve, yet, may be one. Raises `BadDestination`."""
+    async def validate(self, text: str) -> httpx.URL:
+        """Checks the URL of a new webhook. The host need not resolve yet. Raises `BadDestination`."""
         url = self.parse(text)
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_RESOLVING):
+            async with asyncio.timeout(_RESOLVE_TIMEOUT):
                 await self.addresses(url.raw_host.decode("ascii"), port_of(url))
         return url
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """Raises `BadDestination` when any is not public (that some are does not make it better), or `OSError`."""
+        """Resolves the host. Raises `BadDestination` if any of its addresses is not public, or `OSError`."""
         allowed = (host.lower(), port) in self._allow
-        if not allowed and f".{host.lower().rstrip('.')}".endswith(".localhost"):  # RFC 6761 §6.3, resolved or not
+        if not allowed and f".{host.lower().rstrip('.')}".endswith(".localhost"):  # RFC 6761 §6.3
             raise BadDestination(_NOT_PUBLIC)
         loop = asyncio.get_running_loop()
         try:
@@ -97,7 +98,7 @@ class Destinations:
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):
-    """Connects where `Destinations` lets it. Raises `BadDestination`, or httpcore's errors."""
+    """Connects only to addresses that `Destinations` accepts. Raises `BadDestination` or the errors of httpcore."""
 
     def __init__(self, destinations: Destinations) -> None:
         self._destinations = destinations
@@ -107,7 +108,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ARG002, ASYNC109 - httpcore's interface; the caller limits the whole
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109 - httpcore's interface; the caller limits the total
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
@@ -119,7 +120,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         for address in addresses:
             try:
                 return await self._network.connect_tcp(
-                    address, port, timeout=_CONNECTING, local_address=local_address, socket_options=socket_options
+                    address, port, timeout=_CONNECT_TIMEOUT, local_address=local_address, socket_options=socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
@@ -131,7 +132,7 @@ def port_of(url: httpx.URL) -> int:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is somebody's on the internet, rather than ours or nobody's."""
+    """Whether the address is a unicast address on the public internet."""
     match ip_address(address):
         case IPv4Address() as ipv4:
             return not any(ipv4 in network for network in _NOT_PUBLIC_IPV4)

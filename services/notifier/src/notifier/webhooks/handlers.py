@@ -1,4 +1,4 @@
-"""Use cases of webhooks: functions with an explicit session. They never commit; edges do."""
+"""Use cases of webhooks. They take a session and never commit: routes and consumers do."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,13 +18,13 @@ from notifier.webhooks.queries import PlannedEvent
 from notifier.webhooks.secrets import SecretBox, new_secret
 
 WEBHOOKS_CHANNEL: Final = "webhook_deliveries"
-"""Rung when a delivery to a webhook falls due."""
-MOST_WEBHOOKS: Final = 10
-"""Of one person."""
+"""PostgreSQL channel that is notified when a webhook delivery becomes due."""
+MAX_WEBHOOKS: Final = 10
+"""Per person."""
 SECRETS_OVERLAP: Final = timedelta(hours=24)
-"""For which a replaced secret goes on signing."""
-_MOST_TESTS: Final = 10
-"""Of one webhook in a minute: each is a request to whoever's address it is."""
+"""How long deliveries are also signed with a replaced secret."""
+_MAX_TESTS: Final = 10
+"""Per webhook and minute: each test is a request to an address that need not belong to the caller."""
 
 
 class TooManyWebhooks(Conflict):
@@ -34,12 +34,12 @@ class TooManyWebhooks(Conflict):
 async def create(
     session: AsyncSession, box: SecretBox, user_id: UUID, *, url: httpx.URL, event_types: Sequence[EventType]
 ) -> tuple[Webhook, bytes]:
-    """The webhook, and its secret, which nobody sees again. Raises `TooManyWebhooks`."""
+    """Returns the webhook and its secret, which is not shown again. Raises `Forbidden`, `TooManyWebhooks`."""
     contact = await queries.lock_contact(session, user_id)
     if contact.erased:
         raise Forbidden("This account was erased.")
-    if await webhook_queries.count_webhooks(session, user_id) >= MOST_WEBHOOKS:
-        raise TooManyWebhooks(f"One person may have {MOST_WEBHOOKS}.")
+    if await webhook_queries.count_webhooks(session, user_id) >= MAX_WEBHOOKS:
+        raise TooManyWebhooks(f"A person may have {MAX_WEBHOOKS} webhooks.")
     secret, webhook_id = new_secret(), new_id()
     webhook = Webhook(
         id=webhook_id,
@@ -57,7 +57,7 @@ async def create(
 async def replace_secret(
     session: AsyncSession, box: SecretBox, webhook_id: UUID, *, user_id: UUID
 ) -> tuple[Webhook, bytes]:
-    """The webhook and its new secret; the old one signs as well for a day. Raises `NotFound`."""
+    """Returns the webhook and its new secret. The old one stays in use for `SECRETS_OVERLAP`. Raises `NotFound`."""
     webhook = await webhook_queries.webhook(session, webhook_id, user_id=user_id, lock=True)
     secret = new_secret()
     webhook.replace_secret(box.seal(secret, webhook_id), previous_until=utc_now() + SECRETS_OVERLAP)
@@ -65,12 +65,12 @@ async def replace_secret(
 
 
 async def test(session: AsyncSession, webhook_id: UUID, *, user_id: UUID) -> WebhookDelivery:
-    """Plans a delivery that tells of nothing, by the way that events go. Raises `NotFound`, `TooManyRequests`."""
+    """Plans the delivery of a test event, in the same way as a real one. Raises `NotFound`, `TooManyRequests`."""
     webhook = await webhook_queries.webhook(session, webhook_id, user_id=user_id, lock=True)
     now = utc_now()
     recent = await webhook_queries.count_tests(session, webhook_id, since=first_id_at(now - timedelta(minutes=1)))
-    if recent >= _MOST_TESTS:
-        raise TooManyRequests(f"A webhook is tested {_MOST_TESTS} times a minute.", headers={"Retry-After": "60"})
+    if recent >= _MAX_TESTS:
+        raise TooManyRequests(f"A webhook may be tested {_MAX_TESTS} times a minute.", headers={"Retry-After": "60"})
     delivery = WebhookDelivery(
         webhook_id=webhook.id, event_id=new_id(), type=TEST_TYPE, host=webhook.host, created_at=now
     )
@@ -82,6 +82,9 @@ async def test(session: AsyncSession, webhook_id: UUID, *, user_id: UUID) -> Web
 
 
 async def plan(session: AsyncSession, events: Sequence[PlannedEvent]) -> None:
-    """Plans the deliveries of events that were new: one statement, however many there are."""
+    """Plans the deliveries of new events in one statement.
+
+    Each event must have a notification: `data` of the request is read from there, when it is sent.
+    """
     if events and await webhook_queries.plan_deliveries(session, events):
         notify_after_commit(session, WEBHOOKS_CHANNEL)

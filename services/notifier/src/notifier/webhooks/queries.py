@@ -1,4 +1,4 @@
-"""Every select of webhooks and their deliveries, and the writes that are statements of their own."""
+"""Queries of webhooks and their deliveries, and bulk writes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from notifier.models import TEST_TYPE, State, Webhook, WebhookDelivery
 
 @dataclass(frozen=True, slots=True)
 class PlannedEvent:
-    """An event that is new, as far as its delivery goes."""
+    """What is needed of a new event to plan its deliveries."""
 
     id: UUID
     user_id: UUID
@@ -36,7 +36,7 @@ async def count_webhooks(session: AsyncSession, user_id: UUID) -> int:
 
 
 async def webhook(session: AsyncSession, webhook_id: UUID, *, user_id: UUID, lock: bool = False) -> Webhook:
-    """Raises `NotFound`, for somebody else's as well."""
+    """Raises `NotFound`, also for a webhook of another person."""
     statement = select(Webhook).where(Webhook.id == webhook_id, Webhook.user_id == user_id)
     found = await session.scalar(statement.with_for_update(key_share=True) if lock else statement)
     if found is None:
@@ -45,14 +45,14 @@ async def webhook(session: AsyncSession, webhook_id: UUID, *, user_id: UUID, loc
 
 
 async def delete_webhook(session: AsyncSession, webhook_id: UUID, *, user_id: UUID) -> None:
-    """And its deliveries. Raises `NotFound`, for somebody else's as well."""
+    """Deletes the webhook and its deliveries. Raises `NotFound`, also for a webhook of another person."""
     statement = delete(Webhook).where(Webhook.id == webhook_id, Webhook.user_id == user_id).returning(Webhook.id)
     if await session.scalar(statement) is None:
         raise NotFound("There is no such webhook.")
 
 
 async def delete_webhooks(session: AsyncSession, user_id: UUID) -> None:
-    """And their deliveries."""
+    """Deletes all webhooks of the person, and their deliveries."""
     await session.execute(delete(Webhook).where(Webhook.user_id == user_id))
 
 
@@ -67,7 +67,7 @@ async def webhook_deliveries(
 
 
 async def count_tests(session: AsyncSession, webhook_id: UUID, *, since: UUID) -> int:
-    """Those with ids from `since` on."""
+    """Counts test deliveries whose id is `since` or later."""
     statement = select(func.count()).where(
         WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.event_id >= since, WebhookDelivery.type == TEST_TYPE
     )
@@ -75,8 +75,8 @@ async def count_tests(session: AsyncSession, webhook_id: UUID, *, since: UUID) -
 
 
 async def plan_deliveries(session: AsyncSession, events: Sequence[PlannedEvent]) -> bool:
-    """Plans the delivery of new events to the webhooks that ask for them; whether there was any."""
-    # Key share: a webhook that is being deleted is waited for, and then not there; it would break the foreign key.
+    """Plans deliveries to the webhooks that subscribe to the events. Returns whether there are any."""
+    # Key share waits for a concurrent deletion of the webhook, whose row would otherwise violate the foreign key.
     statement = text("""
         INSERT INTO webhook_deliveries (webhook_id, event_id, type, host, traceparent)
         SELECT webhooks.id, events.id, events.type, webhooks.host, events.traceparent
@@ -99,12 +99,12 @@ async def plan_deliveries(session: AsyncSession, events: Sequence[PlannedEvent])
 
 @dataclass(frozen=True, slots=True)
 class ClaimedWebhookDelivery:
-    """A delivery that is ours until the lease ends, with all that its body and signature need."""
+    """A delivery that this process holds until the lease ends, with all that its body and signature need."""
 
     webhook_id: UUID
     event_id: UUID
     attempts: int
-    """This one included; also the proof of the claim."""
+    """Including this one. Also proves the claim: another claim would have incremented it."""
     created_at: datetime
     traceparent: str | None
     type: str
@@ -117,7 +117,7 @@ class ClaimedWebhookDelivery:
     order_id: UUID | None
     occurred_at: datetime | None
     data: dict[str, Any] | None
-    """`None`, as the two before, where the event's notification is gone, and for a test."""
+    """From the event's notification, as the two fields above. None for a test, or if the notification was deleted."""
 
     @property
     def key(self) -> tuple[UUID, UUID]:
@@ -150,13 +150,13 @@ _CLAIM: Final = text("""
         claimed.type, claimed.host, webhooks.url, webhooks.secret, webhooks.previous_secret, webhooks.previous_until,
         webhooks.user_id, notifications.order_id, notifications.created_at, notifications.data
 """)
-"""From host to host by the index, whatever the length of each one's queue: nobody's backlog costs the others."""
+"""Steps from host to host by the index, so that a long queue of one host costs the others nothing."""
 
 
 async def claim_deliveries(
     session: AsyncSession, *, limit: int, per_host: int, busy: dict[str, int], lease: timedelta
 ) -> list[ClaimedWebhookDelivery]:
-    """Claims what is due, oldest first, but of one host no more than `per_host` with the `busy` ones."""
+    """Claims due deliveries, oldest first. At most `per_host` of a host, including the `busy` ones being sent."""
     values = {"busy_hosts": list(busy), "busy_counts": list(busy.values()), "per_host": per_host, "most": limit}
     rows = await session.execute(_CLAIM, values | {"lease": lease})
     return [ClaimedWebhookDelivery(*row) for row in rows]
@@ -174,37 +174,43 @@ async def renew_claims(session: AsyncSession, held: Collection[tuple[UUID, UUID]
     await session.execute(statement, values)
 
 
-CameOf = tuple[ClaimedWebhookDelivery, State, str | None, float]
-"""A delivery, what it is now, why, and in how many seconds it is due again, if it is pending."""
+@dataclass(frozen=True, slots=True)
+class WebhookOutcome:
+    claimed: ClaimedWebhookDelivery
+    state: State
+    cause: str | None
+    retry_in: float
+    """Seconds until the next attempt, if the state is `pending`."""
 
 
-async def record_outcomes(session: AsyncSession, outcomes: Sequence[CameOf]) -> None:
-    """Settles or postpones. What was sent is sent, even where the claim was lost meanwhile; what was not is still ours
-    to postpone only where it was not.
+async def record_outcomes(session: AsyncSession, outcomes: Sequence[WebhookOutcome]) -> None:
+    """Settles deliveries, or postpones those whose outcome is `pending`.
+
+    Settles even if the claim was lost in the meantime: the attempt has ended. Postpones only with a valid claim.
     """
     statement = text("""
-        UPDATE webhook_deliveries AS ours
-        SET state = came.state, cause = came.cause, due_at = now() + make_interval(secs => came.retry_in),
-            settled_at = CASE WHEN came.state <> 'pending' THEN now() END
+        UPDATE webhook_deliveries AS delivery
+        SET state = outcome.state, cause = outcome.cause, due_at = now() + make_interval(secs => outcome.retry_in),
+            settled_at = CASE WHEN outcome.state <> 'pending' THEN now() END
         FROM unnest(CAST(:webhook_ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:attempts AS int[]),
                     CAST(:states AS text[]), CAST(:causes AS text[]), CAST(:retries_in AS float8[]))
-             AS came (webhook_id, event_id, attempts, state, cause, retry_in)
-        WHERE ours.webhook_id = came.webhook_id AND ours.event_id = came.event_id AND ours.state = 'pending'
-        AND (came.state <> 'pending' OR ours.attempts = came.attempts)
+             AS outcome (webhook_id, event_id, attempts, state, cause, retry_in)
+        WHERE delivery.webhook_id = outcome.webhook_id AND delivery.event_id = outcome.event_id
+        AND delivery.state = 'pending' AND (outcome.state <> 'pending' OR delivery.attempts = outcome.attempts)
     """)
     values = {
-        "webhook_ids": [claimed.webhook_id for claimed, *_ in outcomes],
-        "event_ids": [claimed.event_id for claimed, *_ in outcomes],
-        "attempts": [claimed.attempts for claimed, *_ in outcomes],
-        "states": [state for _, state, _, _ in outcomes],
-        "causes": [cause for _, _, cause, _ in outcomes],
-        "retries_in": [retry_in for *_, retry_in in outcomes],
+        "webhook_ids": [outcome.claimed.webhook_id for outcome in outcomes],
+        "event_ids": [outcome.claimed.event_id for outcome in outcomes],
+        "attempts": [outcome.claimed.attempts for outcome in outcomes],
+        "states": [outcome.state for outcome in outcomes],
+        "causes": [outcome.cause for outcome in outcomes],
+        "retries_in": [outcome.retry_in for outcome in outcomes],
     }
     await session.execute(statement, values)
 
 
 async def backlog(session: AsyncSession) -> tuple[int, float]:
-    """How many deliveries are pending, and the seconds by which the most overdue of them is late."""
+    """Returns the number of pending deliveries, and how many seconds the most overdue one is late."""
     pending = WebhookDelivery.state == "pending"
     late = func.greatest(func.extract("epoch", func.now() - func.min(WebhookDelivery.due_at)), 0)
     count, seconds = (await session.execute(select(func.count(), late).where(pending))).one()

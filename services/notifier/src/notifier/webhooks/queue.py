@@ -1,4 +1,4 @@
-"""Events that are due at webhooks, on their way over HTTP."""
+"""The queue of webhook deliveries."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -10,21 +10,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.db.database import utc_now
 from common.messaging.cloudevents import rfc3339
 from notifier.delivery.errors import NothingToSend
-from notifier.delivery.outcomes import Outcome
-from notifier.delivery.queue import Queue
+from notifier.delivery.queue import Outcome, Queue
 from notifier.models import TEST_TYPE
 from notifier.webhooks import queries
-from notifier.webhooks.channel import WebhookChannel, as_body
+from notifier.webhooks.channel import WebhookChannel, encode_body
 from notifier.webhooks.handlers import WEBHOOKS_CHANNEL
-from notifier.webhooks.queries import ClaimedWebhookDelivery
+from notifier.webhooks.queries import ClaimedWebhookDelivery, WebhookOutcome
 from notifier.webhooks.secrets import SecretBox, signed_headers
 
 DELAYS: Final = (5.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0, 64800.0, 64800.0)
-"""Seconds after each try, of which some quarter is chance: three tries within 150 s though each takes 10 s, then later
-each time up to a day, nine tries in about two days.
+"""Seconds after each attempt, varied by a quarter: three attempts within 150 s even if each takes 10 s, then growing
+delays of up to a day, nine attempts in about two days.
 """
 PER_HOST: Final = 4
-"""Posted to one host side by side: a slow one holds up itself."""
+"""Concurrent requests to one host: a slow host delays only its own deliveries."""
 
 
 class WebhookQueue(Queue[ClaimedWebhookDelivery]):
@@ -46,13 +45,14 @@ class WebhookQueue(Queue[ClaimedWebhookDelivery]):
         await queries.renew_claims(session, [claim.key for claim in held], lease=lease)
 
     async def record(self, session: AsyncSession, outcomes: Collection[Outcome[ClaimedWebhookDelivery]]) -> None:
-        came = [(outcome.claim, outcome.state, outcome.cause, outcome.retry_in) for outcome in outcomes]
-        await queries.record_outcomes(session, came)
+        await queries.record_outcomes(
+            session, [WebhookOutcome(each.claim, each.state, each.cause, each.retry_in) for each in outcomes]
+        )
 
     async def send(self, claim: ClaimedWebhookDelivery) -> None:
-        event_type, now = claim.type, utc_now()
-        body = as_body(
-            event_type=event_type, timestamp=rfc3339(claim.occurred_at or claim.created_at), data=_data(claim)
+        now = utc_now()
+        body = encode_body(
+            event_type=claim.type, timestamp=rfc3339(claim.occurred_at or claim.created_at), data=_data(claim)
         )
         sealed = [claim.secret]
         if claim.previous_secret is not None and claim.previous_until is not None and now < claim.previous_until:
@@ -81,9 +81,12 @@ class WebhookQueue(Queue[ClaimedWebhookDelivery]):
 
 
 def _data(claim: ClaimedWebhookDelivery) -> dict[str, Any]:
-    """The event's data as it was published."""
+    """The event's data as it was published.
+
+    It is stored once, in the event's notification, so an event type without notifications can't be posted to webhooks.
+    """
     if claim.type == TEST_TYPE:
         return {"webhook_id": str(claim.webhook_id)}
     if claim.data is None:
-        raise NothingToSend("its notification is gone")
+        raise NothingToSend("the notification was deleted")
     return {"order_id": str(claim.order_id), "customer_id": str(claim.user_id), **claim.data}

@@ -1,4 +1,4 @@
-"""HTTP ↔ webhooks."""
+"""Routes of webhooks."""
 
 from functools import partial
 from typing import Final
@@ -14,13 +14,13 @@ from notifier.models import Webhook
 from notifier.schemas import NewWebhook, WebhookDeliveryOut, WebhookOut, WebhookWithSecret
 from notifier.webhooks import handlers, queries
 from notifier.webhooks.destinations import BadDestination, Destinations
-from notifier.webhooks.secrets import SecretBox, as_text
+from notifier.webhooks.secrets import SecretBox, encode_secret
 
 router: Final = ApiRouter(prefix="/webhooks", tags=["webhooks"])
 
 
 class BadWebhookUrl(Unprocessable):
-    code, title = "invalid_webhook_url", "Webhooks can't be sent there"
+    code, title = "invalid_webhook_url", "Webhook URL not allowed"
 
 
 @router.post("", status_code=201, responses=responses(409))
@@ -31,28 +31,28 @@ async def create_webhook(
     session: SessionDep,
     response: Response,
 ) -> WebhookWithSecret:
-    """Has events of one's own orders posted to a URL. The secret is in this answer and nowhere else."""
+    """Registers a URL to which events of your own orders are posted. Only this response contains the secret."""
     destinations: Destinations = request.state.destinations
     box: SecretBox = request.state.secret_box
     try:
-        url = await destinations.admit(body.url)  # before the session is used: its transaction has not begun
+        url = await destinations.validate(body.url)  # before the session begins a transaction
     except BadDestination as error:
-        at_fault = {"loc": ["body", "url"], "msg": str(error), "code": BadWebhookUrl.code}
-        raise BadWebhookUrl(f"The URL is refused: {error}.", errors=[at_fault]) from None
+        fault = {"loc": ["body", "url"], "msg": str(error), "code": BadWebhookUrl.code}
+        raise BadWebhookUrl(f"The URL is refused: {error}.", errors=[fault]) from None
     webhook, secret = await handlers.create(session, box, principal.user_id, url=url, event_types=body.event_types)
     return _with_secret(webhook, secret, response)
 
 
 @router.get("")
 async def list_webhooks(page: PageDep, principal: ReaderDep, session: SessionDep) -> Page[WebhookOut]:
-    """One's own, newest first."""
+    """Lists your webhooks, newest first."""
     fetch = partial(queries.webhooks, session, principal.user_id)
     return await page.load(fetch, by={"id": UUID}, item=WebhookOut.model_validate)
 
 
 @router.delete("/{webhook_id}", status_code=204, responses=responses(404))
 async def delete_webhook(webhook_id: UUID, principal: WriterDep, session: SessionDep) -> None:
-    """Ends all deliveries to it; one that is under way may still arrive."""
+    """Deletes a webhook and its deliveries. A request that is being sent may still arrive."""
     await queries.delete_webhook(session, webhook_id, user_id=principal.user_id)
 
 
@@ -60,7 +60,7 @@ async def delete_webhook(webhook_id: UUID, principal: WriterDep, session: Sessio
 async def change_webhook_secret(
     webhook_id: UUID, principal: WriterDep, request: Request, session: SessionDep, response: Response
 ) -> WebhookWithSecret:
-    """Makes a new secret. For 24 hours deliveries are signed with the old one as well."""
+    """Creates a new secret. For 24 hours deliveries are signed with the old one too."""
     box: SecretBox = request.state.secret_box
     webhook, secret = await handlers.replace_secret(session, box, webhook_id, user_id=principal.user_id)
     return _with_secret(webhook, secret, response)
@@ -68,7 +68,7 @@ async def change_webhook_secret(
 
 @router.post("/{webhook_id}/test", status_code=202, responses=responses(404, 429))
 async def test_webhook(webhook_id: UUID, principal: WriterDep, session: SessionDep) -> WebhookDeliveryOut:
-    """Sends an event of the type `notifier.webhook.test.v1`, by the way that all go."""
+    """Sends an event of the type `notifier.webhook.test.v1`, in the same way as any other."""
     return WebhookDeliveryOut.model_validate(await handlers.test(session, webhook_id, user_id=principal.user_id))
 
 
@@ -76,7 +76,7 @@ async def test_webhook(webhook_id: UUID, principal: WriterDep, session: SessionD
 async def list_webhook_deliveries(
     webhook_id: UUID, page: PageDep, principal: ReaderDep, session: SessionDep
 ) -> Page[WebhookDeliveryOut]:
-    """What was sent or is to be, newest event first; 30 days back."""
+    """Lists sent and pending deliveries of the last 30 days, newest event first."""
     await queries.webhook(session, webhook_id, user_id=principal.user_id)
     fetch = partial(queries.webhook_deliveries, session, webhook_id)
     return await page.load(fetch, by={"event_id": UUID}, item=WebhookDeliveryOut.model_validate)
@@ -84,4 +84,4 @@ async def list_webhook_deliveries(
 
 def _with_secret(webhook: Webhook, secret: bytes, response: Response) -> WebhookWithSecret:
     response.headers["Cache-Control"] = "no-store"
-    return WebhookWithSecret(**WebhookOut.model_validate(webhook).model_dump(), secret=as_text(secret))
+    return WebhookWithSecret(**WebhookOut.model_validate(webhook).model_dump(), secret=encode_secret(secret))

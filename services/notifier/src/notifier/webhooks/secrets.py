@@ -1,6 +1,6 @@
-"""Secrets of webhooks and what is signed with them (Standard Webhooks 1.0, https://www.standardwebhooks.com).
+"""Webhook secrets and signatures (Standard Webhooks 1.0, https://www.standardwebhooks.com).
 
-A secret is shown once, to who made the webhook; at rest it is encrypted under a key from the secrets folder.
+A secret is shown once, to the owner of the webhook. At rest it is encrypted with a key from the secrets folder.
 """
 
 import base64
@@ -22,12 +22,12 @@ def new_secret() -> bytes:
     return secrets.token_bytes(_SECRET_BYTES)
 
 
-def as_text(secret: bytes) -> str:
+def encode_secret(secret: bytes) -> str:
     return _PREFIX + base64.b64encode(secret).decode()
 
 
 def signed_headers(message_id: UUID, seconds: int, body: bytes, keys: Iterable[bytes]) -> dict[str, str]:
-    """`seconds` is the time of this attempt, since 1970. One signature for each secret that is valid."""
+    """`seconds` is the Unix time of this attempt. There is one signature per key in `keys`."""
     signed = f"{message_id}.{seconds}.".encode() + body
     signatures = (base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode() for key in keys)
     return {
@@ -38,7 +38,7 @@ def signed_headers(message_id: UUID, seconds: int, body: bytes, keys: Iterable[b
 
 
 class SecretBox:
-    """AES-256-GCM, bound to the webhook: a secret moved to another row can't be read there."""
+    """Encrypts secrets with AES-256-GCM, bound to the webhook's id: a copy in another row can't be decrypted."""
 
     def __init__(self, key: bytes) -> None:
         self._aead = AESGCM(key)
@@ -48,5 +48,5 @@ class SecretBox:
         return nonce + self._aead.encrypt(nonce, secret, webhook_id.bytes)
 
     def unseal(self, sealed: bytes, webhook_id: UUID) -> bytes:
-        """Raises `cryptography.exceptions.InvalidTag` for another key or another webhook."""
+        """Raises `cryptography.exceptions.InvalidTag` if the key or the webhook is another one."""
         return self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], webhook_id.bytes)
