@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from common.errors import Unavailable
 from common.observability.logs import traced
-from common.security.service_client import ClientCredentials, ServiceClient, http_client
+from common.security.service_client import ServiceClient, http_client
+from common.security.service_token import ClientCredentials
 
 
 @dataclass(frozen=True)

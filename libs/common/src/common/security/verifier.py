@@ -10,7 +10,8 @@ from common.runtime.background import background
 from common.runtime.health import Health
 from common.security.jwks import JwksClient
 from common.security.revocation import SCOPE, Denylist, RevocationFeed
-from common.security.service_client import ClientCredentials, ClientSettings, ServiceClient, http_client
+from common.security.service_client import ServiceClient, http_client
+from common.security.service_token import ClientCredentials, ClientSettings
 from common.security.tokens import TokenVerifier
 from common.settings import resource
 
