@@ -80,7 +80,7 @@ async def test_the_last_good_set_survives_a_failing_issuer() -> None:
     publisher.answer = away
     with pytest.raises(Unavailable):
         await publisher.client.refresh()
-    assert await found(publisher, FIRST) is publisher.client.held(FIRST.key.kid) is not None
+    assert await found(publisher, FIRST) is publisher.client.cached(FIRST.key.kid) is not None
 
 
 async def test_an_unknown_key_is_asked_for_at_most_once_in_30_seconds() -> None:
@@ -127,8 +127,8 @@ async def test_a_refresh_keeps_known_keys_the_same_objects_and_drops_withdrawn_o
     first = await found(publisher, FIRST)
     publisher.issuers = (FIRST,)
     await publisher.client.refresh()
-    assert publisher.client.held(FIRST.key.kid) is first
-    assert publisher.client.held(SECOND.key.kid) is None
+    assert publisher.client.cached(FIRST.key.kid) is first
+    assert publisher.client.cached(SECOND.key.kid) is None
 
 
 async def test_a_withdrawn_key_is_not_trusted_for_good_where_nothing_runs_beside_the_requests() -> None:
@@ -141,7 +141,7 @@ async def test_a_withdrawn_key_is_not_trusted_for_good_where_nothing_runs_beside
     publisher.now += 1
 
     async def is_gone() -> bool:
-        return publisher.client.held(FIRST.key.kid) is None
+        return publisher.client.cached(FIRST.key.kid) is None
 
     await eventually(is_gone)
     assert publisher.asked == 2
@@ -154,7 +154,7 @@ async def test_after_a_change_it_asks_until_every_replica_must_have_heard_of_it(
     publisher = Publisher(FIRST, settle=3600)
 
     async def knows_another() -> bool:
-        return publisher.client.held(SECOND.key.kid) is not None
+        return publisher.client.cached(SECOND.key.kid) is not None
 
     def late() -> httpx.Response:
         if publisher.asked == 5:
@@ -165,7 +165,7 @@ async def test_after_a_change_it_asks_until_every_replica_must_have_heard_of_it(
     running = asyncio.create_task(publisher.client.run())
     try:
         await eventually(lambda: _asked(publisher, 1))
-        publisher.client.changed()
+        publisher.client.keys_changed()
         await eventually(knows_another)
     finally:
         running.cancel()
@@ -180,12 +180,12 @@ async def test_after_a_change_a_replica_that_had_not_heard_of_it_is_not_the_last
     publisher = Publisher(FIRST)
 
     async def holds(issuer: TokenIssuer) -> bool:
-        return publisher.client.held(issuer.key.kid) is not None
+        return publisher.client.cached(issuer.key.kid) is not None
 
     def late() -> httpx.Response:
         answer = publisher.keys()
         if publisher.asked == 2:
-            publisher.client.changed()  # the second event comes while the fetch for the first is under way
+            publisher.client.keys_changed()  # the second event comes while the fetch for the first is under way
         else:
             publisher.issuers = (SECOND,)
         return answer
@@ -194,7 +194,7 @@ async def test_after_a_change_a_replica_that_had_not_heard_of_it_is_not_the_last
     try:
         await eventually(lambda: holds(FIRST))
         publisher.answer = late
-        publisher.client.changed()
+        publisher.client.keys_changed()
         await eventually(lambda: holds(SECOND))
         assert not await holds(FIRST)
     finally:

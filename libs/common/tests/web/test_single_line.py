@@ -2,14 +2,14 @@
 
 import pytest
 
-from common.web.single_line import is_line
+from common.web.single_line import is_single_line
 
 NOTHING = ("\u3000", "\u200b", "\u3164", "\u115f\u1160", "\u2800", "\ufeff")
 
 
 @pytest.mark.parametrize("text", ["A", "Desk lamp", "Łódź", "王", "👩‍🚀", "Ζωή 2", "שלום", "x\u200dy", "-"])
 def test_what_shows_on_one_line_is_one(text: str) -> None:
-    assert is_line(text)
+    assert is_single_line(text)
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ def test_what_shows_on_one_line_is_one(text: str) -> None:
     ["", " ", "a\nb", "a\r", "a\tb", "\x7f", "a\x85b", "a\u2028b", "\u202egpj.exe", "\ud800", *NOTHING],
 )
 def test_what_shows_nothing_or_more_than_a_line_is_none(text: str) -> None:
-    assert not is_line(text)
+    assert not is_single_line(text)

@@ -11,7 +11,7 @@ from common.db.database import Database
 from common.db.driver_pool import DriverPool
 from common.errors import Forbidden
 from common.security.guards import Guard, authenticate, require_scopes
-from common.security.tokens import NOT_ENOUGH, Principal, TokenVerifier
+from common.security.tokens import INSUFFICIENT_SCOPE, Principal, TokenVerifier
 from orders.handlers import InsertOrder
 
 _STAFF: Final = ("staff", "admin")
@@ -49,7 +49,7 @@ class _OrderDesk(Guard):
     async def __call__(self, request: Request) -> Principal:
         principal = await super().__call__(request)
         if not runs_orders(principal):
-            raise Forbidden("This is for staff.", headers={"WWW-Authenticate": NOT_ENOUGH})
+            raise Forbidden("This is for staff.", headers={"WWW-Authenticate": INSUFFICIENT_SCOPE})
         return principal
 
 

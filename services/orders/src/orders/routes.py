@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Query, Request, Response
 
 from common.errors import Forbidden
-from common.security.tokens import NOT_ENOUGH
+from common.security.tokens import INSUFFICIENT_SCOPE
 from common.web import ApiRouter, responses
 from common.web.headers import IdempotencyKeyHeader, is_known
 from common.web.idempotency import IdempotencyKey
@@ -76,7 +76,7 @@ async def list_orders(
     """One's own orders, newest first; for staff, everybody's."""
     visible = visible_customer(principal)
     if visible is not None and customer_id not in (None, visible):
-        headers = {"WWW-Authenticate": NOT_ENOUGH}
+        headers = {"WWW-Authenticate": INSUFFICIENT_SCOPE}
         raise Forbidden("Only staff may ask for another customer's orders.", headers=headers)
     fetch = partial(queries.orders, session, customer_id=visible or customer_id, status=status)
     return await page.load(fetch, by={"id": UUID}, item=OrderOut.model_validate)

@@ -1,4 +1,4 @@
-"""Token verification as a service's lifespan keeps it: keys, revocations and verifier in one block."""
+"""Token verification for a service's lifespan: keys, revocations and verifier in one block."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -27,8 +27,10 @@ class VerifierSettings(ClientSettings, Protocol):
 
 @contextlib.asynccontextmanager
 async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIterator[TokenVerifier]:
-    """The verifier of a service's tokens. Starts at once, whoever else is up: without auth's keys it answers
-    `Unavailable`, and `health` says that the process is not ready before the first revocation snapshot.
+    """The verifier of a service's tokens, for the length of the block.
+
+    It starts without waiting for auth: until the keys are known it raises `Unavailable`, and until the first revocation
+    snapshot is loaded `health` reports not ready.
     """
     async with http_client() as http:
         own_tokens = ClientCredentials(http, settings, scope=SCOPE, resource=resource("auth"))
@@ -39,7 +41,7 @@ async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIte
             settings.amqp_url.get_secret_value(),
             ServiceClient(http, settings.auth_url, own_tokens),
             denylist,
-            on_keys_changed=keys.changed,
+            on_keys_changed=keys.keys_changed,
         )
         health.add("revocations", feed.check)
         try:
