@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -169,3 +170,25 @@ def test_by_default_lines_go_to_standard_error(configure: Configure, capsys: pyt
     captured = capsys.readouterr()
     assert (captured.out, json.loads(captured.err)["event"]) == ("", "here")
     assert not sys.stderr.isatty()
+
+
+ROLE = """
+import sys
+import common.cli.roles
+from common.observability.logs import configure_logging
+import structlog
+configure_logging("orders", "relay", human=True)
+try:
+    raise ValueError("plain")
+except ValueError:
+    structlog.get_logger("orders").exception("failed")
+print("rich" in sys.modules, "structlog" in sys.modules)
+import rich.console
+"""
+
+
+def test_a_role_starts_without_rich_and_can_import_it_later() -> None:
+    """An override of structlog: see `_import_structlog_without_rich`."""
+    role = subprocess.run([sys.executable, "-c", ROLE], capture_output=True, text=True, check=True)  # noqa: S603 - this very Python
+    assert role.stdout.split() == ["False", "True"]
+    assert "ValueError: plain" in role.stderr
