@@ -14,7 +14,7 @@ IF_NONE_MATCH: Final[dict[str, Any]] = {
     "schema": {"anyOf": [{"type": "string"}, {"type": "null"}]},
     "description": "Only if the order's ETag is none of these.",
 }
-"""What `is_known` reads, for the OpenAPI document. A parameter of FastAPI for it took a tenth of the request."""
+"""What `is_not_modified` reads, for the OpenAPI document. A parameter of FastAPI for it took a tenth of the request."""
 
 
 def etag(version: int) -> str:

@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 from common.errors import Forbidden
 from common.security.tokens import INSUFFICIENT_SCOPE
 from common.web import ApiRouter, responses
-from common.web.headers import IdempotencyKeyHeader, is_known
+from common.web.headers import IdempotencyKeyHeader, is_not_modified
 from common.web.idempotency import IdempotencyKey
 from common.web.pagination import Page, PageDep
 from orders import handlers, queries
@@ -94,7 +94,7 @@ async def get_order(order_id: UUID, request: Request) -> Response:
     order = await queries.read_order(request.state.driver, order_id, customer_id=customer_id)
     # For its customer alone to keep, and to ask about before each use (RFC 9111 §5.2.2.4): a tag is of use only so.
     headers = {"ETag": etag(order.version), "Cache-Control": "private, no-cache"}
-    if is_known(request, headers["ETag"]):
+    if is_not_modified(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     # The answer itself: FastAPI would validate once more what was just made, and copy it into another.
     return Response(OrderOut.model_validate(order).model_dump_json(), headers=headers, media_type="application/json")

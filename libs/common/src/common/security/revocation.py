@@ -48,7 +48,7 @@ class SessionRevoked(BaseModel):
 class SubjectRevoked(BaseModel):
     """Revokes the tokens of `subject` whose session version is below `min_session_version`.
 
-    For the excepted session the limit is `except_session_version`: its tokens that were revoked before stay revoked.
+    The excepted session has the limit `except_session_version`, so that its tokens revoked before stay revoked.
     """
 
     subject: str

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from common.runtime.health_endpoints import UnlistedRoute
-from common.web.headers import is_known
+from common.web.headers import is_not_modified
 
 GATEWAY_HEADER: Final = "x-waybill-gateway"
 """Set by the gateway only. It serves the pages of all services, each under paths of its own."""
@@ -92,7 +92,7 @@ def docs_routes(service: str, title: str, openapi: Callable[[], dict[str, Any]])
             raise HTTPException(404)
         file = Path(str(path))
         headers = {"Cache-Control": "public, max-age=86400", "ETag": _etag(file)}
-        if is_known(request, headers["ETag"]):
+        if is_not_modified(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
         return FileResponse(file, headers=headers)
 

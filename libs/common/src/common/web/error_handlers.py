@@ -107,7 +107,7 @@ class ProblemMiddleware:
     """Renders exceptions as answers. Inside a route, Starlette uses the same handlers.
 
     Replaces Starlette's ExceptionMiddleware and FastAPI's AsyncExitStackMiddleware at a quarter of their cost. For
-    that it sets the two scope keys that those middlewares set, which are private; `test_overrides.py` guards them.
+    that it sets the private scope keys that those two set; `test_overrides.py` fails when FastAPI changes them.
     """
 
     def __init__(self, app: ASGIApp, handlers: Mapping[Any, ExceptionHandler]) -> None:

@@ -19,8 +19,8 @@ IdempotencyKeyHeader = Annotated[
 ]
 
 
-def is_known(request: Request, etag: str) -> bool:
-    """Whether `If-None-Match` holds `etag` or `*`. Weak tags match, too (RFC 9110 §13.1.2)."""
+def is_not_modified(request: Request, etag: str) -> bool:
+    """Whether to answer 304: `If-None-Match` holds `etag` or `*`. Weak tags match, too (RFC 9110 §13.1.2)."""
     tags = ",".join(request.headers.getlist("if-none-match")).split(",")
     return not {etag, "*"}.isdisjoint(tag.strip().removeprefix("W/") for tag in tags)
 

@@ -18,7 +18,7 @@ from common.web.openapi import responses, security
 _BODILESS: Final = {"GET", "HEAD"}
 _NO_MATCH: Final[tuple[Match, Scope]] = (Match.NONE, {})
 MAX_BODY: Final = 1024 * 1024
-"""Bytes of the largest body that is read (CONTRACT §2)."""
+"""Bytes. A larger body is refused with 413."""
 
 
 class ApiRequest(Request):
@@ -68,7 +68,7 @@ class ApiRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         guards = self._guards = [call for call in _calls(self.dependant) if getattr(call, "is_guard", False)]
         # `guarded` runs the guards. FastAPI would run them again, even one that no parameter needs, and that costs as
-        # much as a small query. `test_overrides.py` guards what this relies on.
+        # much as a small query. `test_overrides.py` fails when FastAPI changes what this relies on.
         self.dependant.dependencies = [
             dependency
             for dependency in self.dependant.dependencies
