@@ -1,13 +1,14 @@
-"""Expected failures. A transport renders them once; nothing here knows one."""
+"""Expected failures. The HTTP edge renders them in one place; they know no transport."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
 class AppError(Exception):
-    """A refusal with a status (RFC 9110 §15) and a stable, snake_case code that clients may branch on.
+    """A refusal with a status (RFC 9110 §15) and a stable snake_case code that clients may branch on.
 
-    `detail` is for a person and must hold no secret; `headers` go on the answer; `errors` name the parts at fault.
+    `detail` is shown to people and must hold no secret. `headers` are added to the answer. `errors` lists the invalid
+    parts of the request.
     """
 
     status: ClassVar[int] = 400

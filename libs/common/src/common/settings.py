@@ -1,7 +1,9 @@
-"""Settings common to every service, read once at the edge and passed down.
+"""Settings common to every service, read once at the start of a process and passed down.
 
-Plain values come from the environment (`WAYBILL_*`). Secrets have no default and come from files in the folder
-named by `WAYBILL_SECRETS_DIR` (`/run/secrets` unless said otherwise), each file named as its variable in lower case.
+Plain values come from the environment (`WAYBILL_*`). Secrets have no default. They come from files in the folder that
+`WAYBILL_SECRETS_DIR` names (default `/run/secrets`); a file has its variable's name in lower case.
+
+A field's docstring is its description in `docs/settings.md`.
 """
 
 import os
@@ -24,32 +26,32 @@ class ServiceSettings(BaseSettings):
 
     service: ClassVar[str]
     streamed: ClassVar[str | None] = None
-    """Pattern of the event types that are also kept in a stream for outside readers: those without personal data."""
+    """Pattern of the event types that outside readers find in a stream, too: those without personal data."""
 
     database_url: SecretStr
     """The service's own database: `postgresql://user:password@host:port/name`."""
     amqp_url: SecretStr
     """The service's own user at RabbitMQ: `amqp://user:password@host:port/vhost`."""
     public_url: str
-    """What clients see: the gateway's URL, and the `iss` of every token."""
+    """The gateway's URL, which clients use. It is also the `iss` of every token."""
     auth_url: str
-    """Auth's internal address: signing keys, service tokens, revocations."""
+    """Auth's internal URL, for signing keys, service tokens and revocations."""
     cors_origins: list[str] = []
     """Origins of web pages that may call the API from a browser, such as `["https://shop.example"]`."""
     log_level: str = "info"
     """The lowest level that is logged: `debug`, `info`, `warning` or `error`."""
     database_pool_size: int = Field(default=5, ge=1, le=100)
-    """Connections to PostgreSQL that one process keeps open."""
+    """PostgreSQL connections that one process keeps open. Connections of all processes share the server's limit."""
     database_pool_overflow: int = Field(default=0, ge=0, le=100)
-    """Connections that one process may open beyond those, and closes after use."""
+    """PostgreSQL connections that one process may open beyond the pool, and closes after use. 0 bounds the total."""
     database_timeout: float = Field(default=6.0, gt=0, le=60)
-    """Seconds to wait for a connection, and again for an answer, before a request fails with 503 (so twice this)."""
+    """Seconds to wait for a connection, and again for an answer. A request fails with 503 after at most twice this."""
     drain_seconds: float = Field(default=2.0, ge=0, le=30)
-    """How long a stopping process goes on serving, not ready, so that balancers notice first."""
+    """Seconds that a stopping API still serves while it reports not ready, so that load balancers notice first."""
     outbox_retention_days: int = Field(default=30, ge=1, le=3650)
-    """Days after which published events leave the event log, and processed ones the inbox."""
+    """Days that published events can be replayed from the event log. Processed ones stay in the inbox as long."""
     retry_delays: Annotated[tuple[float, ...], NoDecode] = (5.0, 60.0, 600.0)
-    """Seconds a failed message waits before its next tries. The queues' names are labels and stay."""
+    """Seconds before each of a failed message's three retries. The queues keep their names (`5s`, `1m`, `10m`)."""
 
     @field_validator("retry_delays", mode="before")
     @classmethod

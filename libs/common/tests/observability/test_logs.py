@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ Configure = Callable[..., io.StringIO]
 
 @pytest.fixture
 def configure() -> Iterator[Configure]:
-    """Configures logging as a role does, into a stream of its own."""
+    """Configures logging as a role does, to the test's own stream."""
     root = logging.getLogger()
     before = (root.handlers, root.level)
 
@@ -64,7 +65,7 @@ def test_lines_of_libraries_look_the_same(configure: Configure, name: str) -> No
     assert (line["service"], line["role"]) == ("orders", "relay")
 
 
-def test_libraries_are_heard_from_warnings_up_and_uvicorn_never_of_requests(configure: Configure) -> None:
+def test_libraries_log_from_warning_up_and_uvicorn_logs_no_requests(configure: Configure) -> None:
     stream = configure()
     logging.getLogger("httpx").info("HTTP Request: GET http://auth/token")
     logging.getLogger("uvicorn.access").info("GET /")
@@ -88,7 +89,7 @@ def test_the_level_is_respected(configure: Configure) -> None:
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
-def test_work_binds_its_ids_to_all_its_lines_and_lets_go_of_them(configure: Configure) -> None:
+def test_work_binds_its_ids_to_its_own_lines_only(configure: Configure) -> None:
     stream = configure()
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     with traced(request_id="message-1", traceparent=parent):
@@ -103,7 +104,7 @@ def test_work_binds_its_ids_to_all_its_lines_and_lets_go_of_them(configure: Conf
     assert current_traceparent() is None
 
 
-def test_a_line_break_in_a_value_makes_no_second_line(configure: Configure) -> None:
+def test_a_line_break_in_a_value_starts_no_second_line(configure: Configure) -> None:
     for human in (False, True):
         stream = configure(human=human)
         structlog.get_logger().info("a\r\nFAKE line", path="/x\r\nFAKE\u2028\x1b[2J")
@@ -127,12 +128,12 @@ def test_a_line_break_in_a_value_makes_no_second_line(configure: Configure) -> N
         ("what? nothing to hide, 2 < 3 @ noon", "what? nothing to hide, 2 < 3 @ noon"),
     ],
 )
-def test_secrets_in_what_libraries_say_are_replaced_by_their_kind(text: str, expected: str) -> None:
+def test_secrets_in_libraries_messages_are_replaced_by_their_kind(text: str, expected: str) -> None:
     assert scrubbed(text) == expected
 
 
 @pytest.mark.parametrize("key", ["password", "token", "refresh_token", "client_secret", "email", "authorization"])
-def test_a_value_under_a_telling_name_is_never_written(configure: Configure, key: str) -> None:
+def test_a_value_under_a_secrets_name_is_never_written(configure: Configure, key: str) -> None:
     stream = configure()
     structlog.get_logger().info("event", **{key: "hunter2"})
     assert "hunter2" not in stream.getvalue()
@@ -169,3 +170,25 @@ def test_by_default_lines_go_to_standard_error(configure: Configure, capsys: pyt
     captured = capsys.readouterr()
     assert (captured.out, json.loads(captured.err)["event"]) == ("", "here")
     assert not sys.stderr.isatty()
+
+
+ROLE = """
+import sys
+import common.cli.roles
+from common.observability.logs import configure_logging
+import structlog
+configure_logging("orders", "relay", human=True)
+try:
+    raise ValueError("plain")
+except ValueError:
+    structlog.get_logger("orders").exception("failed")
+print("rich" in sys.modules, "structlog" in sys.modules)
+import rich.console
+"""
+
+
+def test_a_role_starts_without_rich_and_can_import_it_later() -> None:
+    """An override of structlog: see `_import_structlog_without_rich`."""
+    role = subprocess.run([sys.executable, "-c", ROLE], capture_output=True, text=True, check=True)  # noqa: S603 - this very Python
+    assert role.stdout.split() == ["False", "True"]
+    assert "ValueError: plain" in role.stderr

@@ -1,4 +1,4 @@
-"""What a collector is told of requests and calls, and nothing that is not meant for it."""
+"""The spans of requests and calls that a collector receives, and what they must not hold."""
 
 import contextlib
 import os
@@ -70,7 +70,7 @@ async def test_a_request_is_a_span_with_its_route_status_and_id(collector: Colle
     }
     assert (unmatched.name, unmatched.parent_id, unmatched.is_error) == ("GET", "", False)
     assert unmatched.attributes["url.path"] == "/[mail]"
-    # A figure leads to the trace.
+    # The metric has an example that names the trace.
     [example] = [line for line in shown.splitlines() if 'route="/fails/{name}"' in line and " # " in line]
     assert f'# {{trace_id="{failed.trace_id}"}}' in example
 
@@ -91,16 +91,16 @@ async def test_a_callers_decision_is_kept_and_new_traces_are_sampled_by_the_rati
     assert len(collector.spans) == exported
 
 
-async def test_a_call_is_a_span_that_the_other_sides_is_part_of(collector: Collector, offline: Any) -> None:
+async def test_a_call_is_a_span_and_the_parent_of_the_peers(collector: Collector, offline: Any) -> None:
     with recording("shop", "api"):
         async with api(offline) as peer, http_client(peer._transport) as http:
             await http.get("http://peer.invalid:8443/fails/1?token=secret", headers={"traceparent": UNSAMPLED})
             with contextlib.suppress(httpx.ConnectError):
-                await http_client().get("http://127.0.0.1:9/away")
-    there, calling, away = sorted(collector.spans, key=lambda span: span.kind != "server")
-    assert (calling.kind, calling.name) == ("client", "GET")
-    assert (there.trace_id, there.parent_id) == (calling.trace_id, calling.span_id)
-    assert calling.attributes == {
+                await http_client().get("http://127.0.0.1:9/unavailable")
+    peer_span, call, failed_call = sorted(collector.spans, key=lambda span: span.kind != "server")
+    assert (call.kind, call.name) == ("client", "GET")
+    assert (peer_span.trace_id, peer_span.parent_id) == (call.trace_id, call.span_id)
+    assert call.attributes == {
         "http.request.method": "GET",
         "server.address": "peer.invalid",
         "server.port": 8443,
@@ -108,10 +108,10 @@ async def test_a_call_is_a_span_that_the_other_sides_is_part_of(collector: Colle
         "http.response.status_code": 500,
         "error.type": "500",
     }
-    assert (away.is_error, away.attributes["error.type"]) == (True, "ConnectError")
+    assert (failed_call.is_error, failed_call.attributes["error.type"]) == (True, "ConnectError")
 
 
-async def test_what_is_done_within_a_span_is_logged_and_asked_for_as_part_of_it(collector: Collector) -> None:
+async def test_log_lines_and_calls_within_a_span_belong_to_it(collector: Collector) -> None:
     with recording("shop", "deliver"), traced(request_id="event-1", traceparent=PARENT):
         with span("deliver mail", "client", {}) as attempt:
             assert (current_request_id(), current_traceparent()) == ("event-1", attempt.traceparent)
@@ -122,8 +122,8 @@ async def test_what_is_done_within_a_span_is_logged_and_asked_for_as_part_of_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("collectors", [0, 1], ids=["nobody listens", "somebody who never answers"])
-async def test_a_collector_that_is_away_delays_a_stop_by_seconds_and_harms_nothing(
+@pytest.mark.parametrize("collectors", [0, 1], ids=["none listens", "one never answers"])
+async def test_an_unavailable_collector_delays_a_stop_by_seconds_and_harms_nothing(
     monkeypatch: pytest.MonkeyPatch, offline: Any, collectors: int
 ) -> None:
     with socket.socket() as listener:

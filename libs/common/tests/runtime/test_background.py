@@ -1,4 +1,4 @@
-"""Background work of a process goes on, whatever one round of it raises."""
+"""Background work of a process continues, whatever one run of it raises."""
 
 import asyncio
 from functools import partial
@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from common.runtime.background import background, every
 
 
-async def test_work_that_ends_by_a_defect_is_started_again() -> None:
+async def test_work_that_fails_is_started_again() -> None:
     started: list[str] = []
     again = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What a guarded route answers to requests with and without a right to it."""
+"""The answers of a guarded route to callers with and without the required rights."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -62,7 +62,7 @@ async def test_no_bearer_token_is_challenged_without_an_error(client: httpx.Asyn
 
 
 @pytest.mark.parametrize("sent", ["Bearer", "Bearer ", "Bearer x", "bearer a.b.c", f"Bearer {ISSUER.mint()}, Bearer x"])
-async def test_a_wrong_token_is_named_as_such(client: httpx.AsyncClient, sent: str) -> None:
+async def test_a_wrong_token_is_challenged_as_invalid(client: httpx.AsyncClient, sent: str) -> None:
     answer = await client.get("/me", headers={"Authorization": sent})
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
     assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
@@ -79,7 +79,7 @@ async def test_two_authorization_headers_are_refused(client: httpx.AsyncClient) 
     assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_request"'
 
 
-async def test_a_token_in_the_query_counts_for_nothing(client: httpx.AsyncClient) -> None:
+async def test_a_token_in_the_query_is_ignored(client: httpx.AsyncClient) -> None:
     assert (await client.get("/me", params={"access_token": ISSUER.mint()})).status_code == 401
 
 

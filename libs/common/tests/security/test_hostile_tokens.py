@@ -144,7 +144,7 @@ HOSTILE: dict[str, dict[str, Callable[[], str]]] = {
         "a claim twice": lambda: with_raw_payload(json.dumps(parts()[1])[:-1] + ', "roles": ["admin"]}'),
         "a nested name twice": lambda: with_raw_claim("act", '{"sub": "a", "sub": "b"}'),
         "NaN": lambda: with_raw_claim("exp", "NaN"),
-        "Infinity in a claim nobody reads": lambda: with_raw_claim("note", "Infinity"),
+        "Infinity in an unused claim": lambda: with_raw_claim("note", "Infinity"),
     },
     "algorithm is not allowed": {
         "alg none, unsigned": lambda: with_header(alg="none").rpartition(".")[0] + ".",

@@ -1,4 +1,4 @@
-"""The issuer's keys, as a verifier far away keeps them."""
+"""The issuer's keys, as another service's verifier fetches and caches them."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,11 +20,11 @@ FIRST, SECOND = TokenIssuer(), TokenIssuer()
 
 
 class Publisher:
-    """Answers with its keys, counts how often it was asked, and is away on request."""
+    """Answers with its keys, counts the requests and can be made to fail."""
 
     def __init__(self, *issuers: TokenIssuer, settle: float = 0.05) -> None:
         self.issuers = issuers
-        self.asked = 0
+        self.requests = 0
         self.now = 0.0
         self.answer: Callable[[], httpx.Response] = self.keys
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
@@ -35,13 +35,13 @@ class Publisher:
         return httpx.Response(200, json={"keys": keys}, headers={"Cache-Control": "public, max-age=300"})
 
     async def _handle(self, _request: httpx.Request) -> httpx.Response:
-        self.asked += 1
+        self.requests += 1
         await asyncio.sleep(0)
         return self.answer()
 
 
-def away() -> httpx.Response:
-    raise httpx.ConnectError("away")
+def unavailable() -> httpx.Response:
+    raise httpx.ConnectError("unavailable")
 
 
 async def found(publisher: Publisher, issuer: TokenIssuer) -> VerificationKey | None:
@@ -52,13 +52,13 @@ async def test_many_requests_at_the_start_cause_one_fetch() -> None:
     publisher = Publisher(FIRST)
     keys = await asyncio.gather(*(found(publisher, FIRST) for _ in range(50)))
     assert all(key is not None and key.kid == FIRST.key.kid for key in keys)
-    assert publisher.asked == 1
+    assert publisher.requests == 1
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(away, id="away"),
+        pytest.param(unavailable, id="unavailable"),
         pytest.param(lambda: httpx.Response(500), id="failing"),
         pytest.param(lambda: httpx.Response(302, headers={"Location": "http://evil.test"}), id="redirecting"),
         pytest.param(lambda: httpx.Response(200, text="<html>"), id="not JSON"),
@@ -77,24 +77,24 @@ async def test_no_keys_at_all_is_an_outage(answer: Callable[[], httpx.Response])
 async def test_the_last_good_set_survives_a_failing_issuer() -> None:
     publisher = Publisher(FIRST)
     await found(publisher, FIRST)
-    publisher.answer = away
+    publisher.answer = unavailable
     with pytest.raises(Unavailable):
         await publisher.client.refresh()
-    assert await found(publisher, FIRST) is publisher.client.held(FIRST.key.kid) is not None
+    assert await found(publisher, FIRST) is publisher.client.cached(FIRST.key.kid) is not None
 
 
-async def test_an_unknown_key_is_asked_for_at_most_once_in_30_seconds() -> None:
+async def test_an_unknown_key_is_fetched_at_most_once_in_30_seconds() -> None:
     publisher = Publisher(FIRST)
     await found(publisher, FIRST)
     for number in range(100):
         assert await publisher.client.find(f"unknown-{number}") is None
-    assert publisher.asked == 2
+    assert publisher.requests == 2
     publisher.now += 30
     assert await publisher.client.find("unknown-100") is None
-    assert publisher.asked == 3
+    assert publisher.requests == 3
 
 
-async def test_a_key_found_missing_does_not_use_up_the_next_chance() -> None:
+async def test_a_kid_known_to_be_missing_does_not_delay_the_fetch_of_a_new_key() -> None:
     publisher = Publisher(FIRST)
     await found(publisher, FIRST)
     await publisher.client.find("gone")
@@ -110,10 +110,10 @@ async def test_requests_with_a_new_key_wait_for_the_fetch_under_way() -> None:
     publisher.issuers = (FIRST, SECOND)
     keys = await asyncio.gather(*(found(publisher, SECOND) for _ in range(20)))
     assert None not in keys
-    assert publisher.asked == 2
+    assert publisher.requests == 2
 
 
-async def test_what_is_found_missing_stays_bounded() -> None:
+async def test_the_missing_kids_stay_bounded() -> None:
     publisher = Publisher(FIRST)
     await found(publisher, FIRST)
     for number in range(1_100):
@@ -127,65 +127,65 @@ async def test_a_refresh_keeps_known_keys_the_same_objects_and_drops_withdrawn_o
     first = await found(publisher, FIRST)
     publisher.issuers = (FIRST,)
     await publisher.client.refresh()
-    assert publisher.client.held(FIRST.key.kid) is first
-    assert publisher.client.held(SECOND.key.kid) is None
+    assert publisher.client.cached(FIRST.key.kid) is first
+    assert publisher.client.cached(SECOND.key.kid) is None
 
 
-async def test_a_withdrawn_key_is_not_trusted_for_good_where_nothing_runs_beside_the_requests() -> None:
+async def test_without_run_a_withdrawn_key_is_dropped_after_max_age() -> None:
     publisher = Publisher(FIRST)
     await found(publisher, FIRST)
     publisher.issuers = (SECOND,)
     publisher.now += 299
     assert await found(publisher, FIRST) is not None
-    assert publisher.asked == 1
+    assert publisher.requests == 1
     publisher.now += 1
 
     async def is_gone() -> bool:
-        return publisher.client.held(FIRST.key.kid) is None
+        return publisher.client.cached(FIRST.key.kid) is None
 
     await eventually(is_gone)
-    assert publisher.asked == 2
+    assert publisher.requests == 2
 
 
-async def test_after_a_change_it_asks_until_every_replica_must_have_heard_of_it(
+async def test_after_a_change_the_keys_are_fetched_until_every_replica_must_know_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(jwks, "_WHILE_SETTLING", 0.01)
     publisher = Publisher(FIRST, settle=3600)
 
     async def knows_another() -> bool:
-        return publisher.client.held(SECOND.key.kid) is not None
+        return publisher.client.cached(SECOND.key.kid) is not None
 
     def late() -> httpx.Response:
-        if publisher.asked == 5:
+        if publisher.requests == 5:
             publisher.issuers = (FIRST, SECOND)
         return publisher.keys()
 
     publisher.answer = late
     running = asyncio.create_task(publisher.client.run())
     try:
-        await eventually(lambda: _asked(publisher, 1))
-        publisher.client.changed()
+        await eventually(lambda: _requested(publisher, 1))
+        publisher.client.keys_changed()
         await eventually(knows_another)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _asked(publisher: Publisher, times: int) -> bool:
-    return publisher.asked >= times
+async def _requested(publisher: Publisher, times: int) -> bool:
+    return publisher.requests >= times
 
 
-async def test_after_a_change_a_replica_that_had_not_heard_of_it_is_not_the_last_one_asked() -> None:
+async def test_after_a_change_an_answer_with_the_old_keys_is_followed_by_another_fetch() -> None:
     publisher = Publisher(FIRST)
 
     async def holds(issuer: TokenIssuer) -> bool:
-        return publisher.client.held(issuer.key.kid) is not None
+        return publisher.client.cached(issuer.key.kid) is not None
 
     def late() -> httpx.Response:
         answer = publisher.keys()
-        if publisher.asked == 2:
-            publisher.client.changed()  # the second event comes while the fetch for the first is under way
+        if publisher.requests == 2:
+            publisher.client.keys_changed()  # the second event comes while the fetch for the first is under way
         else:
             publisher.issuers = (SECOND,)
         return answer
@@ -194,7 +194,7 @@ async def test_after_a_change_a_replica_that_had_not_heard_of_it_is_not_the_last
     try:
         await eventually(lambda: holds(FIRST))
         publisher.answer = late
-        publisher.client.changed()
+        publisher.client.keys_changed()
         await eventually(lambda: holds(SECOND))
         assert not await holds(FIRST)
     finally:

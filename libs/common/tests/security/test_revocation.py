@@ -1,4 +1,4 @@
-"""Revocations on their way from auth's exchange to a process that verifies tokens."""
+"""Revocations from auth's exchange to a process that verifies tokens."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ async def test_a_subjects_earlier_versions_are_denied() -> None:
     assert not denylist.denies(await principal(sv=3))
 
 
-async def test_a_password_change_spares_the_session_it_came_from() -> None:
+async def test_a_password_change_does_not_revoke_its_own_session() -> None:
     denylist = Denylist()
     denylist.revoke_subject(SubjectRevoked(subject=str(USER), min_session_version=3, except_session_id="s-1"))
     assert not denylist.denies(await principal(sv=2, sid="s-1"))
@@ -51,10 +51,10 @@ async def test_a_password_change_spares_the_session_it_came_from() -> None:
     assert denylist.denies(await principal(sv=2, sid=None))
 
 
-async def test_what_was_void_before_a_session_was_spared_stays_void() -> None:
+async def test_tokens_of_the_excepted_session_that_were_revoked_before_stay_revoked() -> None:
     denylist = Denylist()
-    cut = {"subject": str(USER), "min_session_version": 3, "except_session_id": "s-1", "except_session_version": 2}
-    denylist.revoke_subject(SubjectRevoked.model_validate(cut))
+    revoked = {"subject": str(USER), "min_session_version": 3, "except_session_id": "s-1", "except_session_version": 2}
+    denylist.revoke_subject(SubjectRevoked.model_validate(revoked))
     assert denylist.denies(await principal(sv=1, sid="s-1"))
     assert not denylist.denies(await principal(sv=2, sid="s-1"))
 
@@ -66,7 +66,7 @@ async def test_an_earlier_revocation_that_arrives_late_changes_nothing() -> None
     assert denylist.denies(await principal(sv=3, sid="s-1"))
 
 
-def test_what_no_token_can_be_about_any_more_is_forgotten() -> None:
+def test_a_revocation_is_dropped_when_all_its_tokens_have_expired() -> None:
     now = 0.0
     denylist = Denylist(keep=330, clock=lambda: now)
     for number in range(10):
@@ -85,13 +85,13 @@ class OwnToken:
 
 
 class Auth:
-    """Auth as its feed sees it: an exchange, and a snapshot over HTTP that can be away."""
+    """Auth as the feed uses it: an exchange, and a snapshot over HTTP that can be unavailable."""
 
     def __init__(self, amqp_url: str) -> None:
         self.amqp_url = amqp_url
         self.sessions: list[str] = []
-        self.away = False
-        self.asked = 0
+        self.is_unavailable = False
+        self.requests = 0
         self.keys_changed = asyncio.Event()
         self.denylist = Denylist()
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
@@ -104,9 +104,9 @@ class Auth:
         )
 
     def _answer(self, _request: httpx.Request) -> httpx.Response:
-        if self.away:
-            raise httpx.ConnectError("away")
-        self.asked += 1
+        if self.is_unavailable:
+            raise httpx.ConnectError("unavailable")
+        self.requests += 1
         sessions = [{"session_id": session} for session in self.sessions]
         return httpx.Response(200, json={"sessions": sessions, "subjects": []})
 
@@ -169,7 +169,7 @@ async def test_a_subjects_revocation_and_changed_keys_arrive_too(auth: Auth) -> 
             await auth.keys_changed.wait()
 
 
-async def test_a_late_starter_reads_what_it_missed(auth: Auth) -> None:
+async def test_a_process_that_starts_late_reads_the_earlier_revocations(auth: Auth) -> None:
     auth.sessions = ["s-1"]
     with pytest.raises(ConnectionError):
         await auth.feed.check()
@@ -179,20 +179,20 @@ async def test_a_late_starter_reads_what_it_missed(auth: Auth) -> None:
         await auth.feed.check()
 
 
-async def test_a_lost_connection_is_made_again_and_the_gap_read(auth: Auth) -> None:
+async def test_a_lost_connection_is_restored_and_a_new_snapshot_is_read(auth: Auth) -> None:
     async with auth.listening():
         await eventually(auth.attached)
-        asked = auth.asked
+        requests = auth.requests
         auth.sessions = ["s-1"]
         await close_connections(auth.amqp_url)
         await eventually(lambda: auth.denied(sid="s-1"))
-        assert auth.asked > asked
+        assert auth.requests > requests
         await eventually(auth.attached)
         await auth.publish("auth.session.revoked.v1", '{"session_id": "s-2"}')
         await eventually(lambda: auth.denied(sid="s-2"))
 
 
-async def test_a_message_that_makes_no_sense_stops_nothing(auth: Auth) -> None:
+async def test_an_undecodable_message_does_not_stop_the_feed(auth: Auth) -> None:
     async with auth.listening():
         await eventually(auth.attached)
         await auth.publish("auth.session.revoked.v1", '{"session": null}')
@@ -210,7 +210,7 @@ async def test_without_a_broker_the_snapshot_is_still_read() -> None:
 
 async def test_without_auth_a_process_is_ready_after_one_token_lifetime(amqp_url: str) -> None:
     auth = Auth(amqp_url)
-    auth.away = True
+    auth.is_unavailable = True
     async with auth.listening():
         with pytest.raises(ConnectionError):
             await auth.feed.check()
@@ -219,7 +219,7 @@ async def test_without_auth_a_process_is_ready_after_one_token_lifetime(amqp_url
 
 
 async def close_connections(amqp_url: str) -> None:
-    """Ends all connections of the virtual host, as a broker does that restarts."""
+    """Closes all connections of the virtual host, as a restarting broker does."""
     vhost = quote(urlsplit(amqp_url).path[1:], safe="")
 
     async def closed() -> bool:

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from common.errors import Unavailable
 from common.observability.logs import traced
-from common.security.service_client import ClientCredentials, ServiceClient, http_client
+from common.security.service_client import ServiceClient, http_client
+from common.security.service_token import ClientCredentials
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,19 @@ class Peers:
         return self.token_answer() if request.url.path == "/token" else self.answer(request)
 
 
-def away(*_: object) -> httpx.Response:
-    raise httpx.ConnectError("away")
+def unavailable(*_: object) -> httpx.Response:
+    raise httpx.ConnectError("unavailable")
 
 
-async def test_the_token_is_asked_for_as_rfc_6749_says() -> None:
+async def test_the_token_request_follows_rfc_6749() -> None:
     peers = Peers()
     await peers.users.get("/internal/x")
-    asked, called = peers.requests
-    assert asked.content == (
+    token_request, call = peers.requests
+    assert token_request.content == (
         b"grant_type=client_credentials&scope=links%3Aissue&resource=https%3A%2F%2Fwaybill.invalid%2Fusers"
     )
-    assert b64decode(asked.headers["Authorization"].removeprefix("Basic ")) == b"notifier:s%3Ae+c%2Br%2Fe%25t"
-    assert called.headers["Authorization"] == "Bearer token-1"
+    assert b64decode(token_request.headers["Authorization"].removeprefix("Basic ")) == b"notifier:s%3Ae+c%2Br%2Fe%25t"
+    assert call.headers["Authorization"] == "Bearer token-1"
 
 
 async def test_many_calls_share_one_token() -> None:
@@ -83,10 +84,10 @@ async def test_the_token_is_renewed_at_80_percent_of_its_life_without_a_call_wai
     assert peers.issued == 2
 
 
-async def test_a_failed_renewal_disturbs_nobody_while_the_token_lives() -> None:
+async def test_a_failed_renewal_affects_no_call_until_the_token_expires() -> None:
     peers = Peers()
     await peers.tokens.token()
-    peers.token_answer = away
+    peers.token_answer = unavailable
     peers.now = 280
     assert await peers.tokens.token() == "token-1"
     peers.now = 291
@@ -97,7 +98,7 @@ async def test_a_failed_renewal_disturbs_nobody_while_the_token_lives() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(away, id="away"),
+        pytest.param(unavailable, id="unavailable"),
         pytest.param(lambda: httpx.Response(401, json={"error": "invalid_client"}), id="refusing"),
         pytest.param(lambda: httpx.Response(200, text="<html>"), id="not JSON"),
         pytest.param(lambda: httpx.Response(200, json={"access_token": "x"}), id="incomplete"),
@@ -120,7 +121,7 @@ async def test_a_refused_token_is_replaced_once() -> None:
     assert peers.issued == 2
 
 
-async def test_a_service_that_takes_no_token_of_ours_is_unavailable() -> None:
+async def test_a_service_that_refuses_every_token_of_ours_is_unavailable() -> None:
     peers = Peers()
     peers.answer = lambda _: httpx.Response(401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
     with pytest.raises(Unavailable):
@@ -136,20 +137,20 @@ async def test_a_failing_service_is_unavailable_with_its_retry_after() -> None:
     assert refusal.value.headers == {"Retry-After": "3"}
 
 
-async def test_a_service_that_is_away_is_unavailable() -> None:
+async def test_a_service_that_does_not_answer_is_unavailable() -> None:
     peers = Peers()
-    peers.answer = away
+    peers.answer = unavailable
     with pytest.raises(Unavailable):
         await peers.users.get("/internal/x")
 
 
-async def test_other_refusals_are_the_callers_to_read() -> None:
+async def test_other_client_errors_are_returned_to_the_caller() -> None:
     peers = Peers()
     peers.answer = lambda _: httpx.Response(404)
     assert (await peers.users.get("/internal/x")).status_code == 404
 
 
-async def test_the_request_and_its_trace_go_along() -> None:
+async def test_a_call_carries_the_request_id_and_the_trace() -> None:
     peers = Peers()
     with traced(request_id="r-1", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01"):
         await peers.users.get("/internal/x")

@@ -1,4 +1,4 @@
-"""What a verified token says, and what is asked again of one that was verified before."""
+"""The principal of a verified token, and what is checked again for a cached one."""
 
 import time
 from collections.abc import Callable
@@ -49,7 +49,7 @@ async def test_rs256_is_accepted_from_an_rsa_key() -> None:
     assert (await verifier.verify(token)).subject == claims["sub"]
 
 
-async def test_the_principal_says_who_and_what_for() -> None:
+async def test_the_principal_has_the_tokens_subject_client_roles_and_scopes() -> None:
     token = ISSUER.mint("018f3b1e-0000-7000-8000-000000000001", roles=("staff",), scope="orders:read", sid="s", sv=3)
     principal = await ISSUER.verifier("orders").verify(token)
     assert str(principal.user_id) == principal.subject == "018f3b1e-0000-7000-8000-000000000001"
@@ -98,7 +98,7 @@ async def test_expiry_reaches_a_token_that_was_verified_before() -> None:
         await verify(token)
 
 
-async def test_a_withdrawn_key_takes_its_verified_tokens_along() -> None:
+async def test_tokens_of_a_withdrawn_key_are_refused_though_verified_before() -> None:
     keys = StaticKeys([ISSUER.key])
     checked = TokenVerifier(issuer=ISSUER.issuer, audience="https://waybill.invalid/orders", keys=keys)
     token = ISSUER.mint()
@@ -108,7 +108,7 @@ async def test_a_withdrawn_key_takes_its_verified_tokens_along() -> None:
         await checked.verify(token)
 
 
-async def test_what_is_remembered_stays_bounded() -> None:
+async def test_the_cache_of_verified_tokens_stays_bounded() -> None:
     checked = ISSUER.verifier("orders", remembered=3)
     first = ISSUER.mint()
     for token in (first, *(ISSUER.mint() for _ in range(5)), first):
@@ -116,7 +116,7 @@ async def test_what_is_remembered_stays_bounded() -> None:
     assert len(checked._verified) == 3
 
 
-async def test_a_refused_token_is_not_remembered() -> None:
+async def test_a_refused_token_is_not_cached() -> None:
     checked = ISSUER.verifier("orders")
     with pytest.raises(InvalidToken):
         await checked.verify(TokenIssuer().mint())

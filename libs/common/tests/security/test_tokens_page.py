@@ -1,4 +1,4 @@
-"""The code that `docs/tokens.md` gives to other teams runs as it stands there."""
+"""The code that `docs/tokens.md` gives to other teams runs unchanged."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[4] / "docs" / "tokens.md"
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[TokenIssuer]:
-    """Auth, as far as a verifier sees it: its keys at a real address."""
+    """Auth as a verifier uses it: its keys at a real address."""
     made: list[TokenIssuer] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,7 +36,7 @@ async def test_a_third_service_takes_our_tokens_in_ten_lines(issuer: TokenIssuer
     service, imports = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len([line for line in service.splitlines() if line]) <= 10
     module: dict[str, Any] = {"GATEWAY": issuer.issuer}
-    exec(imports + service, module)  # noqa: S102 - what the page says is what is tested
+    exec(imports + service, module)  # noqa: S102 - the page's code is what is tested
     mine: dict[str, Any] = {"aud": ["https://stock.example"]}
     async with api_client(module["app"]) as client:
 

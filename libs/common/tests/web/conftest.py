@@ -41,7 +41,7 @@ def health() -> Health:
 
 @pytest.fixture
 def serve(settings: ShopSettings, health: Health) -> Serve:
-    """A client of an API made of the given routers."""
+    """A client of an API with the given routers."""
 
     def make(
         *routers: ApiRouter, cors_origins: tuple[str, ...] = (), **options: Any

@@ -27,7 +27,7 @@ def links(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-async def test_the_pages_need_nothing_from_elsewhere(http: httpx.AsyncClient, page: str) -> None:
+async def test_the_pages_need_no_other_host(http: httpx.AsyncClient, page: str) -> None:
     answer = await http.get(page)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     found = links(answer.text)
@@ -61,7 +61,7 @@ async def test_an_unknown_asset_is_not_found(http: httpx.AsyncClient) -> None:
         assert (await http.get(f"/docs/assets/{name}")).status_code == 404
 
 
-async def test_a_changed_asset_is_sent_anew_though_its_size_and_time_are_the_same(
+async def test_a_changed_asset_is_sent_again_though_its_size_and_time_are_the_same(
     http: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in ("old", "new"):
@@ -77,7 +77,7 @@ async def test_a_changed_asset_is_sent_anew_though_its_size_and_time_are_the_sam
     assert (await http.get("/docs/assets/x.js", headers=known)).text == "new"
 
 
-async def test_redocs_logo_stands_beside_its_page(http: httpx.AsyncClient) -> None:
+async def test_redocs_logo_is_served_at_its_relative_path(http: httpx.AsyncClient) -> None:
     assert (await http.get("/redoc/logo-mini.svg")).headers["content-type"] == "image/svg+xml"
 
 

@@ -12,22 +12,22 @@ router = ApiRouter()
 
 
 class Guard:
-    """Lets in who names himself; counts how often it was asked, and how often it did the work."""
+    """Admits every caller with an `Authorization` header; counts its calls, and those that had to read the header."""
 
     is_guard = True
 
     def __init__(self, *, only: str | None = None) -> None:
         self.scopes = ("orders:write",) if only is None else ("orders:admin",)
         self._only = only
-        self.asked = self.worked = 0
+        self.calls = self.reads = 0
 
     async def __call__(self, request: Request) -> str:
-        self.asked += 1
+        self.calls += 1
         known: str | None = getattr(request.state, "name", None)
         if known is None:
             if "authorization" not in request.headers:
                 raise Unauthorized(headers={"WWW-Authenticate": "Bearer"})
-            self.worked += 1
+            self.reads += 1
             known = request.state.name = request.headers["authorization"]
         if self._only is not None and known != self._only:
             raise Forbidden
@@ -80,7 +80,9 @@ async def http(serve: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.mark.parametrize("path", [*PATHS, "/plain/not-a-number"])
 @pytest.mark.parametrize("body", [b"{", b'{"unknown": 1}', b"\xff", b""])
-async def test_who_is_not_let_in_learns_nothing_of_the_body(http: httpx.AsyncClient, path: str, body: bytes) -> None:
+async def test_an_unauthenticated_caller_learns_nothing_about_the_body(
+    http: httpx.AsyncClient, path: str, body: bytes
+) -> None:
     answer = await http.post(path, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -92,28 +94,28 @@ async def test_the_wrong_content_type_comes_after_the_guard(http: httpx.AsyncCli
     assert (await http.post(path, content=b"x", headers={"authorization": "root"})).status_code == 415
 
 
-async def test_who_may_not_is_refused_before_his_body_is_read(http: httpx.AsyncClient) -> None:
+async def test_a_forbidden_caller_is_refused_before_their_body_is_read(http: httpx.AsyncClient) -> None:
     assert (await http.post("/listed", content=b"{", headers={"authorization": "ada"})).status_code == 403
 
 
 @pytest.mark.parametrize(
     ("path", "expected"), [("/plain/1", "root"), ("/nested", "ROOT"), ("/listed", "t"), ("/all", "t")]
 )
-async def test_who_is_let_in_is_known_to_the_handler(http: httpx.AsyncClient, path: str, expected: str) -> None:
+async def test_the_handler_gets_the_guards_principal(http: httpx.AsyncClient, path: str, expected: str) -> None:
     answer = await http.post(path, json={"text": "t"}, headers={"authorization": "root"})
     assert (answer.status_code, answer.json()) == (200, expected)
 
 
-async def test_a_guard_that_no_parameter_takes_is_asked_once(http: httpx.AsyncClient) -> None:
-    before = root_only.asked
+async def test_a_guard_that_no_parameter_needs_is_called_once(http: httpx.AsyncClient) -> None:
+    before = root_only.calls
     await http.post("/listed", json={"text": "t"}, headers={"authorization": "root"})
-    assert root_only.asked == before + 1
+    assert root_only.calls == before + 1
 
 
 async def test_a_guard_works_once_for_each_request(http: httpx.AsyncClient) -> None:
-    before = guard.worked
+    before = guard.reads
     await http.post("/nested", json={"text": "t"}, headers={"authorization": "ada"})
-    assert guard.worked == before + 1
+    assert guard.reads == before + 1
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -132,7 +134,7 @@ async def on_the_loop() -> None: ...
 
 
 @pytest.mark.parametrize("dependency", [on_a_thread, OnAThread(), OnAThread])
-def test_what_would_run_on_a_thread_at_each_request_is_refused_when_the_route_is_made(dependency: Any) -> None:
+def test_a_handler_or_dependency_that_is_not_async_is_refused_when_the_route_is_created(dependency: Any) -> None:
     with pytest.raises(TypeError, match="must be async"):
         ApiRouter().get("/", dependencies=[Depends(dependency)])(on_the_loop)
     with pytest.raises(TypeError, match="must be async"):

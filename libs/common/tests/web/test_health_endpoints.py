@@ -38,7 +38,7 @@ async def test_ready_names_each_check(http: httpx.AsyncClient, health: Health) -
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "checks": {"postgres": "ok"}})
 
 
-async def test_one_failed_check_makes_it_unready_and_tells_no_address(http: httpx.AsyncClient, health: Health) -> None:
+async def test_one_failed_check_means_not_ready_and_reveals_no_address(http: httpx.AsyncClient, health: Health) -> None:
     health.add("postgres", fine)
     health.add("broker", broken)
     answer = await http.get("/health/ready")

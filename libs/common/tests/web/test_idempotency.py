@@ -1,4 +1,4 @@
-"""Requests that may be sent again."""
+"""Requests with an `Idempotency-Key`."""
 
 import pytest
 
@@ -11,11 +11,11 @@ class Ask(StrictModel):
     note: str | None = None
 
 
-def test_a_request_without_a_key_is_not_kept() -> None:
+def test_a_request_without_a_key_has_no_idempotency_key() -> None:
     assert IdempotencyKey.of(None, Ask(what="x")) is None
 
 
-def test_the_same_meaning_is_the_same_request_however_it_is_spelled() -> None:
+def test_white_space_and_field_order_do_not_change_the_request() -> None:
     spellings = ('{"what":"x"}', '{ "note": null, "what": "\\u0078" }')
     keys = {IdempotencyKey.of("k", Ask.model_validate_json(spelling)) for spelling in spellings}
     assert len(keys) == 1

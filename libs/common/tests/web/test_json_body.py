@@ -19,7 +19,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 @settings(deadline=None)
 @given(VALUES, st.booleans())
-def test_whatever_json_can_say_is_read_as_it_was_meant(value: Any, ensure_ascii: bool) -> None:
+def test_every_json_value_survives_the_parser(value: Any, ensure_ascii: bool) -> None:
     assert parse_json(json.dumps(value, ensure_ascii=ensure_ascii).encode()) == value
 
 
@@ -34,7 +34,7 @@ def test_any_bytes_are_read_or_refused_and_nothing_else_happens(body: bytes) -> 
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 
-def test_nesting_is_taken_up_to_the_limit_and_counts_depth_not_brackets() -> None:
+def test_nesting_is_accepted_up_to_the_limit_and_counts_depth_not_brackets() -> None:
     assert parse_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
     assert len(parse_json(b"[" + b",".join([b"{}"] * 100) + b"]")) == 100
     with pytest.raises(MalformedJson):

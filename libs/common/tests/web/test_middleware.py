@@ -47,7 +47,7 @@ ANY_ANSWER = [
 
 
 @pytest.mark.parametrize(("method", "path", "status"), ANY_ANSWER)
-async def test_every_answer_tells_its_id_and_its_time(
+async def test_every_answer_has_its_request_id_and_its_time(
     http: httpx.AsyncClient, method: str, path: str, status: int
 ) -> None:
     answer = await http.request(method, path)
@@ -78,7 +78,7 @@ async def test_a_request_id_of_another_form_is_replaced(http: httpx.AsyncClient,
     assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["x-request-id"])
 
 
-async def test_a_traceparent_is_carried_on(http: httpx.AsyncClient) -> None:
+async def test_a_traceparent_is_passed_on(http: httpx.AsyncClient) -> None:
     answer = await http.get("/orders/1", headers={"traceparent": PARENT})
     assert answer.json() == {"traceparent": PARENT}
 
@@ -95,13 +95,13 @@ async def test_a_traceparent_is_carried_on(http: httpx.AsyncClient) -> None:
         PARENT.upper(),
     ],
 )
-async def test_an_invalid_traceparent_is_ignored_for_a_new_one(http: httpx.AsyncClient, bad: str) -> None:
+async def test_an_invalid_traceparent_is_replaced(http: httpx.AsyncClient, bad: str) -> None:
     made = (await http.get("/orders/1", headers={"traceparent": bad})).json()["traceparent"]
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", made)
     assert made[3:35] != PARENT[3:35]
 
 
-async def test_a_traceparent_of_a_later_version_is_carried_on_as_ours(http: httpx.AsyncClient) -> None:
+async def test_a_traceparent_of_a_later_version_is_passed_on_as_version_00(http: httpx.AsyncClient) -> None:
     answer = await http.get("/orders/1", headers={"traceparent": "cc" + PARENT[2:] + "-future"})
     assert answer.json() == {"traceparent": PARENT}
 
@@ -186,14 +186,14 @@ async def test_requests_are_measured_by_template_method_and_class_of_status(http
     assert not any("/orders/1" in line or "/some/where" in line or "BREW" in line for line in series)
 
 
-async def test_while_draining_answers_ask_the_client_to_leave(http: httpx.AsyncClient, health: Health) -> None:
+async def test_while_draining_answers_close_the_connection(http: httpx.AsyncClient, health: Health) -> None:
     assert "connection" not in (await http.get("/orders/1")).headers
     health.draining = True
     for path in ("/orders/1", "/nowhere"):
         assert (await http.get(path)).headers["connection"] == "close"
 
 
-async def test_even_an_error_in_the_rendering_of_errors_is_a_problem(log_lines: LogLines) -> None:
+async def test_an_error_while_rendering_an_error_is_a_problem_too(log_lines: LogLines) -> None:
     async def broken(*_: Any) -> None:
         raise ZeroDivisionError
 

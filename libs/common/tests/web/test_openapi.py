@@ -88,7 +88,7 @@ def test_operations_are_named_after_their_functions(document: dict[str, Any]) ->
     assert named == {"list_orders", "place_order", "get_order", "delete_everything"}
 
 
-def test_only_what_has_a_guard_asks_to_sign_in_and_by_the_password_form(document: dict[str, Any]) -> None:
+def test_only_guarded_operations_require_signing_in_with_the_password_flow(document: dict[str, Any]) -> None:
     assert document["paths"]["/orders"]["get"]["security"] == [{"password": ["orders:read"]}]
     assert "security" not in document["paths"]["/orders"]["post"]
     scheme = document["components"]["securitySchemes"]["password"]

@@ -143,7 +143,7 @@ def test_a_time_of_another_form_is_no_cursor_of_ours(time: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
-def test_text_that_the_database_cannot_hold_is_no_cursor_of_ours(text: str) -> None:
+def test_text_that_the_database_cannot_store_is_no_cursor_of_ours(text: str) -> None:
     with pytest.raises(InvalidCursor):
         decode_cursor("/numbers", ours(text), str)
 

@@ -48,7 +48,7 @@ async def test_each_port_has_its_own_paths_and_both_share_one_state(app: ASGIApp
         assert (await http.get("/orders")).status_code == 404
 
 
-async def test_the_port_is_where_it_arrived_and_not_what_the_host_header_says(app: ASGIApp) -> None:
+async def test_the_receiving_port_decides_and_not_the_host_header(app: ASGIApp) -> None:
     async with api_client(app, base_url="http://shop.invalid:8000") as http:
         answer = await http.post("/internal/verify", headers={"Host": "shop.invalid:8001"})
         assert answer.status_code == 404
@@ -60,7 +60,7 @@ async def test_both_ports_have_probes(app: ASGIApp) -> None:
             assert (await http.get("/health")).status_code == 200
 
 
-async def test_without_an_internal_port_nothing_internal_is_reachable_not_even_where_no_port_is_known(
+async def test_without_an_internal_port_no_internal_path_is_reachable_even_where_the_port_is_unknown(
     settings: Any,
 ) -> None:
     app = by_port(

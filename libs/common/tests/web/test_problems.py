@@ -132,7 +132,7 @@ async def test_an_unknown_path_is_not_found_and_never_redirected(http: httpx.Asy
     assert (answer.status_code, answer.json()["code"]) == (404, code)
 
 
-async def test_an_unsupported_method_is_told_all_methods_of_the_path(http: httpx.AsyncClient) -> None:
+async def test_a_405_names_all_methods_of_the_path(http: httpx.AsyncClient) -> None:
     for method in ("DELETE", "OPTIONS"):
         answer = await http.request(method, "/items/1")
         assert answer.status_code == 405
@@ -158,16 +158,16 @@ async def test_a_refused_password_is_not_echoed(http: httpx.AsyncClient) -> None
     assert {error["code"] for error in answer.json()["errors"]} == {"too_short", "int_parsing", "extra_forbidden"}
 
 
-async def test_a_thousand_faults_make_a_bounded_answer(http: httpx.AsyncClient) -> None:
+async def test_the_answer_to_a_thousand_faults_is_bounded(http: httpx.AsyncClient) -> None:
     answer = await http.post("/items/1", json={f"unknown{number}": 1 for number in range(1000)})
     assert len(answer.json()["errors"]) == 100
 
 
-async def test_a_field_name_of_any_length_makes_a_bounded_answer(http: httpx.AsyncClient) -> None:
+async def test_the_answer_to_a_field_name_of_any_length_is_bounded(http: httpx.AsyncClient) -> None:
     assert len((await http.post("/items/1", json={"x" * 100_000: 1})).content) < 2000
 
 
-async def test_an_unexpected_error_tells_nothing_and_is_logged_with_its_traceback(
+async def test_an_unexpected_error_reveals_nothing_and_is_logged_with_its_traceback(
     http: httpx.AsyncClient, log_lines: Callable[[], list[dict[str, Any]]]
 ) -> None:
     answer = await http.get("/fail/bug")
@@ -192,20 +192,20 @@ async def test_data_that_does_not_fit_its_model_is_500_and_does_not_reach_the_lo
 
 
 @pytest.mark.parametrize("how", OUTAGES)
-async def test_a_database_that_is_away_is_503_with_a_time_to_come_back(http: httpx.AsyncClient, how: str) -> None:
+async def test_a_database_outage_is_503_with_retry_after(http: httpx.AsyncClient, how: str) -> None:
     answer = await http.get(f"/fail/{how}")
     assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
     assert int(answer.headers["retry-after"]) <= 15
 
 
 @pytest.mark.parametrize("how", ["unique", "missing-file"])
-async def test_a_defect_of_ours_is_not_passed_off_as_an_outage(http: httpx.AsyncClient, how: str) -> None:
+async def test_a_defect_of_ours_is_not_reported_as_an_outage(http: httpx.AsyncClient, how: str) -> None:
     answer = await http.get(f"/fail/{how}")
     assert answer.status_code == 500
     assert "retry-after" not in answer.headers
 
 
-async def test_what_is_raised_as_unavailable_says_when_to_come_back(http: httpx.AsyncClient) -> None:
+async def test_unavailable_has_retry_after(http: httpx.AsyncClient) -> None:
     assert "retry-after" in (await http.get("/fail/unavailable")).headers
 
 

@@ -1,4 +1,4 @@
-"""Over a real socket, where a client can misbehave in ways that an in-process one cannot."""
+"""Requests over a real socket, where a client can misbehave in ways that an in-process client cannot."""
 
 import asyncio
 import socket
@@ -51,7 +51,7 @@ async def half() -> StreamingResponse:
 
 @pytest.fixture
 async def port(settings: Any, health: Health) -> AsyncIterator[int]:
-    """Where a server serves the sample."""
+    """The port of a server of the sample API."""
     app = create_api(settings, title="Shop", routers=[router], health=health)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
@@ -143,7 +143,9 @@ async def test_while_draining_the_server_closes_kept_alive_connections(port: int
             assert await reader.read() == b'{"status":"ok"}'
 
 
-async def test_an_error_after_the_answer_began_is_logged_and_cuts_it_off(port: int, log_lines: LogLines) -> None:
+async def test_an_error_after_the_start_of_an_answer_is_logged_and_ends_the_connection(
+    port: int, log_lines: LogLines
+) -> None:
     async with connection(port) as (reader, writer):
         writer.write(b"GET /half HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(5):

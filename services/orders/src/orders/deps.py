@@ -11,7 +11,7 @@ from common.db.database import Database
 from common.db.driver_pool import DriverPool
 from common.errors import Forbidden
 from common.security.guards import Guard, authenticate, require_scopes
-from common.security.tokens import NOT_ENOUGH, Principal, TokenVerifier
+from common.security.tokens import INSUFFICIENT_SCOPE, Principal, TokenVerifier
 from orders.handlers import InsertOrder
 
 _STAFF: Final = ("staff", "admin")
@@ -47,7 +47,7 @@ class _AllOrdersGuard(Guard):
     async def __call__(self, request: Request) -> Principal:
         principal = await super().__call__(request)
         if not acts_on_all_orders(principal):
-            raise Forbidden("Only staff may do this.", headers={"WWW-Authenticate": NOT_ENOUGH})
+            raise Forbidden("Only staff may do this.", headers={"WWW-Authenticate": INSUFFICIENT_SCOPE})
         return principal
 
 

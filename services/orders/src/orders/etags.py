@@ -16,7 +16,7 @@ IF_NONE_MATCH: Final[dict[str, Any]] = {
     "schema": {"anyOf": [{"type": "string"}, {"type": "null"}]},
     "description": "Return the order only if its ETag is none of these.",
 }
-"""Documents the header that `matches_if_none_match` reads: a FastAPI parameter would cost a tenth of the request."""
+"""What `is_not_modified` reads, for the OpenAPI document. A parameter of FastAPI for it took a tenth of the request."""
 
 
 def etag(version: int) -> str:

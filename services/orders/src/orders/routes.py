@@ -7,9 +7,9 @@ from uuid import UUID
 from fastapi import Query, Request, Response
 
 from common.errors import Forbidden
-from common.security.tokens import NOT_ENOUGH
+from common.security.tokens import INSUFFICIENT_SCOPE
 from common.web import ApiRouter, responses
-from common.web.headers import IdempotencyKeyHeader, matches_if_none_match
+from common.web.headers import IdempotencyKeyHeader, is_not_modified
 from common.web.idempotency import IdempotencyKey
 from common.web.pagination import Page, PageDep
 from orders import handlers, queries
@@ -76,7 +76,7 @@ async def list_orders(
     """Lists the caller's orders, newest first; for staff, the orders of all customers."""
     visible = visible_customer(principal)
     if visible is not None and customer_id not in (None, visible):
-        headers = {"WWW-Authenticate": NOT_ENOUGH}
+        headers = {"WWW-Authenticate": INSUFFICIENT_SCOPE}
         raise Forbidden("Only staff may request another customer's orders.", headers=headers)
     fetch = partial(queries.orders, session, customer_id=visible or customer_id, status=status)
     return await page.load(fetch, by={"id": UUID}, item=OrderOut.model_validate)
@@ -95,7 +95,7 @@ async def get_order(order_id: UUID, request: Request) -> Response:
     order = await queries.read_order(request.state.driver, order_id, customer_id=customer_id)
     # Private, and revalidated before each use (RFC 9111 §5.2.2.4): otherwise the tag would be of no use.
     headers = {"ETag": etag(order.version), "Cache-Control": "private, no-cache"}
-    if matches_if_none_match(request, headers["ETag"]):
+    if is_not_modified(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     # A response, not the model: FastAPI would validate and copy the model again.
     return Response(OrderOut.model_validate(order).model_dump_json(), headers=headers, media_type="application/json")

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic_core import PydanticCustomError
 
-from common.web.single_line import is_line
+from common.web.single_line import is_single_line
 
 MAX_NAME: Final = 100
 MAX_EMAIL: Final = 254
@@ -35,7 +35,7 @@ def email_address(text: str) -> str:
 def person_name(text: str) -> str:
     """The name in NFC, without white space around it."""
     name = unicodedata.normalize("NFC", text).strip()
-    if not 1 <= len(name) <= MAX_NAME or not is_line(name):
+    if not 1 <= len(name) <= MAX_NAME or not is_single_line(name):
         raise PydanticCustomError(
             "person_name", "Must have 1 to 100 characters, at least one of them visible, and no control characters"
         )

@@ -1,4 +1,4 @@
-"""What a log line holds and what it must not: the steps every line goes through (structlog's processors)."""
+"""structlog processors: they add a log line's origin and remove secrets and control characters."""
 
 import re
 import time
@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from common.observability.trace import current_trace
 
-Line = MutableMapping[str, Any]
+Record = MutableMapping[str, Any]
+"""A log line before it is rendered."""
 
 _SECRETS: Final = re.compile(
     r"(?P<mail>[^\s@'\"<>()=,;:/]{1,64}@[^\s@'\"<>()=,;:/]{1,250}\.[A-Za-z]{2,63})"
@@ -36,62 +37,62 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Origin:
-    """Adds when and where: time, service, role, and the ids of the work at hand."""
+    """Adds the time, the service, the role and the ids of the current request or message."""
 
     def __init__(self, service: str, role: str) -> None:
         self._service = service
         self._role = role
 
-    def __call__(self, _logger: Any, _method: str, line: Line) -> Line:
-        line["timestamp"] = timestamp()
-        line["service"] = self._service
-        line["role"] = self._role
+    def __call__(self, _logger: Any, _method: str, record: Record) -> Record:
+        record["timestamp"] = timestamp()
+        record["service"] = self._service
+        record["role"] = self._role
         trace = current_trace()
         if trace is not None:
-            line.setdefault("request_id", trace.request_id)
-            line.setdefault("trace_id", trace.trace_id)
-        return line
+            record.setdefault("request_id", trace.request_id)
+            record.setdefault("trace_id", trace.trace_id)
+        return record
 
 
-def add_name(logger: Any, _method: str, line: Line) -> Line:
+def add_name(logger: Any, _method: str, record: Record) -> Record:
     if name := getattr(logger, "name", ""):
-        line["logger"] = name
-    return line
+        record["logger"] = name
+    return record
 
 
-def scrub(_logger: Any, _method: str, line: Line) -> Line:
-    """Removes what must not be at rest in a log, wherever a library's message or an exception's text brought it."""
-    for key, value in line.items():
+def scrub(_logger: Any, _method: str, record: Record) -> Record:
+    """Removes secrets and addresses, also those in a library's messages and in exceptions' texts."""
+    for key, value in record.items():
         if key in _SECRET_KEYS:
-            line[key] = "[redacted]"
+            record[key] = "[redacted]"
         elif isinstance(value, str):
-            line[key] = scrubbed(value)
+            record[key] = scrubbed(value)
         elif isinstance(value, Mapping | list | tuple | set | BaseException):
-            line[key] = scrubbed(str(value))
-    return line
+            record[key] = scrubbed(str(value))
+    return record
 
 
 def scrubbed(text: str) -> str:
-    """The text with each secret replaced by what it was: `[mail]`, `[jwt]`, `[query]`, …"""
+    """The text with each secret replaced by its kind: `[mail]`, `[jwt]`, `[query]`, …"""
     if any(hint in text for hint in _HINTS):
         return _SECRETS.sub(lambda match: f"[{match.lastgroup}]", text)
     return text
 
 
-def escape_controls(_logger: Any, _method: str, line: Line) -> Line:
-    """Keeps one line one line on a terminal, and terminal commands out of it. JSON escapes by itself."""
-    for key, value in line.items():
+def escape_controls(_logger: Any, _method: str, record: Record) -> Record:
+    """Escapes line breaks and terminal commands, for a terminal only: the JSON renderer escapes them anyway."""
+    for key, value in record.items():
         if isinstance(value, str) and key != "exception":
-            line[key] = _CONTROL.sub(lambda match: repr(match[0])[1:-1], value)
-    return line
+            record[key] = _CONTROL.sub(lambda match: repr(match[0])[1:-1], value)
+    return record
 
 
 _second: tuple[int, str] = (0, "")
 
 
 def timestamp() -> str:
-    """Now, in RFC 3339 with milliseconds. The part down to the second is formatted once a second."""
-    global _second  # noqa: PLW0603 - a cache of one; a race costs one more formatting
+    """Now, in RFC 3339 with milliseconds. Formats the part down to the second once per second."""
+    global _second  # noqa: PLW0603 - a cache; a race formats once more
     now = time.time()
     second = int(now)
     at, text = _second

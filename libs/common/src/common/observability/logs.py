@@ -1,15 +1,24 @@
 """Structured logs: one JSON object per line on standard error (coloured text on a terminal)."""
 
+import importlib
 import logging
 import sys
 from typing import Any, Final, TextIO
 
-# Where rich is installed, structlog loads it for tracebacks that nobody here prints: a sixth of a process's start.
-_rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
-import structlog  # noqa: E402
 
-if _rich is None:
-    del sys.modules["rich"]
+def _import_structlog_without_rich() -> None:
+    # structlog imports rich, where it is installed, for coloured tracebacks, which we do not print. Without it a worker
+    # starts with a seventh less CPU time and 4 MB less memory. `None` in `sys.modules` makes an import fail. This has
+    # an effect only where nothing has imported structlog yet, as in `python -m SERVICE`.
+    rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    importlib.import_module("structlog")
+    if rich is None:
+        del sys.modules["rich"]
+
+
+_import_structlog_without_rich()
+
+import structlog  # noqa: E402
 
 from common.observability.log_processors import Origin, add_name, escape_controls, scrub  # noqa: E402
 from common.observability.request_log import request_log  # noqa: E402
@@ -18,41 +27,41 @@ from common.observability.trace import current_request_id, current_traceparent, 
 __all__ = ["configure_logging", "current_request_id", "current_traceparent", "traced"]
 
 _QUIET: Final = ("httpx", "httpcore", "aio_pika", "aiormq", "sqlalchemy", "alembic", "asyncio")
-"""Libraries that tell at info level what our own lines tell better, some with addresses."""
+"""Libraries whose info lines repeat ours, some with addresses in them."""
 
 
 def configure_logging(
     service: str, role: str, level: str = "info", *, stream: TextIO | None = None, human: bool | None = None
 ) -> None:
-    """Sends structlog's and the standard library's lines (uvicorn, SQLAlchemy, aio-pika, …) the same way.
+    """Writes structlog's and the standard library's lines (uvicorn, SQLAlchemy, aio-pika, …) to one stream.
 
-    `stream` is standard error unless given: standard output belongs to what a command prints. `human` is the
-    terminal's format instead of JSON; by default so where `stream` is a terminal.
+    `stream` defaults to standard error, because commands print to standard output. `human` selects coloured text
+    instead of JSON and defaults to whether `stream` is a terminal.
     """
     stream = stream if stream is not None else sys.stderr
     human = stream.isatty() if human is None else human
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    steps: list[Any] = [Origin(service, role), structlog.processors.format_exc_info, scrub]
+    processors: list[Any] = [Origin(service, role), structlog.processors.format_exc_info, scrub]
     if human:
-        steps += [escape_controls, structlog.dev.ConsoleRenderer(colors=True)]
+        processors += [escape_controls, structlog.dev.ConsoleRenderer(colors=True)]
     else:
-        steps += [structlog.processors.JSONRenderer(default=str)]
+        processors += [structlog.processors.JSONRenderer(default=str)]
     structlog.configure(
-        processors=[structlog.processors.add_log_level, add_name, *steps],
+        processors=[structlog.processors.add_log_level, add_name, *processors],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=_LoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
     request_log.configure(service, role, stream, direct=not human and threshold <= logging.INFO)
-    _redirect_standard_library(stream, threshold, steps)
+    _redirect_standard_library(stream, threshold, processors)
 
 
-def _redirect_standard_library(stream: TextIO, threshold: int, steps: list[Any]) -> None:
+def _redirect_standard_library(stream: TextIO, threshold: int, processors: list[Any]) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *steps],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *processors],
         )
     )
     root = logging.getLogger()
@@ -60,7 +69,7 @@ def _redirect_standard_library(stream: TextIO, threshold: int, steps: list[Any])
     root.setLevel(threshold)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi"):
         logging.getLogger(name).handlers = []
-        logging.getLogger(name).propagate = name != "uvicorn.access"  # the middleware writes the request's line
+        logging.getLogger(name).propagate = name != "uvicorn.access"  # RequestMiddleware writes the request's line
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
     logging.captureWarnings(capture=True)
@@ -71,7 +80,7 @@ class _Logger(structlog.WriteLogger):
 
 
 class _LoggerFactory:
-    """Loggers that write to one stream and know the name they were asked for by."""
+    """Creates loggers that write to one stream and know their name."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

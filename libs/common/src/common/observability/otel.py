@@ -1,7 +1,8 @@
-"""OpenTelemetry's SDK: records spans and sends them to a collector by OTLP over HTTP.
+"""Records spans with OpenTelemetry's SDK and sends them to a collector by OTLP over HTTP.
 
-The one module that imports it. `common.cli.roles` names it by import string, where a collector is configured: it costs
-a start a sixth of a second, and a process 5 MB. The standard's environment variables say where to, and how much.
+Only this module imports the SDK. `common.cli.roles` loads it by import string where a collector is configured, because
+the SDK adds a sixth of a second to a start and 5 MB to a process. OpenTelemetry's own environment variables set the
+collector and the sampling.
 """
 
 import logging
@@ -30,11 +31,11 @@ from opentelemetry.trace import (
 from opentelemetry.trace import Span as OtelSpan
 
 from common.db.database import new_id
-from common.observability.spans import Attributes, Kind, Span, Start, record_by
+from common.observability.spans import Attributes, Kind, Span, Start, set_recorder
 from common.observability.trace import Trace, current_request_id, enter_trace, leave_trace, new_trace
 
-_FLUSH_WITHIN: Final = 5.0
-"""Seconds that a stop leaves to a collector: well within what is left of any grace period."""
+_FLUSH_TIMEOUT: Final = 5.0
+"""Seconds that a stopping process waits for the collector: well within any grace period."""
 _KINDS: Final[dict[Kind, SpanKind]] = {
     "server": SpanKind.SERVER,
     "client": SpanKind.CLIENT,
@@ -46,21 +47,21 @@ _NOWHERE: Final = Context()
 
 @contextmanager
 def recording(service: str, role: str) -> Iterator[None]:
-    """Records the process's spans for the length of the block, and sends what is left at its end."""
-    # A collector that is away is one line every few seconds, not three.
+    """Records the process's spans for the length of the block, and sends the remaining ones at its end."""
+    # One line instead of three every few seconds while the collector is unavailable.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     own = {"service.namespace": "waybill", "service.name": service, "waybill.role": role}
     resource = Resource({**own, "service.instance.id": str(new_id())}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    record_by(_starting(provider.get_tracer("waybill")))
+    set_recorder(_starting(provider.get_tracer("waybill")))
     try:
         yield
     finally:
-        record_by(None)
+        set_recorder(None)
         flushing = Thread(target=provider.shutdown, name="flush-spans", daemon=True)
         flushing.start()
-        flushing.join(_FLUSH_WITHIN)
+        flushing.join(_FLUSH_TIMEOUT)
 
 
 def _starting(tracer: Tracer) -> Start:

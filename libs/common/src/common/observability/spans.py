@@ -1,8 +1,8 @@
-"""Spans: what OpenTelemetry is told of the work at hand.
+"""Spans of requests, messages and calls, independent of OpenTelemetry's SDK.
 
-Where nothing records them (`common.observability.otel` does, where a collector is configured), ids are passed on as
-they came, and that is all it costs. Names and attributes are those of OpenTelemetry's semantic conventions. No span
-holds a query, a body, a person's address or an error's text.
+`common.observability.otel` records them where a collector is configured. Otherwise a span only passes the caller's ids
+on, at almost no cost. Names and attributes follow OpenTelemetry's semantic conventions. No span holds a query, a body,
+a person's address or an error's text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ Attributes = Mapping[str, str | int]
 
 
 class Span:
-    """One piece of work. As a context manager it ends with the block; what is logged, recorded or asked of others in
-    the block belongs to it.
+    """One piece of work. As a context manager it ends with the block, and log lines, events and calls in the block
+    belong to it.
 
-    This one is not recorded: its `traceparent` is that of the work it is part of.
+    This class is not recorded: its `traceparent` is the parent's.
     """
 
     __slots__ = ("traceparent",)
@@ -29,7 +29,7 @@ class Span:
 
     @property
     def is_sampled(self) -> bool:
-        """Whether the collector gets it."""
+        """Whether the collector gets this span."""
         return False
 
     def note(self, attributes: Attributes) -> None: ...
@@ -37,7 +37,7 @@ class Span:
     def rename(self, name: str) -> None: ...
 
     def fail(self, error: str) -> None:
-        """`error` is a kind of error (`error.type`), of which there are few."""
+        """Marks the span as failed. `error` is a kind of error (`error.type`), from a small set."""
 
     def end(self) -> None: ...
 
@@ -59,10 +59,10 @@ class _Recorder:
 _recorder: Final = _Recorder()
 
 
-def record_by(start: Start | None) -> None:
-    """`start` begins each span of this process from now on; None ends the recording.
+def set_recorder(start: Start | None) -> None:
+    """Makes `start` start every span of this process. None stops recording.
 
-    Its arguments are those of `span`, the last two as traceparents.
+    Its arguments are those of `span`; `parent` and `links` are traceparents.
     """
     _recorder.start = start
 
@@ -72,6 +72,6 @@ def are_recorded() -> bool:
 
 
 def span(name: str, kind: Kind, attributes: Attributes, parent: str | None = None, links: Sequence[str] = ()) -> Span:
-    """A span that begins now, as part of `parent`, else of the work at hand, else of nothing known."""
+    """Starts a span: a child of `parent`, by default of the current trace, if there is one."""
     parent = parent or current_traceparent()
     return Span(parent) if _recorder.start is None else _recorder.start(name, kind, attributes, parent, links)

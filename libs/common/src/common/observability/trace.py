@@ -1,4 +1,4 @@
-"""The ids of the work at hand, in a context variable, so that every log line and every recorded event carries them."""
+"""The ids of the current request or message, in a context variable, so that log lines and events carry them."""
 
 import random
 import re
@@ -15,7 +15,7 @@ _TRACEPARENT: Final = re.compile(
 
 
 class Trace(NamedTuple):
-    """What one request or message is known by: an id for people, a W3C Trace Context header for machines."""
+    """The ids of one request or message: a request id for people, a `traceparent` (W3C Trace Context) for tracing."""
 
     request_id: str
     traceparent: str
@@ -32,7 +32,7 @@ leave_trace: Final = _current.reset
 
 
 def read_traceparent(text: str | None) -> str | None:
-    """A caller's `traceparent` as version 00, None where it is none (W3C Trace Context §3.2)."""
+    """A caller's `traceparent` as version 00, or None where it is invalid (W3C Trace Context §3.2)."""
     match = _TRACEPARENT.fullmatch(text) if text else None
     if match is None or (match["more"] and match["version"] == "00"):
         return None
@@ -40,18 +40,18 @@ def read_traceparent(text: str | None) -> str | None:
 
 
 def new_trace(request_id: str | None = None, traceparent: str | None = None) -> Trace:
-    """A trace that continues `traceparent` where that is valid, else a new, unsampled one."""
+    """A trace that continues a valid `traceparent`, else a new one that is not sampled."""
     return Trace(request_id or str(uuid7()), read_traceparent(traceparent) or _unsampled())
 
 
 def _unsampled() -> str:
-    digits = random.randbytes(24).hex()  # noqa: S311 - ids to correlate by, no secrets
+    digits = random.randbytes(24).hex()  # noqa: S311 - ids for correlation, not secrets
     return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
 @contextmanager
 def traced(*, request_id: str | None = None, traceparent: str | None = None) -> Iterator[Trace]:
-    """Binds the ids of one unit of work (a consumed message, a command) to its logs and its events."""
+    """Binds the ids of one piece of work (a message, a command) to its log lines and events."""
     trace = new_trace(request_id, traceparent)
     token = enter_trace(trace)
     try:

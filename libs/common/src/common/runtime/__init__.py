@@ -1,1 +1,1 @@
-"""A process from start to drain: serving, health, background work."""
+"""A process from start to drain: server, health, background work."""

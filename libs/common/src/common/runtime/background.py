@@ -1,4 +1,4 @@
-"""Background work of a process: one way to run it and one way to repeat it, with one error policy."""
+"""Background work of a process, with one error policy: run for the length of a block, or repeated."""
 
 import asyncio
 import contextlib
@@ -20,8 +20,8 @@ _RESTART_PAUSE: Final = 1.0
 async def background(*works: Work) -> AsyncIterator[None]:
     """Runs each of `works` for the length of the block and cancels it at the end.
 
-    A work that returns or raises is started again after a second: a defect must not leave a process running for days
-    without its background work.
+    Work that returns or raises is started again after a second, so that a defect cannot leave a process running for
+    days without its background work.
     """
     tasks = [asyncio.create_task(_keep_running(work)) for work in works]
     try:
@@ -33,9 +33,9 @@ async def background(*works: Work) -> AsyncIterator[None]:
 
 
 async def every(seconds: float, work: Work) -> NoReturn:
-    """Calls `work` now and then every `seconds` after it has returned.
+    """Calls `work` now, and again `seconds` after each return.
 
-    An outage is logged as a warning, any other error with its traceback; either way the next call comes.
+    An outage is logged as a warning, any other error with its traceback. Neither ends the repetition.
     """
     while True:
         try:
@@ -49,7 +49,7 @@ async def every(seconds: float, work: Work) -> NoReturn:
 
 
 async def first_of(*events: asyncio.Event, within: float | None = None) -> None:
-    """Returns when any of the events is set, or after `within` seconds."""
+    """Returns when one of the events is set, or after `within` seconds."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
@@ -63,7 +63,7 @@ async def _keep_running(work: Work) -> NoReturn:
         try:
             await work()
         except Exception:
-            log.critical("background work ended, starting it again", work=_name(work), exc_info=True)
+            log.critical("background work failed, restarting it", work=_name(work), exc_info=True)
         await asyncio.sleep(_RESTART_PAUSE)
 
 

@@ -1,7 +1,7 @@
-"""Asks the process of this container whether it is ready; exits 0 if so. The images' HEALTHCHECK.
+"""The images' HEALTHCHECK: exits 0 if the process of this container is ready.
 
-Run as a file, with `python -IS`, and on nothing but a socket: it is asked every few seconds of every container, and
-importing an HTTP client alone would cost more than everything else here.
+Runs as a file, with `python -IS`, and uses only a socket: it runs every few seconds in every container, and importing
+an HTTP client would take longer than the rest of it.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""Whether a process lives and whether it should be given work."""
+"""Readiness of a process."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ Check = Callable[[], Awaitable[None]]
 class Health:
     """Named readiness checks of one process. A check passes by returning and fails by raising.
 
-    `draining` is set once the process was asked to stop: it is then alive but not ready.
+    `draining` is set when the process begins to stop. It is then alive but not ready.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,12 @@ class Health:
         self._checks[name] = check
 
     async def ready(self, *, within: float = 3.0) -> tuple[bool, dict[str, str]]:
-        """Every check's outcome: `ok`, or the kind of failure (never its text, which may hold an address).
+        """Whether the process is ready, and each check's outcome: `ok`, or the error's class.
 
-        A process that has named no check yet is still starting.
+        The error's text may hold an address, so it is left out. Without a check the process is still starting and not
+        ready. `within` is seconds for each check.
         """
-        checks = dict(self._checks)  # a starting process may name more while these are under way
+        checks = dict(self._checks)  # a starting process may add checks meanwhile
         outcomes = dict(
             zip(
                 checks,
@@ -41,6 +42,6 @@ class Health:
         try:
             async with asyncio.timeout(within):
                 await check()
-        except Exception as error:  # noqa: BLE001 - a check may fail in any way; all mean "not ready"
+        except Exception as error:  # noqa: BLE001 - any failure of a check means "not ready"
             return type(error).__name__
         return "ok"

@@ -1,4 +1,4 @@
-"""What probes and Prometheus ask of every process, whatever its role."""
+"""The endpoints of every process, whatever its role, for probes and Prometheus."""
 
 from collections.abc import Awaitable, Callable
 
@@ -13,7 +13,7 @@ from common.runtime.health import Health
 
 
 class UnlistedRoute(Route):
-    """A route outside of the API's description, that shows under its template in logs and metrics as those in it do."""
+    """A route that is not in the OpenAPI document. Logs and metrics show its template, as for API routes."""
 
     def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
         super().__init__(path, endpoint, methods=["GET"], include_in_schema=False)
@@ -26,7 +26,7 @@ class UnlistedRoute(Route):
 
 
 def health_routes(health: Health) -> list[Route]:
-    """`/health`, `/health/live`, `/health/ready` and `/metrics`; none of them is in the API's description."""
+    """`/health`, `/health/live`, `/health/ready` and `/metrics`; none is in the OpenAPI document."""
 
     async def alive(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -49,5 +49,5 @@ def health_routes(health: Health) -> list[Route]:
 
 
 def worker_app(health: Health) -> ASGIApp:
-    """The same four for a process without an API (relay, consumer, deliverer)."""
+    """The same endpoints for a process without an API (relay, consumer, deliverer)."""
     return Starlette(routes=health_routes(health))

@@ -1,4 +1,4 @@
-"""Serves an ASGI app: one process, one event loop, one or two sockets, a stop that fails no request."""
+"""Serves an ASGI app in one process with one event loop and one or two sockets. A stop fails no request."""
 
 import asyncio
 import gc
@@ -14,11 +14,12 @@ from common.runtime.health import Health
 
 log = structlog.get_logger(__name__)
 
-_STOP_WITHIN: Final = 25
+_STOP_TIMEOUT: Final = 25
+"""Seconds. Containers get 30 or more before they are killed."""
 
 
 class Server(uvicorn.Server):
-    """On the first signal: not ready, and whatever `on_stop` does; on the second: closing at once."""
+    """The first signal makes the process not ready and calls `on_stop`. The second closes the server at once."""
 
     def __init__(self, app: Any, health: Health, on_stop: Callable[["Server"], None]) -> None:
         super().__init__(
@@ -33,14 +34,14 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=_STOP_WITHIN,
+                timeout_graceful_shutdown=_STOP_TIMEOUT,
             )
         )
         self._health = health
         self._on_stop = on_stop
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's hook
-        # Runs as a signal handler; the loop takes it from there.
+        # A signal handler may run in the middle of anything, so the rest runs in the loop.
         asyncio.get_running_loop().call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
@@ -55,7 +56,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What exists by now lives as long as the process; leaving it out of collections cuts the slowest requests.
+        # What exists now lives as long as the process. Collections that skip it shorten the slowest requests.
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
@@ -63,7 +64,7 @@ class Server(uvicorn.Server):
 
 
 def serve_api(app: Any, health: Health, sockets: Sequence[socket.socket], *, drain_seconds: float) -> None:
-    """Serves until asked to stop; then goes on for `drain_seconds`, not ready, so that balancers notice first."""
+    """Serves until a signal, and then for `drain_seconds` while not ready, so that load balancers notice first."""
 
     def drain(server: Server) -> None:
         asyncio.get_running_loop().call_later(drain_seconds, server.close)
@@ -77,7 +78,7 @@ def serve_worker(
     sockets: Sequence[socket.socket],
     work: Callable[[asyncio.Event], Awaitable[None]],
 ) -> bool:
-    """Runs `work` beside its health endpoints; the event asks it to finish. Returns whether it ended well."""
+    """Runs `work` and serves its health endpoints. Sets the event to stop the work. Returns whether it succeeded."""
 
     async def main() -> bool:
         stop = asyncio.Event()
@@ -87,7 +88,7 @@ def serve_worker(
         await server.serve(list(sockets))
         stop.set()
         try:
-            async with asyncio.timeout(_STOP_WITHIN):
+            async with asyncio.timeout(_STOP_TIMEOUT):
                 await working
         except Exception as error:
             log.critical("worker failed", exc_info=error)
@@ -103,7 +104,7 @@ def server_loop() -> asyncio.AbstractEventLoop:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises `OSError` that names the address when it is taken."""
+    """A bound socket. Raises an `OSError` that names the address, for example when it is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

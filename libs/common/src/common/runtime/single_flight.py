@@ -1,4 +1,4 @@
-"""One piece of work for everybody who waits for it."""
+"""Shares one run of some work between all its callers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Runs `work` at most once at a time: whoever calls meanwhile gets the same outcome, error included.
+    """Runs `work` at most once at a time. Callers during a run get its outcome, also if that is an error.
 
-    The work goes on when a caller is cancelled, for the others' sake.
+    The work continues when a caller is cancelled, because others may wait for it.
     """
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
@@ -22,7 +22,7 @@ class SingleFlight(Generic[T]):
         return self._task is not None
 
     def start(self) -> asyncio.Task[T]:
-        """Starts the work, or joins the one under way, without waiting for it."""
+        """Starts the work, or joins the current run, without waiting for it."""
         if self._task is None:
             self._task = asyncio.create_task(self._run())
             self._task.add_done_callback(self._finished)
@@ -37,10 +37,10 @@ class SingleFlight(Generic[T]):
     def _finished(self, task: asyncio.Task[T]) -> None:
         self._task = None
         if not task.cancelled():
-            task.exception()  # whoever waited has it; asked for here in case nobody did
+            task.exception()  # marks it as retrieved, in case no caller waited
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels the current run."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,1 +1,1 @@
-"""Access tokens: verified locally, revoked by event, and fetched for a service's own calls to other services."""
+"""Access tokens: local verification, revocation by event, and the tokens of calls between services."""

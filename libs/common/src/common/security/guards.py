@@ -1,8 +1,7 @@
-"""Who may call a route: FastAPI dependencies that turn a bearer token (RFC 6750) into a principal.
+"""FastAPI dependencies that decide who may call a route: they turn a bearer token (RFC 6750) into a principal.
 
-A guard runs before the body is read (`common.web` looks for `is_guard`) and again as the dependency that
-hands the principal to the route; the second time it answers from the request's state. It reads the verifier
-from the lifespan state's `tokens`.
+`common.web.route` runs a guard before it reads the body. FastAPI calls it again where a parameter needs the principal,
+and then it returns the one in `request.state`. The verifier is `tokens` in the lifespan's state.
 """
 
 from typing import ClassVar, Final
@@ -10,20 +9,20 @@ from typing import ClassVar, Final
 from fastapi import Request
 
 from common.errors import Forbidden, Unauthorized
-from common.security.tokens import NOT_ENOUGH, InvalidToken, Principal, TokenVerifier
+from common.security.tokens import INSUFFICIENT_SCOPE, InvalidToken, Principal, TokenVerifier
 
 
 class InsufficientScope(Forbidden):
-    """The token is valid but was not granted what this needs (RFC 6750 §3.1)."""
+    """The token is valid but lacks a scope (RFC 6750 §3.1)."""
 
     code, title = "insufficient_scope", "Access token lacks a scope"
 
 
 class Guard:
-    """Lets a request through whose token is valid and has all of `scopes` and, if any are named, one of `roles`.
+    """Admits a request whose token is valid, has all of `scopes` and, where `roles` are given, one of them.
 
-    Raises `Unauthorized` (401) without a token, `InvalidToken` (401), `InsufficientScope` or `Forbidden` (403),
-    `Unavailable` (503) while there are no keys to verify with.
+    Raises `Unauthorized` (401) without a token, `InvalidToken` (401), `InsufficientScope` or `Forbidden` (403), and
+    `Unavailable` (503) while no keys are known.
     """
 
     is_guard: ClassVar[bool] = True
@@ -37,28 +36,28 @@ class Guard:
         if not isinstance(principal, Principal):
             verifier: TokenVerifier = request.state.tokens
             principal = await verifier.verify(bearer_token(request))
-            # Also where the request log finds subject and client.
+            # The request log reads subject and client from here, too.
             request.state.principal = principal
         if not principal.scopes.issuperset(self.scopes):
-            needed = " ".join(self.scopes)
+            required = " ".join(self.scopes)
             raise InsufficientScope(
-                f"This needs the scope {needed}",
-                headers={"WWW-Authenticate": f'{NOT_ENOUGH}, scope="{needed}"'},
+                f"This needs the scope {required}",
+                headers={"WWW-Authenticate": f'{INSUFFICIENT_SCOPE}, scope="{required}"'},
             )
         if self.roles and principal.roles.isdisjoint(self.roles):
-            raise Forbidden("This needs another role", headers={"WWW-Authenticate": NOT_ENOUGH})
+            raise Forbidden("This needs another role", headers={"WWW-Authenticate": INSUFFICIENT_SCOPE})
         return principal
 
 
 def bearer_token(request: Request) -> str:
-    """The request's one bearer token, from the `Authorization` header only (RFC 6750 §2.1)."""
-    sent = request.headers.getlist("authorization")
-    if len(sent) > 1:
-        # 401, not 400: which of the two another party went by is unknown, so nobody is authenticated.
+    """The bearer token of the `Authorization` header (RFC 6750 §2.1). Raises `Unauthorized`, `InvalidToken`."""
+    headers = request.headers.getlist("authorization")
+    if len(headers) > 1:
+        # 401, not 400: a proxy may have trusted either of the two, so neither authenticates the caller.
         raise Unauthorized(
             "More than one Authorization header", headers={"WWW-Authenticate": 'Bearer error="invalid_request"'}
         )
-    scheme, _, token = (sent[0] if sent else "").partition(" ")
+    scheme, _, token = (headers[0] if headers else "").partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthorized("This needs a bearer token", headers={"WWW-Authenticate": "Bearer"})
     if not token.strip(" "):
@@ -67,14 +66,14 @@ def bearer_token(request: Request) -> str:
 
 
 authenticate: Final = Guard()
-"""Any valid token."""
+"""Admits any valid token."""
 
 
 def require_roles(*roles: str) -> Guard:
-    """A guard for people with at least one of `roles`."""
+    """A guard that admits people with at least one of `roles`."""
     return Guard(roles=roles)
 
 
 def require_scopes(*scopes: str) -> Guard:
-    """A guard for tokens with all of `scopes`."""
+    """A guard that admits tokens with all of `scopes`."""
     return Guard(scopes=scopes)

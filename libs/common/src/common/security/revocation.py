@@ -1,8 +1,8 @@
-"""What auth revoked, known in every process that verifies tokens: fed by events, so that no request asks anybody.
+"""Auth's revocations, in the memory of every process that verifies tokens, so that no request needs a call for them.
 
-Each process has a queue of its own on auth's exchange. It binds first and reads auth's snapshot then, so that nothing
-falls between the two; after a lost connection it does both again. While the broker is away the snapshot is read every
-few seconds instead.
+Each process has its own queue on auth's exchange. It binds the queue first and reads auth's snapshot second, so that no
+revocation is lost in between, and does both again after a lost connection. While the broker is unavailable it reads the
+snapshot every few seconds instead.
 """
 
 import asyncio
@@ -32,11 +32,13 @@ KEYS_CHANGED: Final = "auth.keys.changed.v1"
 
 LAG: Final = Histogram(
     "waybill_revocation_lag_seconds",
-    "From a revocation at auth to its denial here.",
+    "Seconds from a revocation at auth until this process denies its tokens.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 300),
 )
-_WITHOUT_BROKER: Final = 5.0
-_RETRY: Final = 1.0
+_POLL_INTERVAL: Final = 5.0
+"""Seconds between snapshots while the broker is unavailable."""
+_RETRY_INTERVAL: Final = 1.0
+"""Seconds until the next attempt after a snapshot failed."""
 
 
 class SessionRevoked(BaseModel):
@@ -44,8 +46,9 @@ class SessionRevoked(BaseModel):
 
 
 class SubjectRevoked(BaseModel):
-    """Tokens of `subject` below `min_session_version` are void; those of the excepted session only below
-    `except_session_version`: what was void before stays so.
+    """Revokes the tokens of `subject` whose session version is below `min_session_version`.
+
+    The excepted session has the limit `except_session_version`, so that its tokens revoked before stay revoked.
     """
 
     subject: str
@@ -55,53 +58,57 @@ class SubjectRevoked(BaseModel):
 
 
 class Snapshot(BaseModel):
-    """Auth's answer to `GET /internal/revocations`: all that may still concern an unexpired token."""
+    """Auth's answer to `GET /internal/revocations`: every revocation that may concern an unexpired token."""
 
     sessions: list[SessionRevoked]
     subjects: list[SubjectRevoked]
 
 
-class _Cut(NamedTuple):
+class _Revocation(NamedTuple):
     min_version: int
-    spared: str | None
-    spared_version: int
-    forget_at: float
+    excepted_session: str | None
+    excepted_min_version: int
+    expires_at: float
 
 
 class Denylist:
-    """Revoked sessions and subjects, each kept for `keep` seconds: longer than any token lives that it concerns."""
+    """Revoked sessions and subjects, each kept for `keep` seconds: longer than the lifetime of a token it concerns.
+
+    The dictionaries are in the order of expiry: a repeated revocation moves to the end.
+    """
 
     def __init__(self, *, keep: float = 330.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._keep = keep
         self._clock = clock
-        # Both in the order of forgetting: what is revoked again moves to the end.
         self._sessions: dict[str, float] = {}
-        self._subjects: dict[str, _Cut] = {}
+        self._subjects: dict[str, _Revocation] = {}
 
     def denies(self, principal: Principal) -> bool:
         if principal.session_id in self._sessions:
             return True
-        cut = self._subjects.get(principal.subject)
-        if cut is None:
+        revocation = self._subjects.get(principal.subject)
+        if revocation is None:
             return False
-        is_spared = cut.spared is not None and principal.session_id == cut.spared
-        return (principal.session_version or 0) < (cut.spared_version if is_spared else cut.min_version)
+        is_excepted = principal.session_id is not None and principal.session_id == revocation.excepted_session
+        return (principal.session_version or 0) < (
+            revocation.excepted_min_version if is_excepted else revocation.min_version
+        )
 
     def revoke_session(self, revoked: SessionRevoked) -> None:
         self._sessions.pop(revoked.session_id, None)
-        self._sessions[revoked.session_id] = self._forget_at()
+        self._sessions[revoked.session_id] = self._expiry()
 
     def revoke_subject(self, revoked: SubjectRevoked) -> None:
-        """A later cut replaces an earlier one; an earlier one that arrives late changes nothing."""
+        """A later revocation replaces an earlier one. An earlier one that arrives late is ignored."""
         known = self._subjects.get(revoked.subject)
         if known is not None and known.min_version > revoked.min_session_version:
             return
         self._subjects.pop(revoked.subject, None)
-        self._subjects[revoked.subject] = _Cut(
+        self._subjects[revoked.subject] = _Revocation(
             revoked.min_session_version,
             revoked.except_session_id,
             revoked.except_session_version or 0,
-            self._forget_at(),
+            self._expiry(),
         )
 
     def load(self, snapshot: Snapshot) -> None:
@@ -110,17 +117,21 @@ class Denylist:
         for subject in snapshot.subjects:
             self.revoke_subject(subject)
 
-    def _forget_at(self) -> float:
+    def _expiry(self) -> float:
+        """When a revocation added now expires. Drops those that have expired by now."""
         now = self._clock()
         while self._sessions and next(iter(self._sessions.values())) <= now:
             del self._sessions[next(iter(self._sessions))]
-        while self._subjects and next(iter(self._subjects.values())).forget_at <= now:
+        while self._subjects and next(iter(self._subjects.values())).expires_at <= now:
             del self._subjects[next(iter(self._subjects))]
         return now + self._keep
 
 
 class RevocationFeed:
-    """Keeps a denylist up to date. `on_keys_changed` is called when auth says that its keys did."""
+    """Keeps a denylist up to date, and calls `on_keys_changed` when auth publishes that its keys changed.
+
+    `ready_after` is seconds: after the maximum lifetime of a token, the process is ready even without a snapshot.
+    """
 
     def __init__(
         self,
@@ -143,12 +154,12 @@ class RevocationFeed:
         self._stale = asyncio.Event()
 
     async def check(self) -> None:
-        """Ready once the first snapshot is loaded, or no token is left that it could have been about."""
+        """Passes once a snapshot was loaded, or every token that a missing snapshot could deny has expired."""
         if not self._loaded and time.monotonic() < self._ready_at:
             raise ConnectionError("no revocation snapshot yet")
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
                 broker.run_with_reconnect(self._listen, asyncio.Event(), what=f"{self._service}.revocations")
@@ -174,7 +185,7 @@ class RevocationFeed:
             finally:
                 self._attached = False
                 self._stale.set()
-        raise ConnectionError("the broker closed the revocations' channel")
+        raise ConnectionError("the broker closed the channel of the revocations")
 
     async def _receive(self, message: DeliveredMessage) -> None:
         try:
@@ -187,20 +198,20 @@ class RevocationFeed:
                 self._on_keys_changed()
             LAG.observe(max(0.0, (utc_now() - event.time).total_seconds()))
         except (Undecodable, ValidationError) as error:
-            log.error("revocation not understood", error=type(error).__name__)  # noqa: TRY400 - no payload in logs
+            log.error("undecodable revocation", error=type(error).__name__)  # noqa: TRY400 - no payload in logs
 
     async def _read_snapshots(self) -> None:
         while True:
             self._stale.clear()
-            pause: float | None = _WITHOUT_BROKER if not self._attached else None
+            pause: float | None = _POLL_INTERVAL if not self._attached else None
             try:
                 answer = await self._auth.get("/internal/revocations")
                 if answer.status_code != 200:
-                    raise Unavailable(f"revocations answered {answer.status_code}")
+                    raise Unavailable(f"the snapshot's status is {answer.status_code}")
                 self._denylist.load(Snapshot.model_validate_json(answer.content))
             except (Unavailable, ValidationError) as error:
-                log.warning("no revocation snapshot, will try again", error=type(error).__name__)
-                pause = _RETRY
+                log.warning("revocation snapshot not read, retrying", error=type(error).__name__)
+                pause = _RETRY_INTERVAL
             else:
                 self._loaded = True
             try:

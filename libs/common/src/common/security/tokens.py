@@ -1,6 +1,6 @@
-"""Verifies access tokens (RFC 9068) locally: strict where JWT libraries are lenient (RFC 8725).
+"""Local verification of access tokens (RFC 9068), strict where JWT libraries are lenient (RFC 8725).
 
-Usable alone, without a web framework:
+It needs no web framework:
 
     verifier = TokenVerifier(issuer="https://api.example", audience="https://example/orders", keys=keys)
     principal = await verifier.verify(token)
@@ -23,11 +23,11 @@ MAX_TOKEN_LENGTH: Final = 4096
 TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
 ALGORITHMS: Final = frozenset({"ES256", "RS256"})
 
-# With these the token's sender would choose the key, or how the token is read (RFC 8725 §3.10, RFC 7797 §6).
+# With these the sender would choose the key, or how the token is decoded (RFC 8725 §3.10, RFC 7797 §6).
 _REFUSED_HEADERS: Final = frozenset({"crit", "jku", "x5u", "x5c", "jwk", "b64"})
 _REQUIRED: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope")
 _IDENTIFIER: Final = re.compile(r"[\x21-\x7e]{1,256}")
-_SCOPES: Final = re.compile(r"(?:[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*)?")  # RFC 6749 §3.3, or none
+_SCOPES: Final = re.compile(r"(?:[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*)?")  # RFC 6749 §3.3, or empty
 
 
 class InvalidToken(Unauthorized):
@@ -39,20 +39,20 @@ class InvalidToken(Unauthorized):
         super().__init__(detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
-NOT_ENOUGH: Final = 'Bearer error="insufficient_scope"'
-"""The challenge of a 403 that another token would turn into a 200 (RFC 6750 §3.1)."""
+INSUFFICIENT_SCOPE: Final = 'Bearer error="insufficient_scope"'
+"""`WWW-Authenticate` of a 403 where a token with other rights would succeed (RFC 6750 §3.1)."""
 
 
 class NotAPerson(Forbidden):
-    """The token is good, and a client's own, where a person's is needed."""
+    """The token is a client's own, where a person's is required."""
 
     def __init__(self) -> None:
-        super().__init__("This needs a person's access token", headers={"WWW-Authenticate": NOT_ENOUGH})
+        super().__init__("This needs a person's access token", headers={"WWW-Authenticate": INSUFFICIENT_SCOPE})
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who makes a request, and what the token lets them do. Times are seconds since the epoch."""
+    """The caller and their rights, as the token states them. Times are seconds since the epoch."""
 
     subject: str
     client_id: str
@@ -68,7 +68,7 @@ class Principal:
 
     @property
     def is_client(self) -> bool:
-        """Whether a client acts for itself, not for a person: its `sub` is then its own id (RFC 9068 §2.2)."""
+        """Whether a client acts for itself and not for a person: `sub` is then the client's id (RFC 9068 §2.2)."""
         return self.subject == self.client_id
 
     @property
@@ -83,7 +83,7 @@ class Principal:
 
 
 class Denylist(Protocol):
-    """Says which principals lost their access before their token expired."""
+    """Knows which principals lost access before their token expired."""
 
     def denies(self, principal: Principal) -> bool: ...
 
@@ -95,11 +95,12 @@ class _Verified:
 
 
 class TokenVerifier:
-    """Checks signature, claims and revocation. A verified token is remembered by its hash, and asked about
-    again only for what can change: its key, its expiry, its revocation.
+    """Checks signature, claims and revocation.
 
-    `audience` is this service's own resource URI; None, for any, is right only where the issuer looks at its own
-    tokens. `max_lifetime` and `leeway` are seconds; `remembered` bounds the cache in tokens.
+    A verified token is cached by its hash. After that only what can change is checked: its key, expiry and revocation.
+
+    `audience` is this service's own resource URI. None accepts any and is right only for the issuer's own checks.
+    `max_lifetime` and `leeway` are seconds; `remembered` is the cache's size in tokens.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class TokenVerifier:
             raise InvalidToken("Not an access token")
         digest = hashlib.sha256(token.encode()).digest()
         verified = self._verified.get(digest)
-        if verified is None or self._keys.held(verified.key.kid) is not verified.key:
+        if verified is None or self._keys.cached(verified.key.kid) is not verified.key:
             verified = await self._verify(token)
             self._remember(digest, verified)
         principal = verified.principal
@@ -153,7 +154,7 @@ class TokenVerifier:
             raise InvalidToken("Not an access token")
         header, claims = _json_object(segments[0]), _json_object(segments[1])
         kid, alg = _check_header(header)
-        # Before the key is looked for: only a token that is right but for its signature may cause a fetch.
+        # The claims come before the key: only a token that is valid except for its signature may cause a fetch.
         principal = self._principal(claims)
         key = await self._keys.find(kid)
         if key is None:
@@ -212,7 +213,7 @@ def _check_header(header: dict[str, Any]) -> tuple[str, str]:
 
 
 def _base64url_decoded(segment: str) -> bytes:
-    """Decodes, refusing every other spelling of the same bytes (foreign characters, surplus bits)."""
+    """Decodes the canonical form only: no other characters and no surplus bits. Raises `InvalidToken`."""
     try:
         raw = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     except ValueError:
@@ -224,7 +225,7 @@ def _base64url_decoded(segment: str) -> bytes:
 
 def _json_object(segment: str) -> dict[str, Any]:
     try:
-        # Decoded here: given bytes, json would accept UTF-16 and UTF-32 too.
+        # Decoded here because json accepts UTF-16 and UTF-32 bytes, too.
         text = _base64url_decoded(segment).decode()
         value = _STRICT_JSON.decode(text)
     except (ValueError, RecursionError):
@@ -249,7 +250,7 @@ _STRICT_JSON: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant
 
 
 def _integer(value: object) -> int:
-    # JSON's true is an int to Python, and 1e300 a date to some libraries.
+    # Python counts True as an int, and some libraries accept 1e300 as a date.
     if type(value) is not int or not 0 <= value < 2**53:
         raise InvalidToken("A claim must be an integer")
     return value

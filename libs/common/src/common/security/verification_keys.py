@@ -1,4 +1,4 @@
-"""Public keys that access tokens are verified with: JWK in (RFC 7517), one pinned algorithm each."""
+"""Public keys that verify access tokens: parsed from JWK (RFC 7517), each pinned to one algorithm."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ from jwt.exceptions import InvalidKeyError
 
 _ES256: Final = ECAlgorithm(ECAlgorithm.SHA256)
 _RS256: Final = RSAAlgorithm(RSAAlgorithm.SHA256)
-_RSA_BITS: Final = range(2048, 8193)  # RFC 7518 §3.3 below; a costly verification above
+_RSA_BITS: Final = range(2048, 8193)  # RFC 7518 §3.3 sets the minimum; verification gets costly above the maximum
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
 class UnusableKey(ValueError):
-    """The JWK is no public signature key of an allowed algorithm."""
+    """The JWK is not a public signature key of an allowed algorithm."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VerificationKey:
-    """A public key with the only algorithm it may be used with (RFC 8725 §3.1)."""
+    """A public key and the one algorithm it may be used with (RFC 8725 §3.1)."""
 
     kid: str
     alg: str
@@ -38,27 +38,27 @@ class VerificationKey:
 
 
 class KeySource(Protocol):
-    """Where a verifier finds keys."""
+    """Supplies a verifier with keys."""
 
-    def held(self, kid: str) -> VerificationKey | None:
-        """The key if it is at hand and still trusted. No waiting, no I/O."""
+    def cached(self, kid: str) -> VerificationKey | None:
+        """The key, if it is cached and still trusted. Does no I/O."""
         ...
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The key, fetched if need be; None when the issuer has none of that id.
+        """The key, fetched where necessary. None where the issuer has no key with this id.
 
-        Raises `common.errors.Unavailable` while no key at all could be had.
+        Raises `common.errors.Unavailable` until some keys are known.
         """
         ...
 
 
 class StaticKeys:
-    """A fixed set of keys: for tests, and for an issuer that verifies its own tokens."""
+    """A fixed set of keys, for tests."""
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
         self._keys = {key.kid: key for key in keys}
 
-    def held(self, kid: str) -> VerificationKey | None:
+    def cached(self, kid: str) -> VerificationKey | None:
         return self._keys.get(kid)
 
     async def find(self, kid: str) -> VerificationKey | None:
@@ -78,9 +78,9 @@ def base64url(raw: bytes) -> str:
 
 
 def parse_jwk(jwk: Mapping[str, Any]) -> VerificationKey:
-    """Reads a public JWK. Raises `UnusableKey` for anything but ES256 on P-256 and RS256 from 2048 bits.
+    """Parses a public JWK. Raises `UnusableKey` for anything but ES256 on P-256 and RS256 with 2048 bits or more.
 
-    A published private member means that the key is no secret any more: it is refused, not ignored.
+    A key with private members is refused, not just stripped of them: its private half is public now.
     """
     kid, use, operations = jwk.get("kid"), jwk.get("use", "sig"), jwk.get("key_ops", ["verify"])
     if not isinstance(kid, str) or not 0 < len(kid) <= 256:
@@ -107,4 +107,4 @@ def _public_key(jwk: dict[str, Any]) -> tuple[str, EllipticCurvePublicKey | RSAP
                 return "RS256", modulus
     except (InvalidKeyError, ValueError, TypeError, KeyError) as error:
         raise UnusableKey("malformed") from error
-    raise UnusableKey("kind, curve or size not allowed")
+    raise UnusableKey("type, curve or size not allowed")

@@ -1,4 +1,4 @@
-"""Token verification as a service's lifespan keeps it: keys, revocations and verifier in one block."""
+"""Token verification for a service's lifespan: keys, revocations and verifier in one block."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -10,7 +10,8 @@ from common.runtime.background import background
 from common.runtime.health import Health
 from common.security.jwks import JwksClient
 from common.security.revocation import SCOPE, Denylist, RevocationFeed
-from common.security.service_client import ClientCredentials, ClientSettings, ServiceClient, http_client
+from common.security.service_client import ServiceClient, http_client
+from common.security.service_token import ClientCredentials, ClientSettings
 from common.security.tokens import TokenVerifier
 from common.settings import resource
 
@@ -26,8 +27,10 @@ class VerifierSettings(ClientSettings, Protocol):
 
 @contextlib.asynccontextmanager
 async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIterator[TokenVerifier]:
-    """The verifier of a service's tokens. Starts at once, whoever else is up: without auth's keys it answers
-    `Unavailable`, and `health` says that the process is not ready before the first revocation snapshot.
+    """The verifier of a service's tokens, for the length of the block.
+
+    It starts without waiting for auth: until the keys are known it raises `Unavailable`, and until the first revocation
+    snapshot is loaded `health` reports not ready.
     """
     async with http_client() as http:
         own_tokens = ClientCredentials(http, settings, scope=SCOPE, resource=resource("auth"))
@@ -38,7 +41,7 @@ async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIte
             settings.amqp_url.get_secret_value(),
             ServiceClient(http, settings.auth_url, own_tokens),
             denylist,
-            on_keys_changed=keys.changed,
+            on_keys_changed=keys.keys_changed,
         )
         health.add("revocations", feed.check)
         try:

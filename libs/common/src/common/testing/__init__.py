@@ -1,1 +1,1 @@
-"""Test support: real PostgreSQL and RabbitMQ per test, an API client, a token issuer. Not part of an image."""
+"""Test support: PostgreSQL and RabbitMQ per test, an API client, a token issuer, an OTLP collector. Not in images."""

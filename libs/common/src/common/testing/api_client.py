@@ -1,4 +1,4 @@
-"""Calls an API in tests as a server would: its lifespan runs, and each request gets a copy of its state."""
+"""Calls an API in tests as a server does: runs its lifespan and gives each request a copy of its state."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -15,7 +15,7 @@ BASE_URL = "http://service.invalid"
 async def api_client(
     app: ASGIApp, *, base_url: str = BASE_URL, headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app. The port in `base_url` is the one the app sees itself called at (see `by_port`)."""
+    """A client of the app. For the app, requests arrive at the port of `base_url` (see `by_port`)."""
     async with running(app) as state:
 
         async def with_state(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""A collector for tests: takes what OpenTelemetry's exporters send (OTLP/HTTP, protobuf) and keeps it."""
+"""A collector for tests: receives and keeps the spans that OpenTelemetry exports (OTLP/HTTP, protobuf)."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 @dataclass(frozen=True)
 class ExportedSpan:
-    """Ids are in hexadecimal, times in nanoseconds; a span without a parent has an empty `parent_id`."""
+    """A span. Ids are hexadecimal, times nanoseconds since the epoch; `parent_id` is empty without a parent."""
 
     service: str
     role: str
@@ -25,7 +25,7 @@ class ExportedSpan:
     span_id: str
     parent_id: str
     links: list[tuple[str, str]]
-    """Trace and span ids."""
+    """Pairs of trace id and span id."""
     started: int
     ended: int
     is_error: bool
@@ -33,7 +33,7 @@ class ExportedSpan:
 
 
 class Collector:
-    """Listens at `url` for the length of the block. Threads of its own, so that a blocking exporter can be tested."""
+    """Listens at `url` for the length of the block, in its own threads, so that blocking exporters can be tested."""
 
     def __init__(self) -> None:
         self.spans: list[ExportedSpan] = []
@@ -51,7 +51,7 @@ class Collector:
         self._thread.join()
 
     def of_trace(self, trace_id: str) -> list[ExportedSpan]:
-        """In the order in which they began."""
+        """The trace's spans in the order of their start."""
         return sorted((span for span in list(self.spans) if span.trace_id == trace_id), key=lambda span: span.started)
 
     def write(self, trace_id: str, file: Path) -> None:

@@ -1,7 +1,7 @@
-"""Pytest plugin: the real PostgreSQL and RabbitMQ, a database and a virtual host per test.
+"""Pytest plugin: a database in a real PostgreSQL and a virtual host in a real RabbitMQ for each test.
 
-Needs `WAYBILL_TEST_POSTGRES_URL` (a superuser's), `WAYBILL_TEST_AMQP_URL` and `WAYBILL_TEST_MANAGEMENT_URL` (an
-administrator's), as `./dev test` sets them.
+`./dev test` sets `WAYBILL_TEST_POSTGRES_URL` (a superuser's), `WAYBILL_TEST_AMQP_URL` and `WAYBILL_TEST_MANAGEMENT_URL`
+(an administrator's).
 """
 
 import asyncio
@@ -30,26 +30,26 @@ MakeDatabase = Callable[[Path], Awaitable[str]]
 
 
 async def eventually(check: Callable[[], Awaitable[T]], *, within: float = 10.0) -> T:
-    """The first true answer of `check`. Raises `TimeoutError` with the last one when none is true in time."""
+    """The first true result of `check`. Raises `TimeoutError` with the last result after `within` seconds."""
     deadline = time.monotonic() + within
     last: object = None
     while time.monotonic() < deadline:
         try:
-            answer = await check()
+            result = await check()
         except (AssertionError, LookupError, httpx.TransportError) as error:
             last = error
         else:
-            if answer:
-                return answer
-            last = answer
+            if result:
+                return result
+            last = result
         await asyncio.sleep(0.02)
-    raise TimeoutError(f"not within {within} s; last answer: {last!r}")
+    raise TimeoutError(f"not within {within} s; last result: {last!r}")
 
 
 def _required(name: str) -> str:
     value = os.environ.get(name)
     if not value:
-        raise pytest.UsageError(f"{name} is not set; run the tests by ./dev test")
+        raise pytest.UsageError(f"{name} is not set; run the tests with ./dev test")
     return value
 
 
@@ -59,7 +59,7 @@ def _on(server: str, database: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _logs() -> None:
-    """For each test anew: one that tests logging leaves its own behind, and standard output belongs to commands."""
+    """Configures logging before each test, because a test of logging changes the configuration."""
     configure_logging("test", "pytest", "warning")
 
 
@@ -70,7 +70,7 @@ def postgres_server() -> str:
 
 @pytest.fixture
 async def make_database() -> AsyncIterator[MakeDatabase]:
-    """Makes a database from a migrations folder, by a template that is migrated once, and returns its URL."""
+    """Creates a database from a migrations folder and returns its URL. A template is migrated once and copied."""
     async with AsyncExitStack() as stack:
 
         async def make(migrations: Path) -> str:
@@ -81,7 +81,7 @@ async def make_database() -> AsyncIterator[MakeDatabase]:
 
 @asynccontextmanager
 async def private_database(migrations: Path) -> AsyncIterator[str]:
-    """The URL of a migrated database that is dropped afterwards."""
+    """The URL of a migrated database, which is dropped after the block."""
     server = driver_dsn(_required("WAYBILL_TEST_POSTGRES_URL"))
     admin = await asyncpg.connect(server)
     name = f"t_{uuid.uuid4().hex}"
@@ -97,7 +97,7 @@ async def private_database(migrations: Path) -> AsyncIterator[str]:
 
 
 async def _template(admin: asyncpg.Connection, server: str, migrations: Path) -> str:
-    """The template's name. Parallel workers wait for the first to make it."""
+    """The template's name. Parallel test processes wait while the first one creates it."""
     name = _template_name(migrations)
     await admin.execute("SELECT pg_advisory_lock(hashtext($1))", name)
     try:
@@ -119,14 +119,14 @@ def _template_name(migrations: Path) -> str:
 
 @pytest.fixture
 async def amqp_url() -> AsyncIterator[str]:
-    """An administrator's URL of a virtual host that only this test uses."""
+    """An administrator's URL of this test's own virtual host."""
     async with private_vhost() as url:
         yield url
 
 
 @asynccontextmanager
 async def private_vhost() -> AsyncIterator[str]:
-    """An administrator's URL of a virtual host that is deleted afterwards."""
+    """An administrator's URL of a virtual host, which is deleted after the block."""
     broker = urlsplit(_required("WAYBILL_TEST_AMQP_URL"))
     name = f"t-{uuid.uuid4().hex}"
     user = broker.username or "guest"
@@ -141,7 +141,7 @@ async def private_vhost() -> AsyncIterator[str]:
 
 
 def management() -> httpx.AsyncClient:
-    """RabbitMQ's management API as an administrator."""
+    """A client of RabbitMQ's management API, signed in as an administrator."""
     address = urlsplit(_required("WAYBILL_TEST_MANAGEMENT_URL"))
     base = f"{address.scheme}://{address.hostname}:{address.port}"
     return httpx.AsyncClient(base_url=base, auth=(address.username or "", address.password or ""), timeout=20)

@@ -1,4 +1,4 @@
-"""Tokens for tests: signed by a real key, so that the real verification runs."""
+"""Tokens for tests, signed with a real key, so that the real verification runs."""
 
 import time
 from typing import Any
@@ -18,7 +18,7 @@ SERVICES = ("auth", "users", "orders", "notifier")
 
 
 class TokenIssuer:
-    """Plays auth: one ES256 key, `mint` for tokens, `keys` and `verifier` for the side that checks them."""
+    """Stands in for auth: one ES256 key, `mint` for tokens, `keys` and `verifier` for those who check them."""
 
     def __init__(self, issuer: str = "http://gateway.test") -> None:
         self.issuer = issuer
@@ -42,7 +42,7 @@ class TokenIssuer:
         headers: dict[str, Any] | None = None,
         **overrides: Any,
     ) -> str:
-        """A valid token for a person, a new one by default. `overrides` replace claims, None removes one."""
+        """A valid token of a person, by default of a new one. `overrides` replace claims; None removes a claim."""
         now = int(time.time())
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -66,7 +66,7 @@ class TokenIssuer:
         )
 
     def mint_service(self, client_id: str, *, scope: str, **overrides: Any) -> str:
-        """A token that a service got for itself (client credentials)."""
+        """A service's own token (client credentials)."""
         return self.mint(client_id, roles=(), scope=scope, client_id=client_id, auth_time=None, **overrides)
 
     def bearer(self, subject: UUID | str | None = None, **mint: Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""HTTP as every service speaks it."""
+"""The HTTP edge that all services share: applications, routes, problems, request middleware."""
 
 from common.runtime.health_endpoints import worker_app
 from common.web.app import Api, by_port, create_api

@@ -1,4 +1,4 @@
-"""Makes an API out of routers, with everything the contract promises of every service."""
+"""Builds an API from routers, with what every service's HTTP contract promises."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -20,7 +20,10 @@ _NO_TELEMETRY: Final = {"tracing": False, "metrics": False, "logs": False, "oper
 
 
 class Api(FastAPI):
-    """FastAPI with this project's layers in place of its own: fewer, and none that a request pays for unused."""
+    """FastAPI with this project's middleware in place of its own, so that no request pays for an unused layer.
+
+    `build_middleware_stack` leaves out all of FastAPI's layers; `ProblemMiddleware` does their work.
+    """
 
     def __init__(self, *, health: Health, cors_origins: Sequence[str], **options: Any) -> None:
         super().__init__(**options)
@@ -50,9 +53,11 @@ def create_api(
     description: str = "",
     exception_handlers: Mapping[type[Exception], ExceptionHandler] | None = None,
 ) -> Api:
-    """One API. `lifespan` yields the typed state that handlers find in `request.state`; an internal API that shares a
-    process with a public one (see `by_port`) has none of its own. `exception_handlers` are for errors that are not
-    rendered as problems, such as OAuth's (RFC 6749 §5.2); the closest class wins.
+    """One API. Raises TypeError for a route of another class, ValueError for two operations with one name.
+
+    `lifespan` yields the typed state that handlers find in `request.state`. An internal API that shares a process with
+    a public one (see `by_port`) has no lifespan of its own. `exception_handlers` are for errors that are not rendered
+    as problems, such as OAuth's (RFC 6749 §5.2); the closest class wins.
     """
     api = Api(
         health=health,
@@ -77,20 +82,20 @@ def _routes(routers: Sequence[ApiRouter]) -> list[ApiRoute]:
     routes: dict[str, ApiRoute] = {}
     for route in (route for router in routers for route in router.routes):
         if not isinstance(route, ApiRoute):
-            raise TypeError(f"{route!r} is not an ApiRoute: make routes with an ApiRouter, and include none in another")
+            raise TypeError(f"{route!r} is not an ApiRoute: use an ApiRouter, and include no router in another")
         if routes.setdefault(route.unique_id, route) is not route:
             raise ValueError(f"two operations are named {route.unique_id}")
     return list(routes.values())
 
 
 def by_port(public: ASGIApp, internal: ASGIApp, port: int | None) -> ASGIApp:
-    """One process behind two sockets: what arrives at `port` is the internal API's, all else the public one's.
+    """One app for a process with two sockets: the internal API serves `port`, the public API serves the rest.
 
-    The lifespan is the public API's; its state serves both.
+    The lifespan is the public API's; both share its state.
     """
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        # A socket without a port (a Unix domain socket) is none that was given to the internal API.
+        # A socket without a port (a Unix domain socket) never belongs to the internal API.
         is_internal = port is not None and scope["type"] == "http" and (scope["server"] or ("", None))[1] == port
         await (internal if is_internal else public)(scope, receive, send)
 

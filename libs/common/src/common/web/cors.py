@@ -1,4 +1,4 @@
-"""Cross-origin requests (the Fetch standard's CORS protocol), for the origins of the settings."""
+"""Cross-origin requests (the Fetch standard's CORS protocol) from the origins in the settings."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -17,7 +17,7 @@ _METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 class Cors(CORSMiddleware):
-    """As inherited, but a preflight that is refused is told as a problem, like every refusal."""
+    """As inherited, but a refused preflight is answered with a problem, like every refusal."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         super().__init__(

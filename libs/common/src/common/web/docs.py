@@ -1,4 +1,4 @@
-"""`/docs`, `/redoc` and `/openapi.json`, with no internet: Swagger UI and ReDoc come from a package."""
+"""`/docs`, `/redoc` and `/openapi.json`, without internet access: Swagger UI and ReDoc come from a package."""
 
 import hashlib
 import importlib.resources
@@ -15,10 +15,10 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from common.runtime.health_endpoints import UnlistedRoute
-from common.web.headers import matches_if_none_match
+from common.web.headers import is_not_modified
 
 GATEWAY_HEADER: Final = "x-waybill-gateway"
-"""Set by the gateway alone, which serves the pages of all services side by side and so under other paths."""
+"""Set by the gateway only. It serves the pages of all services, each under paths of its own."""
 
 _LIBRARY: Final = importlib.resources.files("fastapi_standalone_docs") / "static"
 _OWN: Final = importlib.resources.files("common.web") / "assets"
@@ -27,11 +27,11 @@ _ASSETS: Final = {
     "swagger-ui-bundle.js": _LIBRARY / "swagger" / "swagger-ui-bundle.js",
     "swagger-init.js": _OWN / "swagger-init.js",
     "redoc.standalone.js": _LIBRARY / "redoc" / "redoc.standalone.js",
-    "logo-mini.svg": _LIBRARY / "redoc" / "logo-mini.svg",  # asked for beside ReDoc's page
+    "logo-mini.svg": _LIBRARY / "redoc" / "logo-mini.svg",  # ReDoc's page requests it by a relative path
     "favicon.png": _LIBRARY / "fastapi" / "favicon.png",
 }
 _HEADERS: Final = {
-    # Both pages style themselves from scripts; ReDoc indexes for its search in a worker made from a blob.
+    # Both pages set styles from scripts; ReDoc builds its search index in a worker from a blob.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -62,13 +62,13 @@ _REDOC: Final = """<redoc spec-url="{openapi}"></redoc>
 
 @cache
 def _etag(file: Path) -> str:
-    """Of the content: in an image all files have the same time, and two versions of one may have the same size."""
+    """Hashes the content: in an image all files have the same time, and two versions may have the same size."""
     with file.open("rb") as content:
         return f'"{hashlib.file_digest(content, "sha256").hexdigest()}"'
 
 
 def docs_routes(service: str, title: str, openapi: Callable[[], dict[str, Any]]) -> list[Route]:
-    """The pages of one API. `openapi` is asked once, at the first use."""
+    """The pages of one API. `openapi` is called once, at the first request."""
     document: list[bytes] = []
 
     def page(request: Request, head: str, body: str) -> Response:
@@ -92,7 +92,7 @@ def docs_routes(service: str, title: str, openapi: Callable[[], dict[str, Any]])
             raise HTTPException(404)
         file = Path(str(path))
         headers = {"Cache-Control": "public, max-age=86400", "ETag": _etag(file)}
-        if matches_if_none_match(request, headers["ETag"]):
+        if is_not_modified(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
         return FileResponse(file, headers=headers)
 

@@ -1,4 +1,4 @@
-"""From what is raised to what is answered, in one place for all services."""
+"""Turns exceptions into answers, in one place for all services."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -19,13 +19,13 @@ from common.web.problems import TITLES, problem
 log = structlog.get_logger(__name__)
 
 MAX_FAULTS: Final = 100
-_MAX_STEP: Final = 100
-"""Characters of a step of a fault's place: an unknown field's name is as long as its sender likes."""
+_MAX_LOC_PART: Final = 100
+"""Characters of one part of a fault's `loc`: it may be an unknown field's name, whose length the sender chooses."""
 _RETRY_AFTER: Final = {"Retry-After": "2"}
 
 
 async def _app_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, AppError)  # noqa: S101 - Starlette dispatches by type; this tells the type checker
+    assert isinstance(error, AppError)  # noqa: S101 - Starlette dispatches by type; for the type checker
     headers = error.headers
     if error.status in (429, 503):
         headers = _RETRY_AFTER | headers
@@ -42,7 +42,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> set[str]:
-    """What the path allows over all routes (RFC 9110 §15.5.6); the framework names only the first route's methods."""
+    """The methods of all routes with this path (RFC 9110 §15.5.6). Starlette names only the first route's."""
     methods: set[str] = set()
     for route in request.app.routes:
         if route.matches(request.scope)[0] != Match.NONE:
@@ -57,23 +57,23 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         422,
         "validation_error",
         "Invalid request",
-        "The request does not have the form this operation takes; see `errors`.",
+        "The request is not valid for this operation. See `errors`.",
         errors=[_fault(part) for part in error.errors()[:MAX_FAULTS]],
     )
 
 
 def _fault(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Drops the input and the context, which may be a password; the message names expectations only."""
-    loc = [step[:_MAX_STEP] if isinstance(step, str) else step for step in part["loc"]]
+    """Leaves out the input and the context, which may hold a password. The message names only what is expected."""
+    loc = [step[:_MAX_LOC_PART] if isinstance(step, str) else step for step in part["loc"]]
     return {"loc": loc, "msg": part["msg"], "code": part["type"]}
 
 
 async def _disconnected(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=499)  # nobody receives it; the request's log line and metric tell what happened
+    return Response(status_code=499)  # for the request's log line and metric; the client is gone
 
 
-async def _unfit_answer(request: Request, error: Exception) -> Response:
-    """An answer of ours that does not fit its model. The framework's message would put the data into the log."""
+async def _invalid_answer(request: Request, error: Exception) -> Response:
+    """Our own answer does not fit its model. FastAPI's message would put its data into the log."""
     assert isinstance(error, ResponseValidationError)  # noqa: S101 - as above
     log.error("answer does not fit its model", faults=[f"{part['loc']}: {part['type']}" for part in error.errors()])
     return _internal_error(request)
@@ -81,7 +81,7 @@ async def _unfit_answer(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     if is_outage(error):
-        log.warning("a backing service is away", error=type(error).__name__, cause=str(error)[:300])
+        log.warning("backing service unavailable", error=type(error).__name__, cause=str(error)[:300])
         return problem(
             request, 503, "service_unavailable", "Temporarily unavailable", "Try again soon.", headers=_RETRY_AFTER
         )
@@ -90,23 +90,24 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 
 def _internal_error(request: Request) -> Response:
-    return problem(request, 500, *TITLES[500], "It was recorded under this request id.")
+    return problem(request, 500, *TITLES[500], "The error was logged with this request id.")
 
 
 HANDLERS: Final[dict[type[Exception], ExceptionHandler]] = {
     AppError: _app_error,
     HTTPException: _http_exception,
     RequestValidationError: _validation_error,
-    ResponseValidationError: _unfit_answer,
+    ResponseValidationError: _invalid_answer,
     ClientDisconnect: _disconnected,
     Exception: _unexpected,
 }
 
 
 class ProblemMiddleware:
-    """Renders what is raised outside of a route (404, 405); inside, Starlette uses the same handlers.
+    """Renders exceptions as answers. Inside a route, Starlette uses the same handlers.
 
-    It stands for Starlette's ExceptionMiddleware and FastAPI's AsyncExitStackMiddleware, at a quarter of their cost.
+    Replaces Starlette's ExceptionMiddleware and FastAPI's AsyncExitStackMiddleware at a quarter of their cost. For
+    that it sets the private scope keys that those two set; `test_overrides.py` fails when FastAPI changes them.
     """
 
     def __init__(self, app: ASGIApp, handlers: Mapping[Any, ExceptionHandler]) -> None:
@@ -121,7 +122,7 @@ class ProblemMiddleware:
         try:
             async with AsyncExitStack() as scope["fastapi_middleware_astack"]:
                 await self._app(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - every error gets its answer
+        except Exception as error:  # noqa: BLE001 - every error gets an answer
             handler = next(self._handlers[kind] for kind in type(error).__mro__ if kind in self._handlers)
             response: Response = await handler(Request(scope, receive), error)  # type: ignore[arg-type,misc]
             await response(scope, receive, send)

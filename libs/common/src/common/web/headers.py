@@ -1,4 +1,4 @@
-"""Request headers that several services read."""
+"""Request headers that several services use."""
 
 from typing import Annotated, Final
 
@@ -14,21 +14,21 @@ IdempotencyKeyHeader = Annotated[
         min_length=1,
         max_length=MAX_IDEMPOTENCY_KEY,
         pattern="^[\\x21-\\x7e]+$",
-        description="Send a request again with the same key, and it takes effect once: the answer is the first one's.",
+        description="Retry with the same key: the request is processed once, and a retry gets the first answer.",
     ),
 ]
 
 
-def matches_if_none_match(request: Request, etag: str) -> bool:
-    """Whether the client has what `etag` names already (`If-None-Match`). Weak tags count (RFC 9110 §13.1.2)."""
+def is_not_modified(request: Request, etag: str) -> bool:
+    """Whether to answer 304: `If-None-Match` holds `etag` or `*`. Weak tags match, too (RFC 9110 §13.1.2)."""
     tags = ",".join(request.headers.getlist("if-none-match")).split(",")
     return not {etag, "*"}.isdisjoint(tag.strip().removeprefix("W/") for tag in tags)
 
 
 def client_address(request: Request) -> str:
-    """Where the caller is, for throttling.
+    """The caller's address, for throttling.
 
-    The rightmost `X-Forwarded-For` entry is the peer that the gateway saw; what stands left of it, the caller wrote.
+    It is the rightmost `X-Forwarded-For` entry, which the gateway adds. The caller can write any entry left of it.
     """
     forwarded = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
     return (forwarded or (request.client.host if request.client is not None else ""))[:_LONGEST_ADDRESS]

@@ -1,8 +1,8 @@
-"""Requests that may be sent again: the `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header).
+"""Safe repetition of requests: the `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header).
 
-The key is stored with what the request made, in the same transaction and under a unique constraint, so there is no
-store of answers to fill, to expire, or to disagree with the state. A key is its sender's: it is looked up together with
-who sent it. A refused request made nothing and leaves none.
+The key is stored with what the request created, in the same transaction and under a unique constraint. So there is no
+separate store of answers that could expire or disagree with the state. A key belongs to its sender and is looked up
+together with the sender. A refused request created nothing and stores no key.
 """
 
 import hashlib
@@ -26,17 +26,17 @@ class RequestInFlight(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """The sender's key and a hash (32 bytes) of the request it came with."""
+    """The sender's key, and the SHA-256 of the request that it was sent with."""
 
     value: str
     request_hash: bytes
 
     @classmethod
     def of(cls, header: str | None, body: BaseModel) -> "IdempotencyKey | None":
-        """The body's meaning is hashed, not its spelling: white space and the order of fields do not count."""
+        """Hashes the parsed body, so that white space and the order of fields do not matter."""
         return cls(header, hashlib.sha256(body.model_dump_json().encode()).digest()) if header is not None else None
 
     def check(self, request_hash: bytes) -> None:
-        """Raises `IdempotencyKeyReused` where the key was first used with another request."""
+        """Raises `IdempotencyKeyReused` if the stored `request_hash` is another request's."""
         if request_hash != self.request_hash:
-            raise IdempotencyKeyReused("A key stands for one request; take a new one.")
+            raise IdempotencyKeyReused("A key identifies one request. Use a new key.")

@@ -1,4 +1,4 @@
-"""JSON as strict as the contract: what two parsers could read differently, or PostgreSQL could not hold, is refused."""
+"""Strict JSON: refuses what two parsers could read differently, and what PostgreSQL cannot store."""
 
 import json
 import math
@@ -19,8 +19,8 @@ class MalformedJson(BadRequest):
 def parse_json(body: bytes) -> Any:
     """Parses a body (RFC 8259, I-JSON RFC 7493 §2).
 
-    Raises MalformedJson (400) for what is not JSON in UTF-8, NaN and infinities, duplicate keys (the last would win
-    here, the first elsewhere), numbers past Python's limits and nesting past 32. Raises RequestValidationError
+    Raises MalformedJson (400) for what is not JSON in UTF-8, for NaN and infinities, duplicate keys (the last wins in
+    Python, the first elsewhere), numbers beyond Python's limits and more than 32 levels. Raises RequestValidationError
     (422) for strings with NUL or unpaired surrogates.
     """
     try:
@@ -35,7 +35,7 @@ def parse_json(body: bytes) -> Any:
         raise MalformedJson(f"Nested deeper than {MAX_DEPTH} levels.") from None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _check_depth(value, MAX_DEPTH)
-    if b"\\u" in body:  # raw, NUL is not JSON and a surrogate is not UTF-8
+    if b"\\u" in body:  # unescaped, NUL is not JSON and a surrogate is not UTF-8
         _check_text(value, ("body",))
     return value
 
@@ -88,5 +88,5 @@ def _check_text(value: Any, loc: tuple[str | int, ...]) -> None:
 
 
 def unstorable_text(loc: tuple[str | int, ...]) -> RequestValidationError:
-    """The refusal of a text that PostgreSQL could not hold."""
+    """The error for a text that PostgreSQL cannot store."""
     return RequestValidationError([{"type": UNSTORABLE, "loc": loc, "msg": UNSTORABLE_MESSAGE}])

@@ -1,4 +1,4 @@
-"""What happens around every request: ids, timing, one log line, one measurement. Plain ASGI, for speed."""
+"""Work around every request: ids, timing, one log line and one measurement. Plain ASGI, for speed."""
 
 import json
 import re
@@ -21,18 +21,18 @@ log = structlog.get_logger(__name__)
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _UNMATCHED: Final = "(no route)"
 _PROBES: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
-"""Asked every few seconds: measured, not logged."""
-_NOT_KEPT: Final = (b"cache-control", b"no-store")
-"""Of what says nothing else: answers are about people and their orders (OWASP ASVS 5, 14.3.2)."""
+"""Requested every few seconds, so they are measured but not logged."""
+_NO_STORE: Final = (b"cache-control", b"no-store")
+"""The default: answers hold data about people and their orders (OWASP ASVS 5, 14.3.2)."""
 
 
 class RequestMiddleware:
-    """Gives each request its ids and each answer `X-Request-ID`, `X-Process-Time` and `Server-Timing`, and keeps those
-    out of caches that do not say otherwise.
+    """The outermost layer, so that every answer passes it.
 
-    The outermost layer: nothing answers without passing here. While the process drains, answers carry
-    `Connection: close` (RFC 9112 §9.6), so that clients and balancers leave by themselves. HEAD is answered as GET is
-    (RFC 9110 §9.3.2): the server, which knows what was asked, leaves the body out.
+    Adds `X-Request-ID`, `X-Process-Time` and `Server-Timing` to answers, and `Cache-Control: no-store` to those without
+    a `Cache-Control`. While the process drains, answers carry `Connection: close` (RFC 9112 §9.6), so that clients and
+    load balancers open a connection to another process. HEAD is handled as GET (RFC 9110 §9.3.2); the server omits the
+    body.
     """
 
     def __init__(self, app: ASGIApp, *, health: Health) -> None:
@@ -44,23 +44,23 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        trace, span = _begin(scope)
+        trace, span = _start_trace(scope)
         token = enter_trace(trace)
         scope.setdefault("state", {})
-        served = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         status = 0
 
-        async def send_timed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 if status:
-                    raise RuntimeError("an error came up after the answer had begun")
+                    raise RuntimeError("error after the start of the answer")
                 status = message["status"]
                 seconds = perf_counter() - started
                 headers = message.get("headers", ())
                 message["headers"] = [
                     *headers,
-                    *(() if any(name == b"cache-control" for name, _ in headers) else (_NOT_KEPT,)),
+                    *(() if any(name == b"cache-control" for name, _ in headers) else (_NO_STORE,)),
                     (b"x-request-id", trace.request_id.encode()),
                     (b"x-process-time", b"%.3fs" % seconds),
                     (b"server-timing", b"app;dur=%.1f" % (seconds * 1000)),
@@ -71,19 +71,19 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._app(served, receive, send_timed)
+            await self._app(inner, receive, send_with_headers)
         except Exception:
             log.exception("unexpected error outside of a route")
             if not status:
-                await _send_bare_500(trace, send_timed)
+                await _send_bare_500(trace, send_with_headers)
         finally:
-            scope["route"] = served.get("route")
-            _account(scope, trace, span, status, perf_counter() - started)
+            scope["route"] = inner.get("route")
+            _record(scope, trace, span, status, perf_counter() - started)
             leave_trace(token)
 
 
-def _begin(scope: Scope) -> tuple[Trace, Span | None]:
-    """The request's ids, and its span where spans are recorded: what the request causes belongs to that."""
+def _start_trace(scope: Scope) -> tuple[Trace, Span | None]:
+    """The request's ids, and its span where spans are recorded."""
     headers = dict(scope["headers"])
     sent_id, sent_parent = headers.get(b"x-request-id"), headers.get(b"traceparent")
     request_id = sent_id.decode() if sent_id is not None and _REQUEST_ID.fullmatch(sent_id) else None
@@ -95,7 +95,7 @@ def _begin(scope: Scope) -> tuple[Trace, Span | None]:
     return new_trace(request_id, span.traceparent), span
 
 
-def _end(span: Span, scope: Scope, trace: Trace, status: int) -> None:
+def _end_span(span: Span, scope: Scope, trace: Trace, status: int) -> None:
     attributes: dict[str, str | int] = {
         "url.path": scrubbed(scope["path"][:200]),
         "waybill.request_id": trace.request_id,
@@ -111,15 +111,15 @@ def _end(span: Span, scope: Scope, trace: Trace, status: int) -> None:
     span.end()
 
 
-def _account(scope: Scope, trace: Trace, span: Span | None, status: int, seconds: float) -> None:
-    """Measures and logs. `status` 0 means that nobody received an answer."""
+def _record(scope: Scope, trace: Trace, span: Span | None, status: int, seconds: float) -> None:
+    """Writes the request's metric, span and log line. `status` 0 means that no answer was sent."""
     method: str = scope["method"]
     route = scope.get("route")
     template = _UNMATCHED if route is None else route.path
-    is_seen = span is not None and span.is_sampled
-    observe_request(method, template, status, seconds, trace.trace_id if is_seen else None)
+    is_sampled = span is not None and span.is_sampled
+    observe_request(method, template, status, seconds, trace.trace_id if is_sampled else None)
     if span is not None:
-        _end(span, scope, trace, status)
+        _end_span(span, scope, trace, status)
     if template in _PROBES:
         return
     request_log.write(
@@ -134,7 +134,7 @@ def _account(scope: Scope, trace: Trace, span: Span | None, status: int, seconds
 
 
 async def _send_bare_500(trace: Trace, send: Send) -> None:
-    """The last resort where even the error's rendering failed."""
+    """The answer when rendering the error failed, too."""
     body = {"type": "about:blank", "title": "Internal error", "status": 500, "code": "internal_error"}
     content = json.dumps(body | {"request_id": trace.request_id}).encode()
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(content))]

@@ -1,4 +1,4 @@
-"""Bases of what goes in and out as JSON."""
+"""Base classes of request and answer bodies."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Self
@@ -11,15 +11,15 @@ UNSTORABLE_MESSAGE: Final = "Text must not contain NUL or unpaired surrogates"
 
 
 class Model(BaseModel):
-    """Base of answers. Built from attributes (an ORM object) or from a mapping."""
+    """Base of answers, built from an object's attributes (such as an ORM row's) or from a mapping."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True, hide_input_in_errors=True)
 
 
 class StrictModel(BaseModel):
-    """Base of request bodies: unknown fields, NUL and lone surrogates are refused; nothing is stripped or changed.
+    """Base of request bodies. Refuses unknown fields, NUL and unpaired surrogates; strips and changes nothing.
 
-    PostgreSQL's `text` can hold neither NUL nor a surrogate, so either would otherwise surface as a 500 at the insert.
+    PostgreSQL's `text` can store neither NUL nor a surrogate, so either would otherwise fail the insert with a 500.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -27,7 +27,7 @@ class StrictModel(BaseModel):
     @model_validator(mode="after")
     def _storable_text(self) -> Self:
         for value in self.__dict__.values():
-            # The plain cases here and not in a function: this runs for every model of every request.
+            # The common cases are inline because this runs for every model of every request.
             if type(value) is str:
                 if value.isascii() and "\x00" not in value:
                     continue
@@ -39,7 +39,7 @@ class StrictModel(BaseModel):
 
 
 def storable_text(text: str) -> bool:
-    """Whether PostgreSQL can hold the text: no NUL, and encodable as UTF-8 (no unpaired surrogate, RFC 3629 §3)."""
+    """Whether PostgreSQL can store the text: no NUL and no unpaired surrogate (RFC 3629 §3)."""
     if "\x00" in text:
         return False
     if text.isascii():

@@ -1,4 +1,4 @@
-"""The published description of an API: every status an operation answers, and how to sign in."""
+"""The OpenAPI document of an API, with every status of an operation and the way to sign in."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -14,10 +14,10 @@ _PROBLEM: Final = {"content": {PROBLEM_TYPE: {"schema": {"$ref": _REF + "Problem
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declares what else an operation answers: `@router.get("/orders/{id}", responses=responses(304, 404))`.
+    """Declares an operation's further statuses: `@router.get("/orders/{id}", responses=responses(304, 404))`.
 
-    What the route class knows by itself needs no mention: 400, 413, 415 and 422 of a body, 422 of parameters, what
-    guards and other dependencies say in their `statuses`, 500 and 503.
+    The route class adds the others: 400, 413, 415 and 422 of a body, 422 of parameters, the `statuses` of guards and
+    other dependencies, 500 and 503.
     """
     return {status: {"description": TITLES[status][1], **(_PROBLEM if status >= 400 else {})} for status in statuses}
 
@@ -28,7 +28,7 @@ def security(scopes: Sequence[str]) -> dict[str, Any]:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, in a stable order so that its committed copy shows real changes only."""
+    """The document, in a stable order so that its committed copy shows only real changes."""
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -38,22 +38,22 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas.update(definition.pop("$defs"))
     schemas["Problem"] = definition
     components["schemas"] = dict(sorted(schemas.items()))
-    needs = [
-        need
+    requirements = [
+        requirement
         for path in schema["paths"].values()
         for operation in path.values()
-        for need in operation.get("security", ())
+        for requirement in operation.get("security", ())
     ]
-    if needs:
-        scopes = {scope for need in needs for scope in need[SECURITY_SCHEME]}
+    if requirements:
+        scopes = {scope for requirement in requirements for scope in requirement[SECURITY_SCHEME]}
         components["securitySchemes"] = {SECURITY_SCHEME: _scheme(sorted(scopes))}
     return schema
 
 
 def _scheme(scopes: Sequence[str]) -> dict[str, Any]:
-    """RFC 6749 §4.3, so that the page's Authorize button can sign in; `/token` is relative to where the page is."""
+    """RFC 6749 §4.3, so that the page's Authorize button can sign in. `/token` is relative to the page's origin."""
     return {
         "type": "oauth2",
-        "description": "Sign in with e-mail address (as username) and password; the client fields may stay empty.",
+        "description": "Sign in with your e-mail address as username. The client fields may stay empty.",
         "flows": {"password": {"tokenUrl": "/token", "scopes": dict.fromkeys(scopes, "")}},
     }

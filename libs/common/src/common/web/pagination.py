@@ -1,4 +1,4 @@
-"""Keyset pagination: a page continues after the last row seen, so it costs the same however deep it is."""
+"""Keyset pagination: a page starts after the last row of the page before, so every page costs the same."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from common.web.models import storable_text
 
 MAX_LIMIT: Final = 100
 MAX_CURSOR: Final = 512
-"""Characters. Ours hold two short values; more is not ours."""
+"""Characters. A cursor of ours holds two short values, so a longer one is not ours."""
 _BIGINT: Final = 2**63 - 1
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Fetch(Protocol[Row_co]):
 
 @dataclass(frozen=True, slots=True)
 class PageParams:
-    """`?limit=` and `?cursor=` of a list. Use as `page: PageDep`. A cursor is valid for the path that returned it."""
+    """`?limit=` and `?cursor=` of a list, as a parameter `page: PageDep`. A cursor is valid only for its own path."""
 
     path: str
     limit: int
@@ -53,8 +53,7 @@ class PageParams:
     async def load(self, fetch: Fetch[Row], *, by: Mapping[str, Parse], item: Callable[[Row], T]) -> Page[T]:
         """The page that `fetch` returns. `by` names the attributes that the list is ordered by, with their parsers.
 
-        One row more than the page holds is fetched: its presence means that there is a next page.
-        Raises InvalidCursor.
+        It fetches one row more than the page holds; if that row exists, there is a next page. Raises InvalidCursor.
         """
         keyset = decode_cursor(self.path, self.cursor, *by.values()) if self.cursor is not None else None
         after = keyset[0] if keyset is not None and len(by) == 1 else keyset
@@ -71,8 +70,8 @@ class _PageParams:
     async def __call__(
         self,
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items to return.")] = 20,
-        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="The maximum number of items to return.")] = 20,
+        cursor: Annotated[str | None, Query(description="`next_cursor` of the previous page.")] = None,
     ) -> PageParams:
         return PageParams(request.scope["path"], limit, cursor)
 
@@ -80,17 +79,17 @@ class _PageParams:
 PageDep = Annotated[PageParams, Depends(_PageParams())]
 
 
-def encode_cursor(of: str, values: Sequence[Any]) -> str:
-    """A URL-safe token of the list `of` which it is, and keyset values, each written as text (times in ISO 8601)."""
+def encode_cursor(path: str, values: Sequence[Any]) -> str:
+    """A URL-safe text of the list's path and its keyset values, each as text (times in ISO 8601)."""
     texts = (value.isoformat() if isinstance(value, datetime) else str(value) for value in values)
-    parts = [_mark(of), *texts]
+    parts = [_mark(path), *texts]
     return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).rstrip(b"=").decode()
 
 
-def decode_cursor(of: str, cursor: str, *types: Parse) -> tuple[Any, ...]:
-    """The values of a cursor of the list `of`, read by `types` (such as `instant, UUID`).
+def decode_cursor(path: str, cursor: str, *types: Parse) -> tuple[Any, ...]:
+    """The values of a cursor for the list at `path`, parsed by `types` (such as `instant, UUID`).
 
-    Raises InvalidCursor on anything else: what another list gave out would go on somewhere in the middle of this one.
+    Raises InvalidCursor for anything else. Another list's cursor would start somewhere in the middle of this list.
     """
     try:
         if len(cursor) > MAX_CURSOR:
@@ -98,22 +97,22 @@ def decode_cursor(of: str, cursor: str, *types: Parse) -> tuple[Any, ...]:
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         if not isinstance(parts, list) or not all(isinstance(part, str) and storable_text(part) for part in parts):
             raise TypeError
-        values = tuple(read(part) for read, part in zip(types, parts[1:], strict=True))
-        if encode_cursor(of, values) != cursor or any(
+        values = tuple(parse(part) for parse, part in zip(types, parts[1:], strict=True))
+        if encode_cursor(path, values) != cursor or any(
             isinstance(value, int) and abs(value) > _BIGINT for value in values
         ):
             raise ValueError
     except (ValueError, TypeError, RecursionError):
-        raise InvalidCursor("Take `next_cursor` as it came, or leave it out.") from None
+        raise InvalidCursor("Use `next_cursor` unchanged, or omit `cursor`.") from None
     return values
 
 
-def _mark(of: str) -> str:
-    return f"{crc32(of.encode(errors='replace')):08x}"
+def _mark(path: str) -> str:
+    return f"{crc32(path.encode(errors='replace')):08x}"
 
 
 def instant(text: str) -> datetime:
-    """Reads a time in UTC, as PostgreSQL's come; raises ValueError for any other."""
+    """Parses a time in UTC, as PostgreSQL returns them. Raises ValueError for any other."""
     value = datetime.fromisoformat(text)
     if value.utcoffset() != timedelta(0):
         raise ValueError("not in UTC")

@@ -1,4 +1,4 @@
-"""What every error looks like: RFC 9457 `application/problem+json`."""
+"""The body of every error: RFC 9457 `application/problem+json`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -28,11 +28,11 @@ TITLES: Final = {
     500: ("internal_error", "Internal error"),
     503: ("service_unavailable", "Temporarily unavailable"),
 }
-"""Code and title by status; our own, since Python renames the standard phrases between versions."""
+"""Code and title by status. Python's own phrases change between its versions."""
 
 
 class Fault(BaseModel):
-    """One part of a request at fault: where it is, what is wrong with it, and a code to branch on."""
+    """One invalid part of a request: its location, a message and a code to branch on."""
 
     loc: list[str | int]
     msg: str
@@ -40,7 +40,7 @@ class Fault(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details. `code` is stable; `title` and `detail` are for people and may change."""
+    """Problem details (RFC 9457). `code` is stable; `title` and `detail` are for people and may change."""
 
     type: str
     title: str
@@ -66,7 +66,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     errors: Sequence[Mapping[str, Any]] | None = None,
 ) -> ProblemResponse:
-    """An answer that tells of an error. `instance` is the path without its query, which may hold a secret."""
+    """The answer for an error. `instance` is the path without the query, which may hold a secret."""
     body: dict[str, Any] = {
         "type": _TYPE_BASE + code,
         "title": title,

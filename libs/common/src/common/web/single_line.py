@@ -1,4 +1,4 @@
-"""Text for one line: what people, products and clients are called."""
+"""Text that fits on one line: the names of people, products and clients."""
 
 import unicodedata
 from typing import Annotated, Final
@@ -9,14 +9,14 @@ from pydantic_core import PydanticCustomError
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _BIDI_CONTROLS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 _FILLERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Letters and a symbol by category, drawn as nothing."""
+"""Letters and a symbol by their category, but invisible."""
 
 
-def is_line(text: str) -> bool:
-    """Whether there is something to see, on one line.
+def is_single_line(text: str) -> bool:
+    """Whether the text is one line with a visible character.
 
-    Refuses control characters and line breaks (names go into mail headers and onto terminals) and directional
-    overrides (one name could pass for another).
+    False for control characters and line breaks, because names go into mail headers and to terminals, and for
+    directional overrides, because with them one name can look like another.
     """
     if text.isascii():
         return text.isprintable() and not text.isspace() and text != ""
@@ -26,10 +26,10 @@ def is_line(text: str) -> bool:
     )
 
 
-def _line(text: str) -> str:
-    if not is_line(text):
-        raise PydanticCustomError("line_of_text", "Must be one line with something to see, without control characters")
+def _single_line(text: str) -> str:
+    if not is_single_line(text):
+        raise PydanticCustomError("line_of_text", "Must be one line with a visible character and no control characters")
     return text
 
 
-Line = Annotated[str, AfterValidator(_line)]
+SingleLine = Annotated[str, AfterValidator(_single_line)]

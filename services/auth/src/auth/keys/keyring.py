@@ -81,7 +81,7 @@ class Keyring:
         headers = {"typ": "at+jwt", "kid": self._signer.kid}
         return jwt.encode(dict(claims), self._signer.private, algorithm=self._signer.alg, headers=headers)
 
-    def held(self, kid: str) -> VerificationKey | None:
+    def cached(self, kid: str) -> VerificationKey | None:
         return self._published.get(kid)
 
     async def find(self, kid: str) -> VerificationKey | None:

@@ -15,7 +15,7 @@ from auth.oauth.scopes import MANAGED_SCOPES, PERSON_SCOPES
 from common.db.outages import is_outage
 from common.errors import Unavailable
 from common.web import ApiRoute, ApiRouter, responses
-from common.web.headers import client_address, matches_if_none_match
+from common.web.headers import client_address, is_not_modified
 
 
 class OAuthRoute(ApiRoute):
@@ -157,7 +157,7 @@ async def read_keys(request: Request) -> Response:
     """The keys with which to verify access tokens (RFC 7517)."""
     key_set = request.state.keyring.key_set
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}", "ETag": key_set.etag}
-    if matches_if_none_match(request, key_set.etag):
+    if is_not_modified(request, key_set.etag):
         return Response(status_code=304, headers=headers)
     return Response(key_set.body, media_type="application/json", headers=headers)
 

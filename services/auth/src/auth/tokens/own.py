@@ -13,7 +13,7 @@ from common.settings import resource
 
 
 class OwnTokenSource:
-    """A `common.security.service_client.TokenSource` that needs no network: auth signs its own token."""
+    """A `common.security.service_token.TokenSource` that needs no network: auth signs its own token."""
 
     def __init__(self, keyring: Keyring, settings: Settings) -> None:
         self._keyring = keyring
