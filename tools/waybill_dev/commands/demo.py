@@ -1,5 +1,8 @@
 import asyncio
+import io
+import re
 from email.message import EmailMessage
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -17,7 +20,10 @@ from waybill_dev.supervision import control
 
 
 @click.command()
-def demo() -> None:
+@click.option(
+    "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Also write the output as an SVG file."
+)
+def demo(picture: Path | None) -> None:
     """Takes one order from sign-up to e-mail, and shows each hop.
 
     Boots the system unless it is up, and stops what it started. Exit code 0 only if the e-mail was received.
@@ -27,7 +33,14 @@ def demo() -> None:
     try:
         with booted(state, options, "booting the whole system (./dev up keeps it running)", quiet=False):
             say("signing up, ordering, and waiting for the e-mail")
-            show(asyncio.run(travel(control.call(state, "status"))), console())
+            journey = asyncio.run(travel(control.call(state, "status")))
+        show(journey, console())
+        if picture is not None:
+            # Without rich's web font, which a viewer would fetch from another site.
+            screen = Console(record=True, width=110, file=io.StringIO())
+            show(journey, screen)
+            svg = screen.export_svg(title="./dev demo")
+            picture.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
     except LocalError as error:
         raise LocalError(str(error), log=f"{state.logs}/ (./dev logs)") from error
 
