@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import Database, new_id, utc_now
 from common.db.driver import driver_dsn
-from common.messaging import broker
+from common.messaging import broker, topology
 from common.messaging.cloudevents import Envelope, encode, exchange_of
 from common.messaging.consumer import Consumer
 from common.messaging.event_handlers import EventHandlers, Received
@@ -169,6 +169,6 @@ async def backbone() -> AsyncIterator[ShopSettings]:
         )
         async with await aio_pika.connect(amqp_url) as amqp:
             channel = await amqp.channel()
-            await broker.declare_producer(channel, "shop")
-            await broker.declare_consumer(channel, "shop", [])
+            await topology.declare_producer(channel, "shop")
+            await topology.declare_consumer(amqp, "shop", [])
         yield settings

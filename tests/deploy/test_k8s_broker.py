@@ -11,7 +11,7 @@ import auth.consumers
 import notifier.consumers
 import orders.consumers
 from auth.settings import Settings as AuthSettings
-from common.messaging import broker
+from common.messaging import broker, topology
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually, management
 from orders.settings import Settings as OrdersSettings
@@ -78,9 +78,9 @@ async def test_the_brokers_topology_is_what_the_services_declare(amqp_url: str) 
     async with broker.connect(amqp_url, "test") as connection:
         channel = await connection.channel()
         for producer in PRODUCERS:
-            await broker.declare_producer(channel, producer.service, producer.streamed)
+            await topology.declare_producer(channel, producer.service, producer.streamed)
         for service, handlers in CONSUMERS.items():
-            await broker.declare_consumer(channel, service, handlers.bindings)
+            await topology.declare_consumer(connection, service, handlers.bindings)
     async with management() as api:
         declared = (await api.get(f"/api/definitions/{urlsplit(amqp_url).path.removeprefix('/')}")).json()
     specs = {kind: [found["spec"] for found in documents(TOPOLOGY) if found["kind"] == kind] for kind in TOPOLOGY_KINDS}
@@ -105,9 +105,9 @@ async def test_what_is_parked_stays_however_often_its_consumer_dies(amqp_url: st
             made = {key: policy[key] for key in ("pattern", "definition", "priority", "apply-to")}
             (await api.put(f"/api/policies/{vhost}/{policy['name']}", json=made)).raise_for_status()
         channel = await connection.channel()
-        await broker.declare_consumer(channel, "notifier", [])
+        await topology.declare_consumer(connection, "notifier", [])
         parked = await channel.get_queue("notifier.inbound.parked")
-        await channel.default_exchange.publish(Message(b"parked"), parked.name)
+        await (await channel.get_exchange("notifier.retry")).publish(Message(b"parked"), parked.name)
         for _ in range(2 * DELIVERY_LIMIT):
             await (await parked.get(timeout=10)).reject(requeue=True)
 

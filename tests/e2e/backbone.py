@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from common.db.database import Database
-from common.messaging import broker
+from common.messaging import broker, topology
 from common.messaging.cloudevents import Event
 from common.messaging.outbox import record
 from common.testing.plugin import eventually
@@ -200,8 +200,8 @@ async def backbone_on(database_url: str, amqp_url: str, log: Path) -> AsyncItera
     async with broker.connect(amqp_url, "test") as connection:
         # Events that are published before the queue is bound are not routed to it.
         channel = await connection.channel()
-        await broker.declare_producer(channel, "shop")
-        await broker.declare_consumer(channel, "shop", handlers.bindings)
+        await topology.declare_producer(channel, "shop")
+        await topology.declare_consumer(connection, "shop", handlers.bindings)
     try:
         yield backbone
     finally:

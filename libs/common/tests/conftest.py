@@ -8,7 +8,7 @@ from aio_pika.abc import AbstractChannel
 from pydantic import SecretStr
 
 from common.db.database import Database
-from common.messaging.broker import declare_producer
+from common.messaging.topology import declare_producer
 from common.settings import ServiceSettings
 from common.testing.otlp_collector import Collector
 from common.testing.plugin import MakeDatabase

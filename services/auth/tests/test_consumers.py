@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from auth.consumers import handlers
 from auth.settings import Settings
 from common.db.database import new_id, utc_now
-from common.messaging import broker
+from common.messaging import broker, topology
 from common.messaging.cloudevents import Envelope, encode
 from common.messaging.consumer import consume
 from common.messaging.relay import relay
@@ -70,7 +70,7 @@ async def world(settings: Settings, users: Users, amqp_url: str) -> AsyncIterato
     settings = settings.model_copy(update={"amqp_url": SecretStr(amqp_url), "retry_delays": (0.05, 0.05, 0.05)})
     connection = await aio_pika.connect(amqp_url)
     async with connection:
-        await broker.declare_producer(await connection.channel(), "users")
+        await topology.declare_producer(await connection.channel(), "users")
     stop, relaying, consuming = asyncio.Event(), Health(), Health()
     async with serving(settings, users) as auth, contextlib.AsyncExitStack() as stack:
         world = World(auth, amqp_url)

@@ -12,7 +12,7 @@ from aiormq import Channel
 from pydantic import SecretStr
 
 from common.db.database import new_id
-from common.messaging import broker
+from common.messaging import broker, topology
 from common.messaging.cloudevents import Envelope, encode, exchange_of, producer_of
 from common.messaging.consumer import consume
 from common.runtime.health import Health
@@ -36,7 +36,7 @@ async def channel(amqp_url: str) -> AsyncIterator[Channel]:
     async with broker.connect(amqp_url, "test") as connection:
         declaring = await connection.channel()
         for producer in ("auth", "users", "orders"):
-            await broker.declare_producer(declaring, producer)
+            await topology.declare_producer(declaring, producer)
         yield await broker.raw_channel(connection, confirms=True)
 
 

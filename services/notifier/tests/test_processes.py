@@ -12,7 +12,7 @@ from aiormq import Channel
 from sqlalchemy import text
 
 from common.db.database import Database, new_id
-from common.messaging import broker
+from common.messaging import broker, topology
 from common.testing.plugin import eventually
 from notifier.settings import Settings
 
@@ -68,7 +68,7 @@ async def channel(amqp_url: str) -> AsyncIterator[Channel]:
     async with broker.connect(amqp_url, "test") as connection:
         declaring = await connection.channel()
         for producer in ("users", "orders"):
-            await broker.declare_producer(declaring, producer)
+            await topology.declare_producer(declaring, producer)
         yield await broker.raw_channel(connection, confirms=True)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import Database, new_id, utc_now
-from common.messaging import broker
+from common.messaging import broker, topology
 from common.messaging.cloudevents import Envelope, encode
 from common.messaging.consumer import Consumer
 from common.messaging.event_handlers import EventHandlers, Received
@@ -98,7 +98,7 @@ class Shop:
 @pytest.fixture
 async def shop(settings: ServiceSettings, database: Database, amqp_url: str) -> AsyncIterator[Shop]:
     async with await aio_pika.connect(amqp_url) as connection:
-        await broker.declare_producer(await connection.channel(), "shop")
+        await topology.declare_producer(await connection.channel(), "shop")
         yield Shop(settings, database, await broker.raw_channel(connection, confirms=True))
 
 

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from common.db.database import Database, new_id
 from common.messaging import consumer
-from common.messaging.broker import RETRY_TIERS
+from common.messaging.topology import RETRY_TIERS
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually

@@ -8,8 +8,9 @@ from aio_pika.abc import AbstractChannel
 from pamqp.commands import Basic
 
 from common.db.database import Database, new_id, utc_now
-from common.messaging.broker import RETRY_TIERS, make_sendable
+from common.messaging.broker import make_sendable
 from common.messaging.cloudevents import Envelope, encode
+from common.messaging.topology import RETRY_TIERS
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually
 

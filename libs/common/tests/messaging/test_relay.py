@@ -14,10 +14,10 @@ from sqlalchemy import text
 import common.messaging.relay
 from common.db.database import Database, new_id
 from common.messaging import event_log
-from common.messaging.broker import declare_producer
 from common.messaging.cloudevents import Event
 from common.messaging.outbox import record
 from common.messaging.relay import _LEADER, _MOVE, relay
+from common.messaging.topology import declare_producer
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually, management

@@ -5,15 +5,15 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-import aio_pika
 import click
-from aiormq.exceptions import PublishError
+from aiormq.exceptions import ChannelNotFoundEntity, PublishError
 
 from common.cli.roles import run
 from common.cli.terminal import JSON, plain, report, show
 from common.db.database import Database
 from common.messaging import broker
 from common.messaging import parked as parking
+from common.messaging.topology import RETRY_TIERS, move_retry_queues
 from common.settings import ServiceSettings
 
 
@@ -85,7 +85,7 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool, as_
 
     try:
         sent, missing = _with_database(load, send)
-    except PublishError:
+    except (PublishError, ChannelNotFoundEntity):
         raise _no_queue(_inbound(load("ops"))) from None
     report(f"{sent} sent to the consumer again", as_json=as_json, sent=sent, not_waiting=missing)
     if missing:
@@ -112,23 +112,33 @@ def discard_(load: Any, message_id: uuid.UUID, reason: str, as_json: bool) -> No
 
 
 @click.command()
+@click.option("--move", is_flag=True, help="Recreate the retry queues of release 0.1.0, once no process of it runs.")
 @JSON
 @click.pass_obj
-def queues(load: Any, as_json: bool) -> None:
+def queues(load: Any, move: bool, as_json: bool) -> None:
     """Depth and consumers of each queue."""
+    if move:
+        moved = run(_move(load("ops")))
+        report(f"moved, {moved} messages sent to the consumer", as_json=as_json, moved=moved)
+        return
     show(run(_queues(load("ops"))), ["name", "depth", "consumers"], as_json=as_json)
+
+
+async def _move(settings: ServiceSettings) -> int:
+    async with broker.connect(settings.amqp_url.get_secret_value(), f"{settings.service}-queues") as amqp:
+        return await move_retry_queues(amqp, settings.service)
 
 
 async def _queues(settings: ServiceSettings) -> list[dict[str, Any]]:
     inbound = _inbound(settings)
-    names = [inbound, *(f"{inbound}.retry.{tier}" for tier in broker.RETRY_TIERS), f"{inbound}.parked"]
+    names = [inbound, *(f"{inbound}.retry.{tier}" for tier in RETRY_TIERS), f"{inbound}.parked"]
     async with broker.connect(settings.amqp_url.get_secret_value(), f"{settings.service}-queues") as amqp:
         rows = []
         for name in names:
             channel = await amqp.channel()
             try:
                 found = (await channel.declare_queue(name, passive=True)).declaration_result
-            except aio_pika.exceptions.ChannelNotFoundEntity:
+            except ChannelNotFoundEntity:
                 raise _no_queue(name) from None
             rows.append({"name": name, "depth": found.message_count, "consumers": found.consumer_count})
         return rows

@@ -109,7 +109,9 @@ def replay(load: Any, since: datetime, to_queue: str, types: tuple[str, ...], as
     try:
         count = run(replay_events(settings, since=since, to_queue=to_queue, types=types))
     except (ChannelNotFoundEntity, PublishError):
-        raise click.ClickException(f"there is no queue {to_queue!r}") from None
+        raise click.ClickException(
+            f"there is no queue {to_queue!r} bound to {settings.service}.replay; its owner binds it there, by its name"
+        ) from None
     except DeliveryError:
         raise click.ClickException(f"{to_queue} refuses messages: is it full? Those already sent do no harm.") from None
     report(f"{count} events sent to {to_queue}", as_json=as_json, sent=count, queue=to_queue)

@@ -19,16 +19,17 @@ from pydantic import BaseModel
 from common.db.database import Database, utc_now
 from common.messaging import aggregate_versions, parked
 from common.messaging.aggregate_versions import UNKNOWN, Aggregate
-from common.messaging.broker import RETRY_TIERS
 from common.messaging.cloudevents import Undecodable, decode
 from common.messaging.event_handlers import EventHandlers, Received
 from common.messaging.inbox import first_deliveries
 from common.messaging.message_spans import processing
+from common.messaging.topology import RETRY_TIERS, is_authentic
 from common.observability.trace import traced
 
 log = structlog.get_logger(__name__)
 
 HANDLED: Final = Counter("waybill_consumer_messages_total", "Deliveries by outcome.", ["outcome"])
+FORGED: Final = Counter("waybill_consumer_forged_total", "Events from another sender than their type names.")
 GAPS: Final = Counter(
     "waybill_consumer_gaps_total", "Events processed although an earlier one of their aggregate is missing."
 )
@@ -70,18 +71,37 @@ class DecodedDelivery:
         return traced(request_id=properties.message_id, traceparent=parent if isinstance(parent, str) else None)
 
 
-def decode_delivery(message: DeliveredMessage, queue: str, handlers: EventHandlers) -> DecodedDelivery:
+def decode_delivery(
+    message: DeliveredMessage, queue: str, handlers: EventHandlers, *, has_old_queues: bool = False
+) -> DecodedDelivery:
+    """Decodes and checks one delivery of `queue` or of its parked queue. Never raises."""
     if message.routing_key == f"{queue}.parked":
         return DecodedDelivery(message, cause=parked.DELIVERY_LIMIT)
     try:
         envelope = decode(message.body, message.header.properties)
     except Undecodable as error:
         return DecodedDelivery(message, cause=str(error))
+    if not is_authentic(message.exchange, envelope.type, queue.removesuffix(".inbound")) and not (
+        has_old_queues and _returned_by_old_queue(message, queue)
+    ):
+        FORGED.inc()
+        log.error("forged event", queue=queue, type=envelope.type, exchange=message.exchange)
+        return DecodedDelivery(message, cause=parked.FORGED)
     aggregate = handlers.aggregate_in_order(envelope)
     try:
         return DecodedDelivery(message, handlers.decode(envelope), None, aggregate, envelope.version)
     except Undecodable as error:
         return DecodedDelivery(message, None, str(error), aggregate, envelope.version)
+
+
+def _returned_by_old_queue(message: DeliveredMessage, queue: str) -> bool:
+    """Whether a retry queue of release 0.1.0 returned it, which used the default exchange.
+
+    The broker writes `x-death`, but a sender can, too: accepted only until the queues are moved.
+    """
+    deaths = (message.header.properties.headers or {}).get("x-death")
+    last = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
+    return message.exchange == "" and str(last.get("queue")).startswith(f"{queue}.retry.")
 
 
 async def process_batch(

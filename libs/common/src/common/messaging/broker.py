@@ -1,4 +1,4 @@
-"""RabbitMQ: connections, and the topology that each service declares for itself.
+"""RabbitMQ: connections, channels, and sending a received message on.
 
 Plain connections, not aio-pika's robust ones: a role that loses its connection starts a new session from one loop, so
 nothing is left half restored. (A robust connection redeclares on its own, and one mismatch loops all its channels.)
@@ -7,19 +7,16 @@ nothing is left half restored. (A robust connection redeclares on its own, and o
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import aio_pika
 import aiormq
 import structlog
-from aio_pika import ExchangeType
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractConnection
 from pamqp.commands import Basic
-from pamqp.common import FieldTable
 
 from common.messaging import pamqp_patch
-from common.messaging.cloudevents import exchange_of, stream_of
 from common.runtime.background import first_of
 
 log = structlog.get_logger(__name__)
@@ -33,15 +30,6 @@ BROKER_ERRORS: Final = (
 )
 """Raised by a broken connection, channel or broker."""
 
-RETRY_TIERS: Final = ("5s", "1m", "10m")
-"""Names of the retry queues. The delays are a setting and may differ from the names."""
-
-_STREAM: Final[FieldTable] = {
-    "x-queue-type": "stream",
-    # Retention (a policy) drops whole segments. Their size cannot be changed later; with the default of 500 MB a quiet
-    # service's events would stay for years.
-    "x-stream-max-segment-size-bytes": 20_000_000,
-}
 _CONNECT_TIMEOUT: Final = 10.0
 _LONGEST_PAUSE: Final = 2.0
 _COPIES: Final = frozenset({"CC", "BCC"})
@@ -102,52 +90,6 @@ async def run_with_reconnect(session: Callable[[], Awaitable[None]], stop: async
             pause = min(pause * 2, _LONGEST_PAUSE)
         else:
             return
-
-
-async def declare_producer(channel: AbstractChannel, service: str, stream: str | None = None) -> None:
-    """Declares the service's exchange, and an alternate exchange whose queue keeps events without a binding.
-
-    `stream` is the routing pattern of the events that are also kept in a stream, for readers with only an AMQP client.
-    """
-    unrouted = await channel.declare_exchange(f"{service}.events.unrouted", ExchangeType.FANOUT, durable=True)
-    queue = await channel.declare_queue(f"{service}.unrouted", durable=True, arguments={"x-queue-type": "quorum"})
-    await queue.bind(unrouted)
-    exchange = await channel.declare_exchange(
-        exchange_of(service),
-        ExchangeType.TOPIC,
-        durable=True,
-        arguments={"alternate-exchange": f"{service}.events.unrouted"},
-    )
-    if stream is not None:
-        history = await channel.declare_queue(stream_of(service), durable=True, arguments=_STREAM)
-        await history.bind(exchange, stream)
-
-
-async def declare_consumer(channel: AbstractChannel, service: str, bindings: Iterable[tuple[str, str]]) -> None:
-    """Declares the service's inbound, retry and parked queues, and binds the first to (exchange, routing key) pairs.
-
-    Arguments hold what must not change: type, dead-letter target, and that no dead letter is dropped. Limits are
-    policies. The parked queue is declared first: a dead letter without a target would be lost.
-    """
-    inbound, parked = f"{service}.inbound", f"{service}.inbound.parked"
-    await channel.declare_queue(parked, durable=True, arguments={"x-queue-type": "quorum"})
-    await channel.declare_queue(inbound, durable=True, arguments=_dead_letters_to(parked))
-    for tier in RETRY_TIERS:
-        # Returns to this consumer's queue by the default exchange, so that no other subscriber receives the event.
-        await channel.declare_queue(f"{inbound}.retry.{tier}", durable=True, arguments=_dead_letters_to(inbound))
-    queue = await channel.declare_queue(inbound, passive=True)
-    for exchange, routing_key in bindings:
-        await queue.bind(exchange, routing_key)
-
-
-def _dead_letters_to(queue: str) -> FieldTable:
-    return {
-        "x-queue-type": "quorum",
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": queue,
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
 
 
 def make_sendable(properties: Basic.Properties, more_headers: dict[str, Any]) -> bool:

@@ -34,6 +34,7 @@ from common.messaging.batch import (
 from common.messaging.event_handlers import EventHandlers
 from common.messaging.inbox import inbox
 from common.messaging.retention import deleting_expired
+from common.messaging.topology import RETRY_TIERS, declare_consumer, own_exchange
 from common.runtime.background import first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -41,7 +42,7 @@ from common.settings import ServiceSettings
 log = structlog.get_logger(__name__)
 
 RETRIES: Final = Counter("waybill_consumer_retries_total", "Messages sent to a retry queue, by its delay.", ["tier"])
-for _tier in broker.RETRY_TIERS:
+for _tier in RETRY_TIERS:
     RETRIES.labels(_tier)  # starts at zero, or Prometheus could not count the first one
 
 PREFETCH: Final = 300
@@ -78,6 +79,7 @@ class Consumer:
         self._database = database
         self._handlers = handlers
         self._attached = False
+        self._has_old_queues = False
         health.add("broker", self._check)
         health.add("postgres", database.ping)
 
@@ -120,9 +122,9 @@ class Consumer:
             # nack, hundreds at once came out of a quorum queue in another order (RabbitMQ 3.10).
 
     async def _declare(self, amqp: AbstractConnection) -> None:
-        channel = await amqp.channel()
-        await broker.declare_consumer(channel, self._service, self._handlers.bindings)
-        await channel.close()
+        self._has_old_queues = await declare_consumer(amqp, self._service, self._handlers.bindings)
+        if self._has_old_queues:
+            log.warning("retry queues have the arguments of release 0.1.0: run `queues --move`", queue=self._queue)
 
     async def _settle(
         self,
@@ -133,7 +135,10 @@ class Consumer:
         lost: asyncio.Event,
     ) -> None:
         """Processes the batch and acknowledges it. Returns without acknowledging when stopped in an outage."""
-        deliveries = [decode_delivery(message, self._queue, self._handlers) for message in batch]
+        deliveries = [
+            decode_delivery(message, self._queue, self._handlers, has_old_queues=self._has_old_queues)
+            for message in batch
+        ]
         timeouts = 0
         while not lost.is_set():
             try:
@@ -172,7 +177,7 @@ class Consumer:
 
     async def _retry_or_park(self, delivery: DecodedDelivery, error: Exception, publisher: Channel) -> None:
         attempt, cause = delivery.count(ATTEMPT_HEADER), f"{type(error).__name__}: {error}"[:500]
-        if attempt < len(broker.RETRY_TIERS):
+        if attempt < len(RETRY_TIERS):
             async with self._database.transaction() as session:
                 # Later events of the aggregate are deferred until this one has been processed.
                 await advance(session, self._queue, delivery.up_to(delivery.version - 1))
@@ -203,9 +208,10 @@ class Consumer:
         properties.expiration = str(int(self._delays[tier] * 1000))
         if not broker.make_sendable(properties, headers):
             return False
-        label = broker.RETRY_TIERS[tier]
+        label = RETRY_TIERS[tier]
         await publisher.basic_publish(
             delivery.message.body,
+            exchange=own_exchange(self._service),
             routing_key=f"{self._queue}.retry.{label}",
             properties=properties,
             mandatory=True,

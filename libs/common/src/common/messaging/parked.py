@@ -37,6 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import NAMING, new_id
 from common.messaging.broker import make_sendable
+from common.messaging.topology import own_exchange
 
 metadata: Final = MetaData(naming_convention=NAMING)
 
@@ -70,6 +71,8 @@ parked_messages: Final = Table(
     ),
 )
 
+FORGED: Final = "forged"
+"""The cause of an event that did not come from the producer that its type names."""
 LISTED: Final = ("id", "event_id", "type", "cause", "attempts", "parked_at")
 DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connection too often while it held this message"
 
@@ -124,7 +127,14 @@ async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel
     }
     if not make_sendable(properties, {}):
         properties.headers = {}  # it will be parked again, but does not block the replay of others
-    await channel.basic_publish(row["body"], routing_key=consumer, properties=properties, mandatory=True, timeout=30)
+    await channel.basic_publish(
+        row["body"],
+        exchange=own_exchange(consumer.removesuffix(".inbound")),
+        routing_key=consumer,
+        properties=properties,
+        mandatory=True,
+        timeout=30,
+    )
     await _resolve(session, message_id, "replayed", None)
     return True
 

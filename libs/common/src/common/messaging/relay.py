@@ -27,6 +27,7 @@ from common.messaging.backlog_metrics import outbox_measured
 from common.messaging.cloudevents import encode, exchange_of
 from common.messaging.message_spans import publishing
 from common.messaging.replay import envelope
+from common.messaging.topology import declare_producer
 from common.runtime.background import background, first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -183,7 +184,7 @@ class Relay:
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         channel = await amqp.channel()
-        await broker.declare_producer(channel, self._service, self._streamed)
+        await declare_producer(channel, self._service, self._streamed)
         await channel.close()
 
     @contextlib.asynccontextmanager

@@ -19,6 +19,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 from common.db.driver import driver_dsn
 from common.messaging import broker
 from common.messaging.cloudevents import Envelope, encode
+from common.messaging.topology import replay_exchange
 from common.settings import ServiceSettings
 
 _PAGE: Final = 500
@@ -54,7 +55,8 @@ async def published(connection: Any, since: datetime, types: Sequence[str] = ())
 async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, types: Sequence[str] = ()) -> int:
     """Sends the events published since then to one queue, with their original ids. Returns how many.
 
-    Without such a queue it raises `PublishError`, or `ChannelNotFoundEntity` if there was nothing to send.
+    They go through the producer's replay exchange: the queue's owner has bound it there under the queue's own name.
+    Raises `PublishError` if it is not, or `ChannelNotFoundEntity` if there was nothing to send and no such queue.
     """
     count = 0
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
@@ -63,7 +65,7 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
             channel = await broker.raw_channel(amqp, confirms=True)
             await connection.execute(_SETTLED)
             async for page in published(connection, since, types):
-                await _send([logged.event for logged in page], channel, to_queue)
+                await _send([logged.event for logged in page], channel, replay_exchange(settings.service), to_queue)
                 count += len(page)
             if count == 0:  # no publish that could have been returned, so look for the queue
                 # An exclusive queue exists, and RabbitMQ 4 reports it only to users with configure permission.
@@ -74,13 +76,15 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
     return count
 
 
-async def _send(events: Sequence[Envelope], channel: Channel, to_queue: str) -> None:
+async def _send(events: Sequence[Envelope], channel: Channel, exchange: str, to_queue: str) -> None:
     """Aggregates concurrently, each in order: if the queue refuses an event, none of its successors is sent."""
 
     async def in_order(aggregate: Sequence[Envelope]) -> None:
         for event in aggregate:
             body, properties = encode(event)
-            await channel.basic_publish(body, routing_key=to_queue, properties=properties, mandatory=True, timeout=30)
+            await channel.basic_publish(
+                body, exchange=exchange, routing_key=to_queue, properties=properties, mandatory=True, timeout=30
+            )
 
     by_aggregate: dict[str, list[Envelope]] = {}
     for event in events:

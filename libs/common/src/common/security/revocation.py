@@ -188,6 +188,9 @@ class RevocationFeed:
         raise ConnectionError("the broker closed the channel of the revocations")
 
     async def _receive(self, message: DeliveredMessage) -> None:
+        if message.exchange != exchange_of("auth"):
+            log.error("forged revocation", exchange=message.exchange)
+            return
         try:
             event = decode(message.body, message.header.properties)
             if event.type == SESSION_REVOKED:

@@ -1,0 +1,175 @@
+"""The exchanges and queues that each service declares for itself, and where a message may have come from.
+
+Only a producer can write to its own exchanges, so the exchange of a delivery says who sent it; its type and headers do
+not. Nothing is sent through the default exchange, which reaches every queue.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+from aio_pika import ExchangeType
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from pamqp.commands import Basic
+from pamqp.common import FieldTable
+
+from common.messaging.broker import make_sendable, raw_channel
+from common.messaging.cloudevents import exchange_of, producer_of, stream_of
+
+log = structlog.get_logger(__name__)
+
+RETRY_TIERS: Final = ("5s", "1m", "10m")
+"""Names of the retry queues. The delays are a setting and may differ from the names."""
+_STREAM: Final[FieldTable] = {
+    "x-queue-type": "stream",
+    # Retention (a policy) drops whole segments. Their size cannot be changed later; with the default of 500 MB a quiet
+    # service's events would stay for years.
+    "x-stream-max-segment-size-bytes": 20_000_000,
+}
+
+
+def replay_exchange(producer: str) -> str:
+    """Replays go through it to the queues that their owners bound there under the queue's own name."""
+    return f"{producer}.replay"
+
+
+def own_exchange(consumer: str) -> str:
+    """The consumer's own: to its retry queues, back to its inbound queue, and to its parked queue."""
+    return f"{consumer}.retry"
+
+
+def is_authentic(exchange: str | None, event_type: str, consumer: str) -> bool:
+    """Whether an event of this type may arrive through `exchange`: its producer's, or the consumer's own."""
+    producer = producer_of(event_type)
+    return exchange in {exchange_of(producer), replay_exchange(producer), own_exchange(consumer)}
+
+
+async def declare_producer(channel: AbstractChannel, service: str, stream: str | None = None) -> None:
+    """Declares the service's exchanges, and an alternate exchange whose queue keeps events without a binding.
+
+    `stream` is the routing pattern of the events that are also kept in a stream, for readers with only an AMQP client.
+    """
+    unrouted = await channel.declare_exchange(f"{service}.events.unrouted", ExchangeType.FANOUT, durable=True)
+    queue = await channel.declare_queue(f"{service}.unrouted", durable=True, arguments={"x-queue-type": "quorum"})
+    await queue.bind(unrouted)
+    exchange = await channel.declare_exchange(
+        exchange_of(service),
+        ExchangeType.TOPIC,
+        durable=True,
+        arguments={"alternate-exchange": f"{service}.events.unrouted"},
+    )
+    await channel.declare_exchange(replay_exchange(service), ExchangeType.DIRECT, durable=True)
+    if stream is not None:
+        history = await channel.declare_queue(stream_of(service), durable=True, arguments=_STREAM)
+        await history.bind(exchange, stream)
+
+
+async def declare_consumer(connection: AbstractConnection, service: str, bindings: Iterable[tuple[str, str]]) -> bool:
+    """Declares the service's inbound, retry and parked queues, and binds the first to (exchange, routing key) pairs.
+
+    Arguments hold what must not change: type, dead-letter target, and that no dead letter is dropped. Limits are
+    policies. The parked queue is declared first: a dead letter without a target would be lost.
+
+    Returns whether the retry queues still have the arguments of release 0.1.0, which return messages through the
+    default exchange (see `move_retry_queues`).
+    """
+    inbound = f"{service}.inbound"
+    channel = await connection.channel()
+    exchange = await channel.declare_exchange(own_exchange(service), ExchangeType.DIRECT, durable=True)
+    await channel.close()
+    is_old = {}
+    for name, target in _queues(service):
+        is_old[name] = await _declare(connection, name, _arguments(service, target))
+    channel = await connection.channel()
+    for name in is_old:
+        queue = await channel.get_queue(name, ensure=False)
+        await queue.bind(exchange.name, name)
+    queue = await channel.get_queue(inbound, ensure=False)
+    for source, routing_key in bindings:
+        await queue.bind(source, routing_key)
+    await channel.close()
+    for producer in sorted({source.removesuffix(".events") for source, _ in bindings}):
+        await _bind_for_replays(connection, inbound, producer)
+    return any(is_old[f"{inbound}.retry.{tier}"] for tier in RETRY_TIERS)
+
+
+async def move_retry_queues(connection: AbstractConnection, service: str) -> int:
+    """Recreates retry queues that have the arguments of release 0.1.0. Returns how many messages it moved.
+
+    Waiting messages are sent to the inbound queue at once, each confirmed before it leaves its old queue. Run it when
+    no process of 0.1.0 consumes any more: that release cannot declare the new queues.
+    """
+    inbound, moved = f"{service}.inbound", 0
+    for tier in RETRY_TIERS:
+        name = f"{inbound}.retry.{tier}"
+        if await _declare(connection, name, _arguments(service, inbound)):
+            moved += await _drain_and_delete(connection, service, name)
+            await _declare(connection, name, _arguments(service, inbound))
+            channel = await connection.channel()
+            await (await channel.get_queue(name, ensure=False)).bind(own_exchange(service), name)
+            await channel.close()
+    return moved
+
+
+async def _drain_and_delete(connection: AbstractConnection, service: str, queue: str) -> int:
+    moved = 0
+    while True:
+        channel = await raw_channel(connection, confirms=True)  # a refused deletion closes it
+        while isinstance((message := await channel.basic_get(queue)).delivery, Basic.GetOk):
+            properties = message.header.properties
+            properties.expiration = None
+            make_sendable(properties, {})
+            await channel.basic_publish(
+                message.body,
+                exchange=own_exchange(service),
+                routing_key=f"{service}.inbound",
+                properties=properties,
+                mandatory=True,
+            )
+            await channel.basic_ack(message.delivery.delivery_tag or 0)
+            moved += 1
+        try:
+            await channel.queue_delete(queue, if_empty=True)
+        except ChannelPreconditionFailed:  # a message arrived in between
+            continue
+        await channel.close()
+        return moved
+
+
+def _queues(service: str) -> list[tuple[str, str | None]]:
+    """Each queue with the queue that its dead letters go to."""
+    inbound, parked = f"{service}.inbound", f"{service}.inbound.parked"
+    return [(parked, None), (inbound, parked), *((f"{inbound}.retry.{tier}", inbound) for tier in RETRY_TIERS)]
+
+
+def _arguments(service: str, dead_letters_to: str | None) -> FieldTable:
+    if dead_letters_to is None:
+        return {"x-queue-type": "quorum"}
+    return {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": own_exchange(service),
+        "x-dead-letter-routing-key": dead_letters_to,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+async def _declare(connection: AbstractConnection, name: str, arguments: FieldTable) -> bool:
+    """Returns whether the queue existed with other arguments, which it keeps."""
+    channel = await connection.channel()  # of its own: a refusal closes it
+    try:
+        await channel.declare_queue(name, durable=True, arguments=arguments)
+    except ChannelPreconditionFailed:
+        return True
+    await channel.close()
+    return False
+
+
+async def _bind_for_replays(connection: AbstractConnection, queue: str, producer: str) -> None:
+    channel = await connection.channel()  # of its own: a refusal closes it
+    try:
+        await (await channel.get_queue(queue, ensure=False)).bind(replay_exchange(producer), queue)
+        await channel.close()
+    except ChannelNotFoundEntity:
+        log.info("no replays yet, the producer has not declared its exchange", producer=producer)

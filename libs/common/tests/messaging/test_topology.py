@@ -1,0 +1,129 @@
+"""Who may speak: an event counts only through its producer's exchanges, and queues of the last release can be moved."""
+
+import json
+from typing import Any
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from common.db.database import Database, new_id, utc_now
+from common.messaging import broker
+from common.messaging.cloudevents import Envelope, encode
+from common.messaging.topology import RETRY_TIERS, declare_consumer, move_retry_queues
+from common.settings import ServiceSettings
+from common.testing.plugin import eventually
+
+from .consuming import POISON, consuming, effects, has_effect, parked, publish
+
+SOLD = "shop.item.sold.v1"
+
+
+def sold(number: int, event_type: str = SOLD, **headers: Any) -> aio_pika.Message:
+    event = Envelope(new_id(), event_type, "item", 1, utc_now(), json.dumps({"number": number}))
+    body, properties = encode(event)
+    return aio_pika.Message(
+        body,
+        headers={**(properties.headers or {}), **headers},
+        message_id=str(event.id),
+        content_type="application/json",
+    )
+
+
+async def test_an_event_through_the_default_exchange_is_parked_as_forged(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    """Whoever may write there reaches every queue, with any type in any producer's name."""
+    deaths = [{"queue": "shop.inbound.retry.5s", "reason": "expired", "exchange": "shop.retry", "count": 1}]
+    async with consuming(settings, database):
+        await channel.default_exchange.publish(sold(1), "shop.inbound")
+        await channel.default_exchange.publish(sold(2, **{"x-death": deaths}), "shop.inbound")
+        await publish(channel, 3)
+        await eventually(lambda: has_effect(database, "3"))
+        rows = await eventually(lambda: _parked(database, 2))
+    assert [row.cause for row in rows] == ["forged", "forged"]
+    assert await effects(database) == ["3"]
+
+
+async def test_a_producer_cannot_publish_in_anothers_name(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        mint = await channel.declare_exchange("mint.events", "topic", durable=True)
+        await (await channel.get_queue("shop.inbound")).bind(mint, "#")
+        await mint.publish(sold(1), SOLD)
+        ((_, cause, attempts, _, _),) = await eventually(lambda: parked(database))
+    assert (cause, attempts) == ("forged", 0)
+    assert await effects(database) == []
+
+
+@pytest.mark.parametrize("exchange", ["shop.events", "shop.replay"])
+async def test_an_event_through_its_producers_exchanges_is_processed(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel, exchange: str
+) -> None:
+    async with consuming(settings, database):
+        routing_key = SOLD if exchange == "shop.events" else "shop.inbound"
+        await (await channel.get_exchange(exchange)).publish(sold(1), routing_key)
+        await eventually(lambda: has_effect(database, "1"))
+
+
+def of_release_0_1_0(target: str) -> dict[str, Any]:
+    return {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": target,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+@pytest.fixture
+async def old_queues(channel: AbstractChannel) -> None:
+    """As release 0.1.0 declared them."""
+    await channel.declare_queue("shop.inbound.parked", durable=True, arguments={"x-queue-type": "quorum"})
+    for name, target in (
+        ("shop.inbound", "shop.inbound.parked"),
+        *((f"shop.inbound.retry.{tier}", "shop.inbound") for tier in RETRY_TIERS),
+    ):
+        await channel.declare_queue(name, durable=True, arguments=of_release_0_1_0(target))
+
+
+@pytest.mark.usefixtures("old_queues")
+async def test_with_the_queues_of_the_last_release_retries_return_and_nothing_else_gets_in(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        await publish(channel, POISON)
+        await channel.default_exchange.publish(sold(1), "shop.inbound")
+        rows = await eventually(lambda: _parked(database, 2))
+    assert {(row.cause, row.attempts) for row in rows} == {("ValueError: thirteen", 4), ("forged", 0)}
+
+
+@pytest.mark.usefixtures("old_queues")
+async def test_moving_the_queues_of_the_last_release_loses_no_message(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    tier = await channel.get_queue("shop.inbound.retry.10m")
+    for number in range(20):
+        message = sold(number)
+        message.expiration = 600
+        await channel.default_exchange.publish(message, tier.name)
+    async with broker.connect(settings.amqp_url.get_secret_value(), "test") as connection:
+        assert await declare_consumer(connection, "shop", [("shop.events", SOLD)])
+        assert await move_retry_queues(connection, "shop") == 20
+        assert not await declare_consumer(connection, "shop", [("shop.events", SOLD)])
+        assert await move_retry_queues(connection, "shop") == 0
+    async with consuming(settings, database):
+        await eventually(lambda: _have_effects(database, 20))
+        await publish(channel, POISON)
+        ((_, cause, attempts, _, _),) = await eventually(lambda: parked(database))
+    assert (cause, attempts) == ("ValueError: thirteen", 4)
+
+
+async def _parked(database: Database, count: int) -> list[Any]:
+    rows = await parked(database)
+    return rows if len(rows) == count else []
+
+
+async def _have_effects(database: Database, count: int) -> bool:
+    return len(await effects(database)) == count
