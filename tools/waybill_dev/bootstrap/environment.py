@@ -17,19 +17,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from waybill_dev.base.declaration import FILE, SERVICES
 from waybill_dev.bootstrap import debian
 from waybill_dev.errors import LocalError
 from waybill_dev.progress import say
 
-SOURCES = (
-    "libs/common/src",
-    "services/auth/src",
-    "services/users/src",
-    "services/orders/src",
-    "services/notifier/src",
-    "tools",
-)
-STAMP = "waybill-requirements.lock"
+SOURCES = ("libs/common/src", *(f"services/{service}/src" for service in SERVICES), "tools")
+STAMP = "waybill-made-from"  # the lock and services.toml, as `./dev` compares them
 
 
 class Environment:
@@ -52,11 +46,14 @@ class Environment:
             say("installing the dependencies of requirements.lock")
             self._install()
             self._link_sources()
-            shutil.copyfile(self.lock_file, self.folder / STAMP)
+            (self.folder / STAMP).write_bytes(self._made_from())
 
     def _is_current(self) -> bool:
         stamp = self.folder / STAMP
-        return stamp.exists() and stamp.read_bytes() == self.lock_file.read_bytes()
+        return stamp.exists() and stamp.read_bytes() == self._made_from()
+
+    def _made_from(self) -> bytes:
+        return self.lock_file.read_bytes() + FILE.read_bytes()
 
     def _runs(self) -> bool:
         """Whether there is one whose Python still exists and is new enough."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
-from common.settings import ServiceSettings
+from common.settings import ServiceSettings, resource
 
 
 class StaticClient(BaseModel, frozen=True):
@@ -28,6 +28,8 @@ class Settings(ServiceSettings):
     refresh_token_secret: SecretStr
     """At least 32 bytes, base64: refresh tokens are derived with it."""
     service_clients: tuple[StaticClient, ...] = ()
+    resource_servers: tuple[Annotated[str, Field(pattern=r"^[a-z]+$")], ...] = ("auth", "users", "orders", "notifier")
+    """Names of our services: a token is for all of them unless fewer are asked for."""
     other_resources: tuple[Annotated[str, Field(pattern=r"^https?://[^\s#]+$")], ...] = ()
     """Resource URIs (RFC 8707 §2) of services that are not ours; a token is for one of them only where asked for."""
 
@@ -49,6 +51,11 @@ class Settings(ServiceSettings):
         if len(_decoded(self.refresh_token_secret)) < 32:
             raise ValueError("refresh_token_secret must be at least 32 bytes in base64")
         return self
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """Resource URIs of our services."""
+        return tuple(map(resource, self.resource_servers))
 
     @property
     def key_encryption_bytes(self) -> bytes:
