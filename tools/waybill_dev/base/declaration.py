@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from waybill_dev.errors import LocalError
 
@@ -39,7 +40,7 @@ def declared(text: str) -> dict[str, Service]:
     """The services by name, in the file's order. Raises LocalError for what is not a declaration."""
     services: dict[str, Service] = {}
     for name, table in tomllib.loads(text).items():
-        values = {key: _frozen(value) for key, value in table.items()}
+        values: dict[str, Any] = {key: _frozen(value) for key, value in table.items()}
         try:
             services[name] = Service(name, **values)
         except TypeError as error:

@@ -25,7 +25,7 @@ SOURCES = ("libs/common", "services", "tools", "bench", "tests", "examples")
 
 @click.command()
 def check() -> None:
-    """Format, lint, types, layers, locks, contracts, migrations, manifests. Runs all, shows all failures."""
+    """Format, lint, types, layers, locks, contracts, migrations, services, manifests. Runs all, shows all failures."""
     base = find_state()
     state = State(base.checkout, base.folder / "check")
     state.make()
@@ -54,6 +54,7 @@ def all_checks(state: State, migrated: Sequence[str]) -> list[tuple[str, Check]]
         ("contracts", command("-m", "waybill_dev.checks.contracts", "--check", folder=root)),
         ("contracts keep promises", command("-m", "waybill_dev.checks.contract_compatibility", root, folder=root)),
         ("migrations expand", command("-m", "waybill_dev.checks.migration_safety", root, folder=root)),
+        ("services", command("-m", "waybill_dev.checks.services", root, folder=root)),
         ("manifests", command("-m", "waybill_dev.checks.manifests", root, folder=root)),
     ]
 
