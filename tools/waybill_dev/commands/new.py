@@ -6,7 +6,6 @@ import click
 
 from waybill_dev.base.declaration import FILE, SERVICES, declared
 from waybill_dev.base.state import find_state
-from waybill_dev.bootstrap.environment import Environment
 from waybill_dev.errors import LocalError
 from waybill_dev.services import registration, template
 
@@ -35,9 +34,9 @@ def new(name: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     _tidy(checkout, f"services/{name}")
-    Environment(checkout).make()
+    # In processes of their own: this one has read services.toml as it was, and lacks the new package.
+    _run(checkout, "-m", "waybill_dev.bootstrap.environment", str(checkout))
     before = set((checkout / "contracts").rglob("*"))
-    # In a process that has the new package on its path.
     _run(checkout, "-m", "waybill_dev.checks.contracts")
     contracts = sorted(path for path in (checkout / "contracts").rglob("*") if path.is_file() and path not in before)
     added |= {str(path.relative_to(checkout)): "" for path in contracts}
