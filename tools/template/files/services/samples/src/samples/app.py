@@ -31,7 +31,10 @@ def create_app(
             database = Database.open(settings)
             stack.push_async_callback(database.close)
             health.add("postgres", database.ping)
-            verifier = tokens or await stack.enter_async_context(token_verifier(settings, health))
+            if tokens is not None:
+                verifier = tokens
+            else:
+                verifier = await stack.enter_async_context(token_verifier(settings, health))
             yield State(database=database, tokens=verifier)
 
     return create_api(
