@@ -19,7 +19,7 @@ def new(name: str) -> None:
     """Adds a service NAME that works: code, tests, database, events, image, deployment. See docs/new-service.md."""
     checkout = find_state().checkout
     template.check_name(name, SERVICES)
-    if (checkout / "services" / name).exists():
+    if (checkout / "services" / name / "pyproject.toml").exists():
         raise LocalError(f"services/{name} is there already, though services.toml does not declare it")
     source = checkout / "tools" / "template"
     blocks = template.blocks(source, name)
