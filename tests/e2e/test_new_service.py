@@ -18,11 +18,15 @@ pytestmark = pytest.mark.slow
 CHECKOUT = find_state().checkout
 
 
-def run(folder: Path, *words: str) -> str:
+def attempt(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WAYBILL_")}
-    done = subprocess.run(  # noqa: S603 - git and our own ./dev
+    return subprocess.run(  # noqa: S603 - git and our own ./dev
         words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
+
+
+def run(folder: Path, *words: str) -> str:
+    done = attempt(folder, *words)
     assert done.returncode == 0, f"{' '.join(words)}:\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -43,9 +47,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
 async def test_a_new_service_works_at_once(clone: Path) -> None:
     printed = run(clone, "./dev", "new", "payments")
     assert "services/payments" in printed
-    refused = subprocess.run(  # noqa: S603 - our own
-        [clone / "dev", "new", "payments"], cwd=clone, capture_output=True, text=True, check=False
-    )
+    refused = attempt(clone, "./dev", "new", "payments")
     assert (refused.returncode, refused.stderr) == (1, "./dev: there is a service payments already\n")
     run(clone, "./dev", "check")
     run(clone, "./dev", "test", "-q", "services/payments", "tests/deploy/test_services.py", "tests/deploy/test_k8s.py")
@@ -53,7 +55,7 @@ async def test_a_new_service_works_at_once(clone: Path) -> None:
     status = json.loads(run(clone, "./dev", "status", "--json"))
     assert {process["role"] for process in status["services"]["payments"]["processes"]} == {"api", "relay", "consume"}
     async with httpx.AsyncClient(base_url=status["gateway"], timeout=20) as client:
-        client.headers |= await signed_in(client)
+        client.headers.update(await signed_in(client))
         created = await client.post("/payments", json={"name": "First"})
         assert created.status_code == 201, created.text
         assert created.json()["processed_at"] is None
