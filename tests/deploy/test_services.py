@@ -72,22 +72,22 @@ def test_a_block_that_a_service_lacks_is_named(checkout: Path, file: str, text: 
 
 
 def test_a_service_that_is_not_declared_is_named(checkout: Path) -> None:
-    (checkout / "services" / "payments").mkdir()
-    (checkout / "services" / "payments" / "pyproject.toml").touch()
-    assert "services.toml does not declare services/payments" in list(complaints(checkout, SERVICES))
+    (checkout / "services" / "newcomer").mkdir()
+    (checkout / "services" / "newcomer" / "pyproject.toml").touch()
+    assert "services.toml does not declare services/newcomer" in list(complaints(checkout, SERVICES))
 
 
 def test_a_rendered_service_lacks_nothing_but_its_lock_and_contracts(checkout: Path) -> None:
-    blocks = template.blocks(TEMPLATE, "payments")
+    blocks = template.blocks(TEMPLATE, "newcomer")
     after = declared(FILE.read_text() + blocks["services.toml"])
-    texts = registration.registered(checkout, SERVICES, after["payments"], blocks)
-    for file, text in (template.files(TEMPLATE, "payments") | texts).items():
+    texts = registration.registered(checkout, SERVICES, after["newcomer"], blocks)
+    for file, text in (template.files(TEMPLATE, "newcomer") | texts).items():
         (checkout / file).parent.mkdir(parents=True, exist_ok=True)
         (checkout / file).write_text(text)
         assert "samples" not in text.lower()
     assert list(complaints(checkout, after)) == [
-        "payments lacks the file services/payments/requirements.lock",
-        "payments lacks the file contracts/payments/openapi.json",
+        "newcomer lacks the file services/newcomer/requirements.lock",
+        "newcomer lacks the file contracts/newcomer/openapi.json",
     ]
 
 
@@ -117,8 +117,8 @@ def test_a_name_that_cannot_name_a_service_is_refused(name: str, reason: str) ->
     ],
 )
 def test_a_wrong_declaration_is_refused_by_the_services_name(table: str, reason: str) -> None:
-    with pytest.raises(LocalError, match=rf"services.toml: payments.*{reason}"):
-        declared(f"{FILE.read_text()}\n[payments]\n{table}\n")
+    with pytest.raises(LocalError, match=rf"services.toml: newcomer.*{reason}"):
+        declared(f"{FILE.read_text()}\n[newcomer]\n{table}\n")
 
 
 @pytest.mark.parametrize("overlay", ["local", "production"])
