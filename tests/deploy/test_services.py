@@ -98,6 +98,7 @@ def test_a_rendered_service_lacks_nothing_but_its_lock_and_contracts(checkout: P
         ("Pay-ments", "2 to 20 letters"),
         ("class", "has a meaning already"),
         ("json", "has a meaning already"),
+        ("httpx", "has a meaning already"),
         ("gateway", "has a meaning already"),
         ("products", "/products is a path of orders"),
     ],

@@ -1,8 +1,8 @@
 """The template of a service, `tools/template`: a service called `samples`, rendered by giving it another name."""
 
+import importlib.util
 import keyword
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +25,8 @@ def check_name(name: str, services: Mapping[str, Service]) -> None:
         raise LocalError(f"there is a service {name} already")
     if not re.fullmatch(r"[a-z]{2,20}", name):
         raise LocalError(f"{name!r} can't name a service: a name is 2 to 20 letters a-z")
-    if keyword.iskeyword(name) or name in sys.stdlib_module_names or name in RESERVED:
+    # Its package must not hide a module of Python or of a dependency.
+    if keyword.iskeyword(name) or name in RESERVED or importlib.util.find_spec(name) is not None:
         raise LocalError(f"{name!r} can't name a service: it has a meaning already")
     for service in services.values():
         if f"/{name}" in (*service.paths, *service.exact_paths):
