@@ -1,4 +1,4 @@
-"""`services.toml` as data. Standard library only: read before anything is installed, and in compose's container."""
+"""`services.toml` as data. Standard library only, for compose's container."""
 
 import tomllib
 from collections.abc import Mapping
@@ -39,7 +39,11 @@ class Service:
 def declared(text: str) -> dict[str, Service]:
     """The services by name, in the file's order. Raises LocalError for what is not a declaration."""
     services: dict[str, Service] = {}
-    for name, table in tomllib.loads(text).items():
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LocalError(f"services.toml: {error}") from None
+    for name, table in tables.items():
         values: dict[str, Any] = {key: _frozen(value) for key, value in table.items()}
         try:
             services[name] = Service(name, **values)

@@ -14,15 +14,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from waybill_dev.base.declaration import FILE, SERVICES
 from waybill_dev.bootstrap import debian
 from waybill_dev.errors import LocalError
 from waybill_dev.progress import say
 
-SOURCES = ("libs/common/src", *(f"services/{service}/src" for service in SERVICES), "tools")
 STAMP = "waybill-made-from"  # the lock and services.toml, as `./dev` compares them
 
 
@@ -30,6 +29,7 @@ class Environment:
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
         self.lock_file = checkout / "requirements.lock"
+        self.declaration = checkout / "services.toml"
         self.folder = checkout / ".venv"
         self.python = self.folder / "bin" / "python"
 
@@ -53,7 +53,7 @@ class Environment:
         return stamp.exists() and stamp.read_bytes() == self._made_from()
 
     def _made_from(self) -> bytes:
-        return self.lock_file.read_bytes() + FILE.read_bytes()
+        return self.lock_file.read_bytes() + self.declaration.read_bytes()
 
     def _runs(self) -> bool:
         """Whether there is one whose Python still exists and is new enough."""
@@ -121,7 +121,9 @@ class Environment:
             capture_output=True,
             text=True,
         ).stdout.strip()
-        lines = [os.path.relpath(self.checkout / source, packages) for source in SOURCES]
+        services = tomllib.loads(self.declaration.read_text())
+        sources = ("libs/common/src", *(f"services/{service}/src" for service in services), "tools")
+        lines = [os.path.relpath(self.checkout / source, packages) for source in sources]
         (Path(packages) / "waybill.pth").write_text("\n".join(lines) + "\n")
 
 
@@ -157,6 +159,9 @@ def main() -> None:
         Environment(Path(sys.argv[1])).make()
     except LocalError as error:
         print(f"./dev: {error}", file=sys.stderr)
+        sys.exit(1)
+    except tomllib.TOMLDecodeError as error:
+        print(f"./dev: services.toml: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
