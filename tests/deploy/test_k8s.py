@@ -111,7 +111,7 @@ def test_only_those_who_call_a_service_reach_its_internal_port() -> None:
         (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": 8001}]]
         callers[service] = {source["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for source in rule["from"]}
     assert callers == {
-        service: {name for name, declared in SERVICES.items() if service in declared.asks}
+        service: {name for name, declared in SERVICES.items() if service in declared.calls}
         for service in WITH_INTERNAL_PORT
     }
 

@@ -22,13 +22,13 @@ class Service:
     internal_port: bool = False
     paths: tuple[str, ...] = ()
     exact_paths: tuple[str, ...] = ()
-    asks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    calls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
 
     @property
     def scopes(self) -> tuple[str, ...]:
         """Of its own OAuth client."""
-        return tuple(scope for scopes in self.asks.values() for scope in scopes)
+        return tuple(scope for scopes in self.calls.values() for scope in scopes)
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def declared(text: str) -> dict[str, Service]:
         except TypeError as error:
             raise LocalError(f"services.toml: {name}: {str(error).removeprefix('Service.__init__() ')}") from None
     for service in services.values():
-        for other in (*service.reads, *service.asks):
+        for other in (*service.reads, *service.calls):
             if other not in services:
                 raise LocalError(f"services.toml: {service.name} names {other}, which is not declared")
         if "auth" not in service.reads:

@@ -69,8 +69,8 @@ def _containers(service: Service) -> str:
     return ", ".join(f"{service.name}-{role}" for role in service.roles)
 
 
-def _asks_auth(service: Service) -> bool:
-    return "auth" in service.asks
+def _calls_auth(service: Service) -> bool:
+    return "auth" in service.calls
 
 
 def _is_not_auth(service: Service) -> bool:
@@ -106,7 +106,7 @@ LISTINGS = (
         f"{COMPONENTS}/network-policies/auth.yaml",
         _named("{podSelector: {matchLabels: {app.kubernetes.io/name: NAME}}}"),
         ", ",
-        includes=_asks_auth,
+        includes=_calls_auth,
     ),
     Listing(f"{COMPONENTS}/gateway/kustomization.yaml", _named("- routes/NAME.yaml")),
     Listing(
