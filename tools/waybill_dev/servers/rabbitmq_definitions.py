@@ -5,15 +5,10 @@ import hashlib
 import os
 from collections.abc import Mapping
 
+from waybill_dev.base.declaration import SERVICES
+
 ADMINISTRATOR = "waybill-admin"
 VIRTUAL_HOST = "/"
-# Whose events each service binds its queues to: all hear auth's revocations.
-READS: Mapping[str, tuple[str, ...]] = {
-    "auth": ("auth", "users"),
-    "users": ("auth",),
-    "orders": ("auth", "users"),
-    "notifier": ("auth", "users", "orders"),
-}
 DELIVERY_LIMIT = 20  # the guard against crash loops; retries proper go through the delay queues
 # Nothing comes after parking, so there a limit would be a loss. RabbitMQ 4 has one of 20 where none is set, and 3.10
 # does not take -1 for none.
@@ -37,7 +32,7 @@ def definitions(*, services: Mapping[str, str], administrator: str) -> dict[str,
             configure=rf"^{name}\.",
             write=rf"^({name}\..*|amq\.default)$",
             # Binding a queue needs to read the exchange.
-            read=rf"^({name}\..*|({'|'.join(READS[name])})\.events)$",
+            read=rf"^({name}\..*|({'|'.join(SERVICES[name].reads)})\.events)$",
         )
         for name in services
     ]
