@@ -1,4 +1,6 @@
--- The role and the database named by :service; the password is the file of that name (see databases.sql).
+-- The role and the database named by :service, closed to the others; the password is the file of that name. Run by psql
+-- at every `up`, once per service (waybill_dev.compose.secrets); safe to repeat. \gexec runs what a query returns:
+-- neither role nor database has a CREATE … IF NOT EXISTS.
 \set file /run/secrets/ :service
 \set password `cat :file`
 

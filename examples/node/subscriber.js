@@ -69,6 +69,7 @@ async function declareInbound(channel) {
   const target = { ...quorum, "x-dead-letter-exchange": `${team}.dead` };
   await channel.assertQueue(`${team}.inbound`, { durable: true, arguments: target });
   await channel.bindQueue(`${team}.inbound`, "orders.events", "orders.order.#");
+  await channel.bindQueue(`${team}.inbound`, "orders.replay", `${team}.inbound`); // so that history can be sent to us
   return `${team}.inbound`;
 }
 

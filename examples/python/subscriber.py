@@ -72,6 +72,7 @@ async def declare_inbound(channel: AbstractChannel) -> aio_pika.abc.AbstractQueu
         arguments={"x-queue-type": "quorum", "x-dead-letter-exchange": f"{TEAM}.dead"},
     )
     await inbound.bind("orders.events", "orders.order.#")
+    await inbound.bind("orders.replay", f"{TEAM}.inbound")  # so that history can be sent to us
     return inbound
 
 

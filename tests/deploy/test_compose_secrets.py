@@ -5,17 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from auth.settings import Settings as AuthSettings
-from common.settings import ServiceSettings
-from notifier.settings import Settings as NotifierSettings
-from orders.settings import Settings as OrdersSettings
-from users.settings import Settings as UsersSettings
 from waybill_dev.compose.secrets import make_secrets
 from waybill_dev.services.programs import ROLES
 
 from .compose_file import environment
+from .services_code import settings_of
 
-SETTINGS: tuple[type[ServiceSettings], ...] = (AuthSettings, UsersSettings, OrdersSettings, NotifierSettings)
 READERS = (*ROLES, "postgres", "rabbitmq")
 
 
@@ -45,7 +40,7 @@ def test_each_service_starts_with_its_secrets_and_the_environment_of_its_contain
         for name, value in environment(f"{service}-{role}").items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("WAYBILL_SECRETS_DIR", str(folder / service))
-        settings = next(known for known in SETTINGS if known.service == service).load()
+        settings = settings_of(service).load()
         assert settings.database_url.get_secret_value().endswith(f"@postgres:5432/{service}")
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from notifier.webhooks.destinations import is_public
+from waybill_dev.base.declaration import SERVICES
 from waybill_dev.servers.postgres import SETTINGS
 from waybill_dev.services.programs import ROLES, WITH_INTERNAL_PORT
 
@@ -109,7 +110,10 @@ def test_only_those_who_call_a_service_reach_its_internal_port() -> None:
         policy = of_kind("components/network-policies", "NetworkPolicy")[f"{service}-api"]
         (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": 8001}]]
         callers[service] = {source["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for source in rule["from"]}
-    assert callers == {"auth": {"users", "orders", "notifier"}, "users": {"auth", "notifier"}}
+    assert callers == {
+        service: {name for name, declared in SERVICES.items() if service in declared.calls}
+        for service in WITH_INTERNAL_PORT
+    }
 
 
 def test_webhooks_get_out_to_public_addresses_and_no_further() -> None:

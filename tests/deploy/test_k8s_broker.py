@@ -1,40 +1,36 @@
 """The broker on Kubernetes is what the local one is, and what the services declare: by its operator's resources."""
 
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from aio_pika import Message
 
-import auth.consumers
-import notifier.consumers
-import orders.consumers
-from auth.settings import Settings as AuthSettings
 from common.messaging import broker, topology
-from common.settings import ServiceSettings
+from common.messaging.event_handlers import EventHandlers
 from common.testing.plugin import eventually, management
-from orders.settings import Settings as OrdersSettings
-from users.settings import Settings as UsersSettings
+from waybill_dev.base.declaration import SERVICES
 from waybill_dev.servers.rabbitmq_definitions import (
     ADMINISTRATOR,
     DELIVERY_LIMIT,
     PARKED_DELIVERY_LIMIT,
-    READS,
     definitions,
     subscriber,
 )
 from waybill_dev.services.programs import ROLES
 
 from .manifest_files import documents, of_kind
+from .services_code import settings_of
 
 TOPOLOGY = "components/broker/topology"
 TOPOLOGY_KINDS = ("Exchange", "Queue", "Binding")
-PRODUCERS: tuple[type[ServiceSettings], ...] = (AuthSettings, UsersSettings, OrdersSettings)
-CONSUMERS = {
-    "auth": auth.consumers.handlers,
-    "notifier": notifier.consumers.handlers,
-    "orders": orders.consumers.handlers,
+PRODUCERS = [settings_of(name) for name, service in SERVICES.items() if "relay" in service.roles]
+CONSUMERS: dict[str, EventHandlers] = {
+    name: import_module(f"{name}.consumers").handlers
+    for name, service in SERVICES.items()
+    if "consume" in service.roles
 }
 SERVERS: dict[str, Any] = definitions(services=dict.fromkeys(ROLES, ""), administrator="")
 
@@ -127,7 +123,7 @@ def test_no_message_goes_with_its_manifest() -> None:
 def test_a_service_may_read_the_events_that_it_binds_to_and_no_others(service: str) -> None:
     handled = {exchange for exchange, _ in CONSUMERS[service].bindings} if service in CONSUMERS else set()
     revocations = "auth.events"
-    assert {f"{producer}.events" for producer in READS[service]} == {*handled, revocations}
+    assert {f"{producer}.events" for producer in SERVICES[service].reads} == {*handled, revocations}
 
 
 def _sorted(rows: Iterable[Any]) -> list[Any]:

@@ -44,6 +44,7 @@ async def test_a_consumer_that_starts_a_day_late_receives_the_whole_history_and_
         channel = await connection.channel()
         late = await channel.declare_queue(f"{team.name}.inbound", durable=True, arguments={"x-queue-type": "quorum"})
         await late.bind("orders.events", "orders.order.#")  # first, so that no later event is missed
+        await late.bind("orders.replay", late.name)
         shipping = {"carrier": "Postal", "tracking_number": "PX-42"}
         await admin.client.post(f"/orders/{order}/ship", json=shipping, headers=admin.bearer)
         received: list[AbstractIncomingMessage] = []

@@ -22,7 +22,10 @@ def test_the_definitions_contain_no_password() -> None:
     [
         ("notifier", "configure", "notifier.inbound.retry.5s", True),
         ("notifier", "configure", "orders.events", False),
-        ("notifier", "write", "amq.default", True),
+        ("notifier", "write", "amq.default", False),
+        ("notifier", "write", "notifier.retry", True),
+        ("notifier", "write", "orders.replay", False),
+        ("notifier", "read", "orders.replay", True),
         ("notifier", "write", "notifier.inbound", True),
         ("notifier", "write", "orders.events", False),
         ("notifier", "read", "orders.events", True),
@@ -65,3 +68,9 @@ def test_a_subscriber_may_use_its_own_names_and_read_orders_events(kind: str, na
     generated: dict[str, Any] = subscriber("acme", "secret")
     assert "secret" not in str(generated)
     assert bool(re.search(generated["permissions"][0][kind], name)) is allowed
+
+
+def test_only_a_service_of_the_last_release_may_write_to_the_default_exchange() -> None:
+    generated = definitions(services={"orders": "", "auth": ""}, administrator="", released=["orders"])
+    allowed = {row["user"]: bool(re.search(str(row["write"]), "amq.default")) for row in generated["permissions"]}
+    assert allowed == {"orders": True, "auth": False, "waybill-admin": True}

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,21 +22,14 @@ from waybill_dev.bootstrap import debian
 from waybill_dev.errors import LocalError
 from waybill_dev.progress import say
 
-SOURCES = (
-    "libs/common/src",
-    "services/auth/src",
-    "services/users/src",
-    "services/orders/src",
-    "services/notifier/src",
-    "tools",
-)
-STAMP = "waybill-requirements.lock"
+STAMP = "waybill-made-from"  # the lock and services.toml, as `./dev` compares them
 
 
 class Environment:
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
         self.lock_file = checkout / "requirements.lock"
+        self.declaration = checkout / "services.toml"
         self.folder = checkout / ".venv"
         self.python = self.folder / "bin" / "python"
 
@@ -52,11 +46,14 @@ class Environment:
             say("installing the dependencies of requirements.lock")
             self._install()
             self._link_sources()
-            shutil.copyfile(self.lock_file, self.folder / STAMP)
+            (self.folder / STAMP).write_bytes(self._made_from())
 
     def _is_current(self) -> bool:
         stamp = self.folder / STAMP
-        return stamp.exists() and stamp.read_bytes() == self.lock_file.read_bytes()
+        return stamp.exists() and stamp.read_bytes() == self._made_from()
+
+    def _made_from(self) -> bytes:
+        return self.lock_file.read_bytes() + self.declaration.read_bytes()
 
     def _runs(self) -> bool:
         """Whether it exists, and its Python still exists and is new enough."""
@@ -124,7 +121,9 @@ class Environment:
             capture_output=True,
             text=True,
         ).stdout.strip()
-        lines = [os.path.relpath(self.checkout / source, packages) for source in SOURCES]
+        services = tomllib.loads(self.declaration.read_text())
+        sources = ("libs/common/src", *(f"services/{service}/src" for service in services), "tools")
+        lines = [os.path.relpath(self.checkout / source, packages) for source in sources]
         (Path(packages) / "waybill.pth").write_text("\n".join(lines) + "\n")
 
 
@@ -160,6 +159,9 @@ def main() -> None:
         Environment(Path(sys.argv[1])).make()
     except LocalError as error:
         print(f"./dev: {error}", file=sys.stderr)
+        sys.exit(1)
+    except tomllib.TOMLDecodeError as error:
+        print(f"./dev: services.toml: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -113,5 +113,7 @@ def _default(field: Any) -> str:
     if field.default is None or field.default in ([], (), frozenset()):
         return "none"
     if isinstance(field.default, tuple):
+        if isinstance(field.default[0], str):
+            return f"`{json.dumps(field.default)}`"
         return f"`{','.join(f'{part:g}' for part in field.default)}`"
     return f"`{field.default if isinstance(field.default, str) else json.dumps(field.default)}`"

@@ -23,7 +23,7 @@ SOURCES = ("libs/common", "services", "tools", "bench", "tests", "examples")
 def check() -> None:
     """Runs all checks of the sources, and shows all failures.
 
-    Format, lint, types, layers, locks, contracts, migrations and manifests.
+    Format, lint, types, layers, locks, contracts, migrations, services and manifests.
     """
     base = find_state()
     state = State(base.checkout, base.folder / "check")
@@ -47,6 +47,7 @@ def all_checks(state: State, migrated: Sequence[str]) -> list[tuple[str, Check]]
         ("contracts", command("-m", "waybill_dev.checks.contracts", "--check", folder=root)),
         ("contracts keep promises", command("-m", "waybill_dev.checks.contract_compatibility", root, folder=root)),
         ("migrations expand", command("-m", "waybill_dev.checks.migration_safety", root, folder=root)),
+        ("services", command("-m", "waybill_dev.checks.services", root, folder=root)),
         ("manifests", command("-m", "waybill_dev.checks.manifests", root, folder=root)),
     ]
 

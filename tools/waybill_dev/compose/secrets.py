@@ -2,7 +2,7 @@
 
 Runs as the one-shot service `secrets`, on the standard library. Each folder that it fills is a volume, which one
 service or server mounts read-only. What is there stays, so that it is safe to run at every `up`; what follows from it
-(the broker's definitions, the databases' passwords, the list of clients) is written anew.
+(the broker's definitions, the databases' passwords and script, the list of clients) is written again.
 """
 
 import base64
@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from waybill_dev.base.declaration import SERVICES
 from waybill_dev.servers.rabbitmq_definitions import definitions
-from waybill_dev.services.programs import ROLES, SERVICE_SCOPES
 
 FOLDER = Path("/secrets")
 # Numeric groups of the processes that read: our images' own, and the one both servers' images have.
@@ -61,30 +61,35 @@ def key() -> str:
 def make_secrets(root: Path, *, service_group: int, server_group: int) -> None:
     """Fills one folder below `root`, which exists, for each service and server."""
     database_passwords, amqp_passwords, clients = {}, {}, []
-    for service in ROLES:
+    for service, declared in SERVICES.items():
         folder = Folder(root / service, service_group)
         database = folder.once("waybill_database_url", _url("postgresql", service, f"postgres:5432/{service}"))
         amqp = folder.once("waybill_amqp_url", _url("amqp", service, "rabbitmq:5672/"))
         client = folder.once("waybill_client_secret", password)
+        for name in declared.keys:
+            folder.once(name, key)
         database_passwords[service] = _password_in(database)
         amqp_passwords[service] = _password_in(amqp)
         digest = hashlib.sha256(client.encode()).hexdigest()
-        clients.append({"client_id": service, "secret_sha256": digest, "scopes": list(SERVICE_SCOPES[service])})
+        clients.append({"client_id": service, "secret_sha256": digest, "scopes": list(declared.scopes)})
 
-    auth = Folder(root / "auth", service_group)
-    auth.once("waybill_key_encryption_key", key)
-    auth.once("waybill_refresh_token_secret", key)
-    auth.put("waybill_service_clients", json.dumps(clients))
-    Folder(root / "notifier", service_group).once("waybill_webhook_key", key)
+    Folder(root / "auth", service_group).put("waybill_service_clients", json.dumps(clients))
 
     postgres = Folder(root / "postgres", server_group)
     postgres.once("superuser_password", password)
     for service, value in database_passwords.items():
         postgres.put(service, value)
+    postgres.put("databases.sql", databases_script(database_passwords))
 
     rabbitmq = Folder(root / "rabbitmq", server_group)
     administrator = rabbitmq.once("administrator_password", password)
     rabbitmq.put("definitions.json", json.dumps(definitions(services=amqp_passwords, administrator=administrator)))
+
+
+def databases_script(services: Iterable[str]) -> str:
+    """For psql: each service's role and database, by `deploy/compose/database.sql`. Safe to repeat."""
+    steps = "".join(f"\\set service {service}\n\\i /databases/database.sql\n" for service in services)
+    return f"\\set ON_ERROR_STOP on\n\\set QUIET on\n{steps}"
 
 
 def _url(scheme: str, user: str, address: str) -> Callable[[], str]:

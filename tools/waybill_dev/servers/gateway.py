@@ -12,14 +12,15 @@ from typing import Any
 
 import yaml
 
+from waybill_dev.base.declaration import SERVICES
 from waybill_dev.base.probes import answers_http, get_text
 from waybill_dev.base.program import Program, base_environment
 from waybill_dev.base.state import LOOPBACK, State
 from waybill_dev.base.wheels import package_folder
 
 PREFERRED_PORT = 8080
-LISTENERS = ("public", "auth-internal", "users-internal")
-CLUSTERS = ("auth", "users", "orders", "notifier", "auth-internal", "users-internal")
+CLUSTERS = tuple(cluster for service in SERVICES.values() for cluster in service.clusters)
+LISTENERS = ("public", *(cluster for cluster in CLUSTERS if cluster.endswith("-internal")))
 FILES_IN_IMAGE = "/etc/envoy/"
 
 

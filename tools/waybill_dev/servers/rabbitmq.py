@@ -101,10 +101,9 @@ class RabbitMQ:
 
     def _configure(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        write_private(
-            self.folder / "definitions.json",
-            json.dumps(definitions(services=self.services, administrator=self.password)),
-        )
+        released = [service for service in self.services if (self.state.folder / "from" / service).is_dir()]
+        content = definitions(services=self.services, administrator=self.password, released=released)
+        write_private(self.folder / "definitions.json", json.dumps(content))
         write_private(
             self.folder / "rabbitmq.conf",
             CONFIGURATION.format(

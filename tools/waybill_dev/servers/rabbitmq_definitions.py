@@ -3,17 +3,12 @@
 import base64
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+
+from waybill_dev.base.declaration import SERVICES
 
 ADMINISTRATOR = "waybill-admin"
 VIRTUAL_HOST = "/"
-# Whose events each service binds its queues to: all hear auth's revocations.
-READS: Mapping[str, tuple[str, ...]] = {
-    "auth": ("auth", "users"),
-    "users": ("auth",),
-    "orders": ("auth", "users"),
-    "notifier": ("auth", "users", "orders"),
-}
 DELIVERY_LIMIT = 20  # the guard against crash loops; retries proper go through the delay queues
 # Nothing comes after parking, so there a limit would be a loss. RabbitMQ 4 has one of 20 where none is set, and 3.10
 # does not take -1 for none.
@@ -27,17 +22,23 @@ UNROUTED_MAX_LENGTH = 100_000
 UNROUTED_TTL_MS = 7 * 24 * 3600 * 1000
 
 
-def definitions(*, services: Mapping[str, str], administrator: str) -> dict[str, list[dict[str, object]]]:
-    """`services` maps each service, which is also its user's name, to the password; so does `administrator`."""
+def definitions(
+    *, services: Mapping[str, str], administrator: str, released: Collection[str] = ()
+) -> dict[str, list[dict[str, object]]]:
+    """`services` maps each service, which is also its user's name, to the password; so does `administrator`.
+
+    Nobody else may write to the default exchange, which reaches every queue. `released` are the services that run as
+    release 0.1.0, which sends its retries through it.
+    """
     users = [_user(name, password, tags=[]) for name, password in services.items()]
     users.append(_user(ADMINISTRATOR, administrator, tags=["administrator"]))
     permissions = [
         _permission(
             name,
             configure=rf"^{name}\.",
-            write=rf"^({name}\..*|amq\.default)$",
+            write=rf"^({name}\..*|amq\.default)$" if name in released else rf"^{name}\.",
             # Binding a queue needs to read the exchange.
-            read=rf"^({name}\..*|({'|'.join(READS[name])})\.events)$",
+            read=rf"^({name}\..*|({'|'.join(SERVICES[name].reads)})\.(events|replay))$",
         )
         for name in services
     ]
@@ -65,7 +66,7 @@ def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
     He may not write to `amq.default`, which reaches every queue: his dead letters go by an exchange of his own.
     """
     permission = _permission(
-        name, configure=rf"^{name}\.", write=rf"^{name}\.", read=rf"^({name}\..*|orders\.events(\.log)?)$"
+        name, configure=rf"^{name}\.", write=rf"^{name}\.", read=rf"^({name}\..*|orders\.(events(\.log)?|replay))$"
     )
     limits: dict[str, object] = {
         "delivery-limit": DELIVERY_LIMIT,

@@ -1,33 +1,26 @@
 """The services' programs: which roles there are, on which ports, with which settings and secrets."""
 
 import dataclasses
+import functools
 import json
 import os
+import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from waybill_dev.base import credentials
+from waybill_dev.base.declaration import SERVICES
 from waybill_dev.base.probes import answers_http
 from waybill_dev.base.program import Program, base_environment
 from waybill_dev.base.state import LOOPBACK, State
+from waybill_dev.errors import LocalError
 from waybill_dev.servers import rabbitmq_definitions
 
-ROLES: Mapping[str, tuple[str, ...]] = {
-    "auth": ("api", "relay", "consume"),
-    "users": ("api", "relay"),
-    "orders": ("api", "relay", "consume"),
-    "notifier": ("api", "consume", "deliver"),
-}
-WITH_INTERNAL_PORT = ("auth", "users")
-# What each service may ask of others' internal endpoints, with its own token.
-SERVICE_SCOPES: Mapping[str, tuple[str, ...]] = {
-    "auth": ("credentials:verify",),
-    "users": ("revocations:read",),
-    "orders": ("revocations:read",),
-    "notifier": ("revocations:read", "links:issue"),
-}
+ROLES: Mapping[str, tuple[str, ...]] = {name: service.roles for name, service in SERVICES.items()}
+WITH_INTERNAL_PORT = tuple(name for name, service in SERVICES.items() if service.internal_port)
 # Set by this module or meant for `./dev` itself: never passed on from the caller's environment.
 _OWN = ("WAYBILL_POSTGRES_URL", "WAYBILL_AMQP_URL", "WAYBILL_STATE_DIR", "WAYBILL_TEST_", "WAYBILL_SECRETS_DIR")
 
@@ -66,20 +59,19 @@ def amqp_password(state: State, service: str) -> str:
 
 def write_secrets(state: State, addresses: Addresses) -> None:
     """The files that the services read (WAYBILL_SECRETS_DIR), one folder per service."""
-    for service in ROLES:
+    for service in SERVICES:
         credentials.put(state, service, "waybill_database_url", addresses.database_url(state, service))
         credentials.put(state, service, "waybill_amqp_url", addresses.service_amqp_url(state, service))
         credentials.secret(state, service, "waybill_client_secret")
-    credentials.key(state, "auth", "waybill_key_encryption_key")
-    credentials.key(state, "auth", "waybill_refresh_token_secret")
-    credentials.key(state, "notifier", "waybill_webhook_key")
+        for name in SERVICES[service].keys:
+            credentials.key(state, service, name)
     clients = [
         {
             "client_id": service,
             "secret_sha256": credentials.sha256(credentials.secret(state, service, "waybill_client_secret")),
-            "scopes": list(scopes),
+            "scopes": list(declared.scopes),
         }
-        for service, scopes in SERVICE_SCOPES.items()
+        for service, declared in SERVICES.items()
     ]
     credentials.put(state, "auth", "waybill_service_clients", json.dumps(clients))
 
@@ -98,6 +90,7 @@ def environment(state: State, addresses: Addresses, service: str) -> dict[str, s
         "WAYBILL_PUBLIC_URL": addresses.gateway_url,
         "WAYBILL_AUTH_URL": addresses.auth_internal_url,
         "WAYBILL_USERS_URL": addresses.users_internal_url,
+        "WAYBILL_RESOURCE_SERVERS": json.dumps(list(SERVICES)),
         "WAYBILL_SMTP_HOST": LOOPBACK,
         "WAYBILL_SMTP_PORT": str(addresses.smtp_port),
         "WAYBILL_MAIL_FROM": "Waybill <no-reply@waybill.example>",
@@ -122,8 +115,22 @@ def folder(state: State, service: str) -> Path:
 
 
 def has_role(state: State, service: str, role: str) -> bool:
-    """Whether the version that the service is run from has it: one from before the role was made has not."""
-    return f'"{role}":' in (folder(state, service) / "src" / service / "__main__.py").read_text()
+    """Whether the version that the service is run from has the role: an older one may not have it yet."""
+    if source(state, service) == state.checkout:
+        return role in ROLES[service]
+    return role in offered_commands(command(state, service, "--help"), folder(state, service))
+
+
+@functools.cache
+def offered_commands(words: tuple[str, ...], folder: Path) -> frozenset[str]:
+    """The commands that a program's help lists. Raises LocalError when the program fails."""
+    asked = subprocess.run(
+        words, cwd=folder, env=base_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if asked.returncode != 0:
+        raise LocalError(f"{' '.join(words)} failed: {asked.stderr.strip()[-500:]}")
+    listed = asked.stdout.partition("Commands:\n")[2]
+    return frozenset(re.findall(r"^  (\S+)", listed, re.MULTILINE))
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,7 @@ async def test_history_goes_to_one_queue_and_a_consumer_that_had_it_notices_noth
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
             channel = await connection.channel()
             late = await channel.declare_queue("late", exclusive=True)
+            await late.bind("shop.replay", "late")
             sent = await shop.command(producer_commands.events, "replay", "--since", "1h", "--to-queue", "late")
             assert sent.output == "5 events sent to late\n"
             bodies = [(await late.get(no_ack=True)).body for _ in range(5)]
@@ -211,9 +212,10 @@ async def test_a_queue_that_takes_no_more_is_told_from_one_that_is_not_there(sho
         await shop.sell(1, 1)
         await eventually(lambda: shop.json(producer_commands.events, "tail"))
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
-            await (await connection.channel()).declare_queue(
+            full = await (await connection.channel()).declare_queue(
                 "full", arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
             )
+            await full.bind("shop.replay", "full")
             result = await shop.command(producer_commands.events, "replay", "--since", "1h", "--to-queue", "full")
             assert result.exit_code == 1
             assert result.output.startswith("Error: full refuses messages")

@@ -11,6 +11,7 @@ import pytest
 
 from common.db.database import Database
 from common.messaging.replay import published, replay
+from common.messaging.topology import declare_producer
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually
 
@@ -34,7 +35,9 @@ async def test_what_the_relay_has_in_hand_when_a_replay_begins_is_in_it(
     """It may have been published just before the queue was bound: then it comes by no other way."""
     relay, watcher = connections
     async with await aio_pika.connect(settings.amqp_url.get_secret_value()) as amqp:
-        await (await amqp.channel()).declare_queue("late", exclusive=True)
+        channel = await amqp.channel()
+        await declare_producer(channel, "shop")
+        await (await channel.declare_queue("late", exclusive=True)).bind("shop.replay", "late")
         async with relay.transaction():
             assert await relay.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('outbox-relay'))")
             await relay.execute(LOGGED)

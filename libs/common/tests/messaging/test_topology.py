@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractChannel
 from common.db.database import Database, new_id, utc_now
 from common.messaging import broker
 from common.messaging.cloudevents import Envelope, encode
-from common.messaging.topology import RETRY_TIERS, declare_consumer, move_retry_queues
+from common.messaging.topology import RETRY_TIERS, StillConsumed, declare_consumer, move_retry_queues
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually
 
@@ -19,12 +19,12 @@ from .consuming import POISON, consuming, effects, has_effect, parked, publish
 SOLD = "shop.item.sold.v1"
 
 
-def sold(number: int, event_type: str = SOLD, **headers: Any) -> aio_pika.Message:
-    event = Envelope(new_id(), event_type, "item", 1, utc_now(), json.dumps({"number": number}))
+def sold(number: int, headers: dict[str, Any] | None = None) -> aio_pika.Message:
+    event = Envelope(new_id(), SOLD, "item", 1, utc_now(), json.dumps({"number": number}))
     body, properties = encode(event)
     return aio_pika.Message(
         body,
-        headers={**(properties.headers or {}), **headers},
+        headers={**(properties.headers or {}), **(headers or {})},
         message_id=str(event.id),
         content_type="application/json",
     )
@@ -37,7 +37,7 @@ async def test_an_event_through_the_default_exchange_is_parked_as_forged(
     deaths = [{"queue": "shop.inbound.retry.5s", "reason": "expired", "exchange": "shop.retry", "count": 1}]
     async with consuming(settings, database):
         await channel.default_exchange.publish(sold(1), "shop.inbound")
-        await channel.default_exchange.publish(sold(2, **{"x-death": deaths}), "shop.inbound")
+        await channel.default_exchange.publish(sold(2, {"x-death": deaths}), "shop.inbound")
         await publish(channel, 3)
         await eventually(lambda: has_effect(database, "3"))
         rows = await eventually(lambda: _parked(database, 2))
@@ -104,7 +104,7 @@ async def test_moving_the_queues_of_the_last_release_loses_no_message(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
     tier = await channel.get_queue("shop.inbound.retry.10m")
-    for number in range(20):
+    for number in range(100, 120):
         message = sold(number)
         message.expiration = 600
         await channel.default_exchange.publish(message, tier.name)
@@ -114,6 +114,9 @@ async def test_moving_the_queues_of_the_last_release_loses_no_message(
         assert not await declare_consumer(connection, "shop", [("shop.events", SOLD)])
         assert await move_retry_queues(connection, "shop") == 0
     async with consuming(settings, database):
+        async with broker.connect(settings.amqp_url.get_secret_value(), "test") as connection:
+            with pytest.raises(StillConsumed):
+                await move_retry_queues(connection, "shop")
         await eventually(lambda: _have_effects(database, 20))
         await publish(channel, POISON)
         ((_, cause, attempts, _, _),) = await eventually(lambda: parked(database))

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
-from common.settings import ServiceSettings
+from common.settings import ServiceSettings, resource
 
 
 class StaticClient(BaseModel, frozen=True):
@@ -29,6 +29,8 @@ class Settings(ServiceSettings):
     """At least 32 bytes in base64: refresh tokens are derived from it. A change ends no session."""
     service_clients: tuple[StaticClient, ...] = ()
     """Our own services as OAuth clients: a JSON list with `client_id`, `secret_sha256` and `scopes` of each."""
+    resource_servers: tuple[Annotated[str, Field(pattern=r"^[a-z]+$")], ...] = ("auth", "users", "orders", "notifier")
+    """Names of our services. A token names all of them as its audience unless the client requests fewer."""
     other_resources: tuple[Annotated[str, Field(pattern=r"^https?://[^\s#]+$")], ...] = ()
     """Resource URIs (RFC 8707 §2) of services outside this system: a JSON list. A token names one only on request."""
 
@@ -57,6 +59,11 @@ class Settings(ServiceSettings):
         if len(_decoded(self.refresh_token_secret)) < 32:
             raise ValueError("refresh_token_secret must be at least 32 bytes in base64")
         return self
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """Resource URIs of our services."""
+        return tuple(map(resource, self.resource_servers))
 
     @property
     def key_encryption_bytes(self) -> bytes:

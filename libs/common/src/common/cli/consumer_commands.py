@@ -13,7 +13,7 @@ from common.cli.terminal import JSON, plain, report, show
 from common.db.database import Database
 from common.messaging import broker
 from common.messaging import parked as parking
-from common.messaging.topology import RETRY_TIERS, move_retry_queues
+from common.messaging.topology import RETRY_TIERS, StillConsumed, move_retry_queues
 from common.settings import ServiceSettings
 
 
@@ -112,13 +112,18 @@ def discard_(load: Any, message_id: uuid.UUID, reason: str, as_json: bool) -> No
 
 
 @click.command()
-@click.option("--move", is_flag=True, help="Recreate the retry queues of release 0.1.0, once no process of it runs.")
+@click.option(
+    "--move", is_flag=True, help="Recreate the retry queues of release 0.1.0; no process may consume meanwhile."
+)
 @JSON
 @click.pass_obj
 def queues(load: Any, move: bool, as_json: bool) -> None:
     """Depth and consumers of each queue."""
     if move:
-        moved = run(_move(load("ops")))
+        try:
+            moved = run(_move(load("ops")))
+        except StillConsumed as queue:
+            raise click.ClickException(f"stop the consume role first: {queue} has consumers") from None
         report(f"moved, {moved} messages sent to the consumer", as_json=as_json, moved=moved)
         return
     show(run(_queues(load("ops"))), ["name", "depth", "consumers"], as_json=as_json)

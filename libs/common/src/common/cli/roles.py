@@ -107,7 +107,12 @@ def _api(load: Any, target: str) -> click.Command:
     @click.command("api", help=_DESCRIPTIONS["api"])
     @_HOST
     @_PORT
-    @click.option("--internal-port", type=click.IntRange(1, 65535), help="Port of the endpoints for other services.")
+    @click.option(
+        "--internal-port",
+        type=click.IntRange(1, 65535),
+        envvar="WAYBILL_INTERNAL_PORT",  # set by the image
+        help="Port of the endpoints for other services.",
+    )
     def api(host: str, port: int, internal_port: int | None) -> None:
         gc.disable()  # until it serves: nearly all objects of a start stay, and collecting takes a fifth of its time
         settings = load("api")

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq import Channel
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
@@ -27,6 +28,10 @@ _STREAM: Final[FieldTable] = {
     # service's events would stay for years.
     "x-stream-max-segment-size-bytes": 20_000_000,
 }
+
+
+class StillConsumed(Exception):
+    """A process consumes from the queue."""
 
 
 def replay_exchange(producer: str) -> str:
@@ -59,10 +64,11 @@ async def declare_producer(channel: AbstractChannel, service: str, stream: str |
         durable=True,
         arguments={"alternate-exchange": f"{service}.events.unrouted"},
     )
-    await channel.declare_exchange(replay_exchange(service), ExchangeType.DIRECT, durable=True)
+    replays = await channel.declare_exchange(replay_exchange(service), ExchangeType.DIRECT, durable=True)
     if stream is not None:
         history = await channel.declare_queue(stream_of(service), durable=True, arguments=_STREAM)
         await history.bind(exchange, stream)
+        await history.bind(replays, history.name)
 
 
 async def declare_consumer(connection: AbstractConnection, service: str, bindings: Iterable[tuple[str, str]]) -> bool:
@@ -97,44 +103,37 @@ async def declare_consumer(connection: AbstractConnection, service: str, binding
 async def move_retry_queues(connection: AbstractConnection, service: str) -> int:
     """Recreates retry queues that have the arguments of release 0.1.0. Returns how many messages it moved.
 
-    Waiting messages are sent to the inbound queue at once, each confirmed before it leaves its old queue. Run it when
-    no process of 0.1.0 consumes any more: that release cannot declare the new queues.
+    Waiting messages are sent to the inbound queue, each confirmed before it leaves its old queue.
+
+    Raises `StillConsumed` while a process consumes: it could write to a queue that is being deleted.
     """
     inbound, moved = f"{service}.inbound", 0
+    channel = await raw_channel(connection, confirms=True)
+    if (await channel.queue_declare(inbound, passive=True)).consumer_count:
+        raise StillConsumed(inbound)
     for tier in RETRY_TIERS:
         name = f"{inbound}.retry.{tier}"
         if await _declare(connection, name, _arguments(service, inbound)):
-            moved += await _drain_and_delete(connection, service, name)
+            moved += await _drain(channel, name, own_exchange(service), inbound)
+            await channel.queue_delete(name)
             await _declare(connection, name, _arguments(service, inbound))
-            channel = await connection.channel()
-            await (await channel.get_queue(name, ensure=False)).bind(own_exchange(service), name)
-            await channel.close()
+            await channel.queue_bind(name, own_exchange(service), name)
+    await channel.close()
     return moved
 
 
-async def _drain_and_delete(connection: AbstractConnection, service: str, queue: str) -> int:
-    moved = 0
-    while True:
-        channel = await raw_channel(connection, confirms=True)  # a refused deletion closes it
-        while isinstance((message := await channel.basic_get(queue)).delivery, Basic.GetOk):
-            properties = message.header.properties
-            properties.expiration = None
-            make_sendable(properties, {})
-            await channel.basic_publish(
-                message.body,
-                exchange=own_exchange(service),
-                routing_key=f"{service}.inbound",
-                properties=properties,
-                mandatory=True,
-            )
-            await channel.basic_ack(message.delivery.delivery_tag or 0)
-            moved += 1
-        try:
-            await channel.queue_delete(queue, if_empty=True)
-        except ChannelPreconditionFailed:  # a message arrived in between
-            continue
-        await channel.close()
-        return moved
+async def _drain(channel: Channel, queue: str, exchange: str, routing_key: str) -> int:
+    count = 0
+    while isinstance((message := await channel.basic_get(queue)).delivery, Basic.GetOk):
+        properties = message.header.properties
+        properties.expiration = None
+        make_sendable(properties, {})
+        await channel.basic_publish(
+            message.body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=True
+        )
+        await channel.basic_ack(message.delivery.delivery_tag or 0)
+        count += 1
+    return count
 
 
 def _queues(service: str) -> list[tuple[str, str | None]]:

@@ -1,6 +1,8 @@
 """Tokens for tests, signed with a real key, so that the real verification runs."""
 
 import time
+import tomllib
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +16,7 @@ from common.security.verification_keys import StaticKeys, VerificationKey, parse
 from common.settings import resource
 
 USER_SCOPES = "account orders:read orders:write notifications:read notifications:write"
-SERVICES = ("auth", "users", "orders", "notifier")
+SERVICES = tuple(tomllib.loads((Path(__file__).parents[5] / "services.toml").read_text()))
 
 
 class TokenIssuer:

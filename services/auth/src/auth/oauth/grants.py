@@ -17,7 +17,7 @@ from auth.models import SessionLimits
 from auth.oauth.answers import TokenAnswer
 from auth.oauth.client_authentication import DEFAULT_CLIENT, AuthenticatedClient, authenticate_client
 from auth.oauth.form import ClientCredentials, Form
-from auth.oauth.scopes import RESOURCES, narrow_resources, narrow_scope
+from auth.oauth.scopes import narrow_resources, narrow_scope
 from auth.oauth.users_client import verify_credentials
 from auth.sessions import handlers as sessions
 from auth.sessions.handlers import Refused, SignedIn
@@ -77,7 +77,7 @@ class TokenEndpoint:
         form = request.form
         username, password = form.require("username"), form.require("password")
         scopes = narrow_scope(form.get("scope"), client.scopes)
-        resources = narrow_resources(form.all("resource"), RESOURCES, self._settings.other_resources)
+        resources = narrow_resources(form.all("resource"), self._settings.resources, self._settings.other_resources)
         for _ in range(_VERIFY_ATTEMPTS):
             person = await verify_credentials(self._users, username, password, request.network)
             async with self._database.transaction() as session:
@@ -126,7 +126,9 @@ class TokenEndpoint:
             subject=client.client_id,
             client_id=client.client_id,
             scopes=narrow_scope(request.form.get("scope"), client.scopes),
-            resources=narrow_resources(request.form.all("resource"), RESOURCES, self._settings.other_resources),
+            resources=narrow_resources(
+                request.form.all("resource"), self._settings.resources, self._settings.other_resources
+            ),
             session_id=new_id(),
             session_version=client.session_version,
         )

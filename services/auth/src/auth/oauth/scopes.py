@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from typing import Final, Literal, get_args
 
 from auth.errors import InvalidScope, InvalidTarget
-from common.settings import resource
 
 PERSON_SCOPES: Final = ("account", "orders:read", "orders:write", "notifications:read", "notifications:write")
 """The scopes of a person's session in a first-party client."""
@@ -21,8 +20,6 @@ ManagedScope = Literal[
 """The scopes an administrator may give a client. The last three are for internal endpoints."""
 
 MANAGED_SCOPES: Final[tuple[str, ...]] = get_args(ManagedScope)
-
-RESOURCES: Final = tuple(resource(service) for service in ("auth", "users", "orders", "notifier"))
 
 
 def narrow_scope(requested: str | None, granted: Sequence[str]) -> tuple[str, ...]:

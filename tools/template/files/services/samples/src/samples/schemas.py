@@ -1,0 +1,21 @@
+"""Bodies of requests and responses."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from common.web import Model, StrictModel
+from common.web.single_line import SingleLine
+
+
+class ItemIn(StrictModel):
+    name: Annotated[SingleLine, Field(min_length=1, max_length=200)]
+
+
+class ItemOut(Model):
+    id: UUID
+    name: str
+    created_at: datetime
+    processed_at: datetime | None
