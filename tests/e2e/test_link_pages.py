@@ -75,7 +75,7 @@ async def test_a_password_is_reset_and_a_weak_one_does_not_use_up_the_link(
     assert await page.evaluate("document.querySelector('input').validity.tooShort")
     await page.write("input", "password12345")
     await page.click("button")
-    await shows(page, "The password is on a list of common ones.")
+    await shows(page, "The password is on a list of common passwords.")
     new = secrets.token_urlsafe(18)
     await page.write("input", new)
     await page.click("button")

@@ -16,7 +16,10 @@ SAME_LOCK = "orders"
 @click.command()
 @click.argument("name")
 def new(name: str) -> None:
-    """Adds a service NAME that works: code, tests, database, events, image, deployment. See docs/new-service.md."""
+    """Adds a new service, which works at once.
+
+    Creates its code, tests, database, events, image and deployment. See docs/new-service.md.
+    """
     checkout = find_state().checkout
     template.check_name(name, SERVICES)
     if (checkout / "services" / name / "pyproject.toml").exists():
