@@ -97,7 +97,13 @@ async def _fill(settings: ShopSettings, queue: str, events: int) -> None:
             ]
             await asyncio.gather(
                 *(
-                    channel.basic_publish(body, routing_key=queue, properties=properties, wait=False)
+                    channel.basic_publish(
+                        body,
+                        exchange=topology.own_exchange("shop"),
+                        routing_key=queue,
+                        properties=properties,
+                        wait=False,
+                    )
                     for body, properties in messages
                 )
             )
@@ -109,6 +115,7 @@ async def raw_consume(settings: ShopSettings, events: int) -> float:
         channel = await amqp.channel()
         await channel.set_qos(prefetch_count=50)
         queue = await channel.declare_queue("raw", durable=True, arguments={"x-queue-type": "quorum"})
+        await queue.bind(topology.own_exchange("shop"), "raw")
         await _fill(settings, "raw", events)
         received, done = 0, asyncio.Event()
 
