@@ -1,5 +1,6 @@
 """POST /token: what is granted, and which error each invalid request gets (RFC 6749 §5)."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -256,6 +257,22 @@ async def test_a_service_gets_all_its_scopes_by_default(auth: Auth) -> None:
         "/token", data={"grant_type": "client_credentials"}, auth=httpx.BasicAuth("orders", "orders-secret")
     )
     assert answer.json()["scope"] == "revocations:read"
+
+
+async def test_a_service_may_use_its_old_and_its_new_secret_while_both_are_listed(
+    settings: Settings, users: Users
+) -> None:
+    old = next(client for client in settings.service_clients if client.client_id == "orders")
+    new = old.model_copy(update={"secret_sha256": hashlib.sha256(b"new-secret").hexdigest()})
+    for listed, expected in (((old, new), [200, 200, 401]), ((new,), [401, 200, 401])):
+        async with serving(settings.model_copy(update={"service_clients": listed}), users) as auth:
+            answers = [
+                await auth.http.post(
+                    "/token", data={"grant_type": "client_credentials"}, auth=httpx.BasicAuth("orders", secret)
+                )
+                for secret in ("orders-secret", "new-secret", "another")
+            ]
+            assert [answer.status_code for answer in answers] == expected
 
 
 async def test_the_token_endpoint_allows_only_post(auth: Auth) -> None:

@@ -1,15 +1,16 @@
 """The rules of contacts and deliveries, and what the database itself refuses."""
 
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from common.db.database import new_id
+from notifier.consumers import handlers
 from notifier.mail.queue import MailQueue
-from notifier.models import TITLES, Contact, Kind
+from notifier.models import TITLES, Contact, EventType, Kind
 from notifier.webhooks.channel import TIMEOUT
 from notifier.webhooks.queue import DELAYS
 
@@ -36,6 +37,14 @@ def test_an_erased_contact_is_not_updated() -> None:
     assert (person.version, person.name, person.email, person.order_updates) == (3, None, None, True)
     assert not person.update(version=9, name="Ann", email="ann@example.com")
     assert not person.is_known
+
+
+def test_every_kind_has_a_title() -> None:
+    assert set(TITLES) == {kind for group in get_args(Kind) for kind in get_args(group)}
+
+
+def test_webhooks_can_subscribe_to_every_event_of_an_order_that_notifies() -> None:
+    assert set(get_args(EventType)) == {name for name in handlers.types if name.startswith("orders.order.")}
 
 
 @pytest.mark.parametrize("kind", TITLES)

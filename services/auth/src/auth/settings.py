@@ -28,7 +28,8 @@ class Settings(ServiceSettings):
     refresh_token_secret: SecretStr
     """At least 32 bytes in base64: refresh tokens are derived from it. A change ends no session."""
     service_clients: tuple[StaticClient, ...] = ()
-    """Our own services as OAuth clients: a JSON list with `client_id`, `secret_sha256` and `scopes` of each."""
+    """Our own services as OAuth clients: a JSON list with `client_id`, `secret_sha256` and `scopes` of each. Two
+    entries with one `client_id` allow two secrets, while the first is replaced by the second."""
     resource_servers: tuple[Annotated[str, Field(pattern=r"^[a-z]+$")], ...] = ("auth", "users", "orders", "notifier")
     """Names of our services. A token names all of them as its audience unless the client requests fewer."""
     other_resources: tuple[Annotated[str, Field(pattern=r"^https?://[^\s#]+$")], ...] = ()

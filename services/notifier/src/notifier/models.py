@@ -26,8 +26,7 @@ EventType = Literal[
 """Events that webhooks can subscribe to.
 
 Each also creates a notification (`_ORDER_EVENTS` in `notifier.consumers`), which stores the `data` of the webhook. So a
-new event type needs a kind of notification as well: add it to `OrderKind`, `TITLES`, `Contact.wants_mail` and
-`notifier.mail`, and to the constraint `ck_notifications_kind` by a migration.
+new event type needs a kind of notification as well (docs/changing.md).
 """
 TEST_TYPE: Final = "notifier.webhook.test.v1"
 

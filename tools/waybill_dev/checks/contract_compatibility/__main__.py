@@ -8,11 +8,14 @@
     version = "0.1.0"
     commit = "…40 hexadecimal digits…"
     retired = ["orders.order.placed.v1"]
+    grown = {kind = "clients show the title of a kind that they do not know"}
 
-`retired` lists the event types that may be removed, because no queue is bound to them any more.
+`retired` lists the event types that may be removed, because no queue is bound to them any more. `grown` lists the
+fields whose listed values may become more, each with the reason why its readers can bear a value that is new to them.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -43,10 +46,13 @@ def complaints(checkout: Path) -> Iterator[str]:
             continue
         for name, text in published.items():
             since = f"{service} {release['version']}"
-            yield from compared(name, text, checkout / "contracts" / name, since, release.get("retired", ()))
+            exempt = {key: release.get(key, ()) for key in ("retired", "grown")}
+            yield from compared(name, text, checkout / "contracts" / name, since, **exempt)
 
 
-def compared(name: str, text: str, now: Path, since: str, retired: Collection[str] = ()) -> Iterator[str]:
+def compared(
+    name: str, text: str, now: Path, since: str, retired: Collection[str] = (), *, grown: Collection[str] = ()
+) -> Iterator[str]:
     """A sentence for each incompatible change of one file: which field, what happened, and what to do instead."""
     if not now.exists():
         if _event_type(name) not in retired:
@@ -59,6 +65,8 @@ def compared(name: str, text: str, now: Path, since: str, retired: Collection[st
             before["channels"].pop(event_type, None)
             before["operations"].pop(f"send.{event_type}", None)
     for found in dict.fromkeys(kind(before, _read(name, now.read_text()))):
+        if found.what.startswith("may now be '") and re.split(r"[.\s]", found.where)[-1] in grown:
+            continue
         yield f"contracts/{name}: {found.where or 'the document'}: {found.what} since {since}. {_advice(name)}"
 
 

@@ -21,6 +21,7 @@ LOCK_POLL_SECONDS = 0.2
 
 def run_migrations(metadata: Sequence[MetaData]) -> None:
     """The whole of a service's `migrations/env.py`. Autogeneration and drift compare with `metadata`."""
+    context.config.attributes["metadata"] = metadata
     url = make_url(context.config.attributes["url"]).set(drivername="postgresql+asyncpg")
     asyncio.run(_run(url, metadata))
 

@@ -43,16 +43,17 @@ async def authenticate_client(
             raise InvalidClient
         grant_types = frozenset({"password", "refresh_token"})
         return AuthenticatedClient(credentials.client_id, ClientKind.FIRST_PARTY, grant_types, PERSON_SCOPES)
-    for static in settings.service_clients:
-        if static.client_id == credentials.client_id:
-            _check_secret(credentials.secret, bytes.fromhex(static.secret_sha256))
-            grant_types = frozenset({"client_credentials"})
-            return AuthenticatedClient(static.client_id, ClientKind.SERVICE, grant_types, static.scopes)
+    # A service is listed once for each secret that is valid: twice while its secret is replaced (docs/changing.md).
+    if statics := [static for static in settings.service_clients if static.client_id == credentials.client_id]:
+        for static in statics:
+            if client_secrets.is_right(credentials.secret, bytes.fromhex(static.secret_sha256)):
+                grant_types = frozenset({"client_credentials"})
+                return AuthenticatedClient(static.client_id, ClientKind.SERVICE, grant_types, static.scopes)
+        raise InvalidClient
     async with database.transaction() as session:
         managed = await queries.client(session, credentials.client_id)
-    if managed is None:
+    if managed is None or not client_secrets.is_right(credentials.secret, managed.secret_hash):
         raise InvalidClient
-    _check_secret(credentials.secret, managed.secret_hash)
     return AuthenticatedClient(
         managed.id,
         ClientKind.MANAGED,
@@ -60,8 +61,3 @@ async def authenticate_client(
         tuple(managed.scopes),
         managed.session_version,
     )
-
-
-def _check_secret(secret: str | None, expected_hash: bytes) -> None:
-    if not client_secrets.is_right(secret, expected_hash):
-        raise InvalidClient

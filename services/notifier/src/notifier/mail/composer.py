@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from email.headerregistry import Address
+from typing import assert_never
 from urllib.parse import quote
 from uuid import UUID
 
@@ -52,6 +53,8 @@ class Composer:
                 if delivery.order_id is None:
                     raise NothingToSend("the notification has no order")
                 text = texts.order_update(kind, name, delivery.order_id, delivery.data)
+            case unknown:
+                assert_never(unknown)
         return build_mail(
             sender=self._sender,
             name=texts.display_name(name),
