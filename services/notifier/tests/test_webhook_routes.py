@@ -91,6 +91,11 @@ async def test_a_forbidden_url_is_refused_as_a_field_error(
     assert (await api.get("/webhooks", headers=headers)).json()["items"] == []
 
 
+async def test_the_longest_url_may_hold_commas_alone(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    url = "https://8.8.8.8/?".ljust(2048, ",")
+    assert (await api.post("/webhooks", json=NEW | {"url": url}, headers=headers)).status_code == 201
+
+
 async def test_concurrent_requests_do_not_exceed_the_number_of_webhooks_per_person(
     api: httpx.AsyncClient, headers: dict[str, str], issuer: TokenIssuer
 ) -> None:

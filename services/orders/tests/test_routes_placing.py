@@ -62,6 +62,24 @@ async def test_an_invalid_body_is_refused_and_the_error_names_the_field(shop: An
     assert (await shop.get("/orders")).json()["items"] == []
 
 
+async def test_the_largest_order_with_a_note_of_commas_alone_is_placed(shop: Any) -> None:
+    for note in ("," * 1000, "{" * 1000):
+        assert (await shop.place(*[("LAMP-1", 1)] * 100, note=note)).status_code == 201
+
+
+async def test_two_idempotency_keys_or_two_if_matches_are_400(shop: Any) -> None:
+    keys = [*shop.bearer().items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    body = {"lines": [{"sku": "LAMP-1", "quantity": 1}]}
+    assert shop.is_problem(await shop.client.post("/orders", json=body, headers=keys), 400, "bad_request")
+    assert (await shop.get("/orders")).json()["items"] == []
+    order = (await shop.place(("LAMP-1", 1))).json()
+    tags = [*shop.bearer().items(), ("If-Match", '"1"'), ("If-Match", '"2"')]
+    for action in ("cancel", "confirm"):
+        path = f"/orders/{order['id']}/{action}"
+        headers = tags if action == "cancel" else [*shop.bearer(roles=("staff",)).items(), *tags[-2:]]
+        assert shop.is_problem(await shop.client.post(path, headers=headers), 400, "bad_request")
+
+
 async def test_an_unknown_or_inactive_product_is_refused_by_name(shop: Any) -> None:
     await shop.stock("GONE", active=False)
     unknown = await shop.place(("LAMP-1", 1), ("NONE", 1))
