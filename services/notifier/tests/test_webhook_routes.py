@@ -78,7 +78,10 @@ async def test_an_invalid_body_is_refused(
 
 @pytest.mark.parametrize(
     "url",
-    ["http://hooks.invalid/", "https://127.0.0.1/", "https://localhost/", "https://10.0.0.1/", "https://[::1]/", "x"],
+    [
+        *("http://hooks.invalid/", "https://127.0.0.1/", "https://localhost/", "https://10.0.0.1/", "https://[::1]/"),
+        *("https://xn--i-7iq.ws/", "https://xn--/", "https://[fe80::1%25eth0]/", "https://a:b@hooks.invalid/", "x"),
+    ],
 )
 async def test_a_forbidden_url_is_refused_as_a_field_error(
     api: httpx.AsyncClient, headers: dict[str, str], url: str
