@@ -82,6 +82,9 @@ async def test_two_idempotency_keys_or_two_if_matches_are_400(shop: Any) -> None
         path = f"/orders/{order['id']}/{action}"
         headers = tags if action == "cancel" else [*shop.bearer(roles=("staff",)).items(), *tags[-2:]]
         assert shop.is_problem(await shop.client.post(path, headers=headers), 400, "bad_request")
+    joined = {**shop.bearer(), "If-Match": '"1","2"'}  # as Envoy passes two on
+    answer = await shop.client.post(f"/orders/{order['id']}/cancel", headers=joined)
+    assert shop.is_problem(answer, 400, "bad_request")
 
 
 @pytest.mark.parametrize(
