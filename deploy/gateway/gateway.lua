@@ -1,5 +1,5 @@
--- What Envoy's own settings can't say: whose request id counts, one Authorization header at most,
--- and CORS headers on the answers that the gateway makes itself.
+-- What Envoy's own settings can't say: whose request id counts, one Authorization header at most, no dot segments in a
+-- path, and CORS headers on the answers that the gateway makes itself.
 
 local HEADER_OFFERED = "x-waybill-offered-request-id"
 local METADATA = "waybill"
@@ -14,6 +14,18 @@ local function well_formed(id)
   return id ~= nil and id ~= "-" and #id <= 128 and string.find(id, "^[%w._-]+$") ~= nil
 end
 
+-- The status that refuses the path, or nil. A client resolves dot segments itself (RFC 3986 section 5.2.4), and none
+-- escapes a dot. PostgreSQL cannot store NUL.
+local function refusal(path)
+  path = string.match(path, "^[^?]*")
+  if string.find(path, "%%2[eE]") or string.find(path, "%00", 1, true) then
+    return "400"
+  end
+  if string.find(path .. "/", "/%.%.?/") then
+    return "404"
+  end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   if headers:get(":method") == "CONNECT" then  -- has no path for a route to match, and no end to wait for
@@ -24,6 +36,11 @@ function envoy_on_request(handle)
   headers:remove(HEADER_OFFERED)
   if well_formed(offered) then
     headers:replace("x-request-id", offered)
+  end
+  local status = refusal(headers:get(":path") or "")
+  if status then
+    handle:respond({[":status"] = status}, "")
+    return
   end
   handle:streamInfo():dynamicMetadata():set(METADATA, "origin", headers:get("origin") or "")
   -- Envoy has joined repeated ones; no single one holds a comma (RFC 7617, RFC 6750).

@@ -207,13 +207,17 @@ async def test_an_invalid_request_gets_the_error_of_rfc_6749(auth: Auth, subtest
     assert not auth.users.requests
 
 
-async def test_a_body_over_one_mebibyte_gets_an_oauth_error(auth: Auth, subtests: pytest.Subtests) -> None:
+async def test_a_body_over_64_kib_gets_an_oauth_error(auth: Auth, subtests: pytest.Subtests) -> None:
     async def in_chunks() -> AsyncIterator[bytes]:
         for _ in range(17):
             yield b"a" * 65_536
 
     for path in ("/token", "/revoke", "/introspect"):
-        for name, content in (("declared", b"a" * (2**20 + 1)), ("in chunks", in_chunks())):
+        for name, content in (
+            ("declared", b"a" * (2**16 + 1)),
+            ("in chunks", in_chunks()),
+            ("%41", b"a=" + b"%41" * 330_000),
+        ):
             with subtests.test(f"{path}: {name}"):
                 answer = await auth.http.post(path, content=content, headers={"Content-Type": FORM})
                 assert (answer.status_code, answer.json()["error"]) == (413, "invalid_request")
@@ -221,6 +225,15 @@ async def test_a_body_over_one_mebibyte_gets_an_oauth_error(auth: Auth, subtests
                     "application/json",
                     "no-store",
                 )
+
+
+@pytest.mark.parametrize("path", ["/token", "/revoke", "/introspect"])
+async def test_an_encoded_form_and_two_content_types_get_an_oauth_error(auth: Auth, path: str) -> None:
+    encoded = {"Content-Type": FORM, "Content-Encoding": "gzip"}
+    answer = await auth.http.post(path, content=b"token=a", headers=encoded)
+    assert (answer.status_code, answer.json()["error"]) == (415, "invalid_request")
+    answer = await auth.http.post(path, content=b"token=a", headers=[("Content-Type", FORM)] * 2)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
 async def test_two_authorization_headers_are_an_invalid_request(auth: Auth) -> None:

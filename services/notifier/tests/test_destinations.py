@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from notifier.delivery.errors import Deferred
 from notifier.webhooks.channel import WebhookChannel
-from notifier.webhooks.destinations import BadDestination, Destinations, is_public
+from notifier.webhooks.destinations import BadDestination, Destinations, is_public, port_of
 
 from .receiver import receiving
 
@@ -99,11 +102,61 @@ def test_public_addresses(address: str) -> None:
             "https://hooks\n.example/",
         ),
         *("https://hooks.example\\@localhost:9000/", "https://[::1/", "https://hooks.example/\x00"),
+        *("https://xn--i-7iq.ws/", "https://xn--ls8h.la/", "https://xn--/", "https://xn--a/", "https://i❤.ws/"),
+        *("https://[fe80::1%25eth0]/", "https://[fe80::1%eth0]/", "https://[2606:4700::1111%25eth0]/"),
+        *("https://[fe80::1%eth0\x80ß]/", "https://[v1.a]/", "https://[8.8.8.8]/", "https://8.8.8.8%2f/"),
+        *(
+            "https://hooks%2eexample/",
+            "https://hooks example/",
+            "https://hooks.example:-1/",
+            "https://:@hooks.example/",
+        ),
     ],
 )
 async def test_an_invalid_url_is_refused(destinations: Destinations, url: str) -> None:
     with pytest.raises(BadDestination):
         await destinations.validate(url)
+
+
+_HOSTS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ["xn--", "xn--i-7iq.ws", "[fe80::1%25eth0]", "[::1]", "[::ffff:8.8.8.8]", "hooks.example", "8.8.8.8"]
+    ),
+    st.text("xn-0123456789.", max_size=12).map("xn--{}".format),
+    st.text("abcdef0123456789:.%zeth\x80ß", max_size=20).map("[{}]".format),
+)
+_URLS = st.one_of(
+    st.text(max_size=40),
+    st.tuples(
+        st.sampled_from(["https://", "http://", "HTTPS:", "//", "ftp://", "https:////"]) | st.text(max_size=5),
+        st.sampled_from(["", "", "user@", ":@", "user:password@"]) | st.text(max_size=3),
+        _HOSTS,
+        st.sampled_from(["", "", ":443", ":0", ":-1", ":65536", ":", ":x"]) | st.integers().map(":{}".format),
+        st.sampled_from(["", "/", "/?,", "/#", "\\@localhost"]) | st.text(max_size=10),
+    ).map("".join),
+)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(_URLS)
+@example("https://xn--i-7iq.ws/")
+@example("https://[fe80::1%eth0\x80ß]/")
+def test_any_text_is_a_usable_url_or_refused_and_nothing_else_happens(text: str) -> None:
+    destinations = Destinations((), threads=1)
+    try:
+        url = destinations.parse(text)
+    except BadDestination:
+        return
+    finally:
+        destinations.close()
+    httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=port_of(url), target=url.raw_path)
+    assert url.scheme == "https"
+    assert url.host
+    assert url.netloc
+    assert not url.userinfo
+    assert "%" not in url.host
+    assert destinations.parse(str(url)) == url
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,10 @@ async def test_an_invalid_body_is_refused(
 
 @pytest.mark.parametrize(
     "url",
-    ["http://hooks.invalid/", "https://127.0.0.1/", "https://localhost/", "https://10.0.0.1/", "https://[::1]/", "x"],
+    [
+        *("http://hooks.invalid/", "https://127.0.0.1/", "https://localhost/", "https://10.0.0.1/", "https://[::1]/"),
+        *("https://xn--i-7iq.ws/", "https://xn--/", "https://[fe80::1%25eth0]/", "https://a:b@hooks.invalid/", "x"),
+    ],
 )
 async def test_a_forbidden_url_is_refused_as_a_field_error(
     api: httpx.AsyncClient, headers: dict[str, str], url: str
@@ -89,6 +92,11 @@ async def test_a_forbidden_url_is_refused_as_a_field_error(
     assert (answer.status_code, problem["code"]) == (422, "invalid_webhook_url")
     assert [error["loc"] for error in problem["errors"]] == [["body", "url"]]
     assert (await api.get("/webhooks", headers=headers)).json()["items"] == []
+
+
+async def test_the_longest_url_may_hold_commas_alone(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    url = "https://8.8.8.8/?".ljust(2048, ",")
+    assert (await api.post("/webhooks", json=NEW | {"url": url}, headers=headers)).status_code == 201
 
 
 async def test_concurrent_requests_do_not_exceed_the_number_of_webhooks_per_person(

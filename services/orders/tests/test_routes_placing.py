@@ -1,10 +1,14 @@
 """POST /orders."""
 
 import asyncio
+import hashlib
 from typing import Any
 from uuid import UUID
 
 import pytest
+
+from common.db.database import Database
+from orders.models import Order
 
 NOT_ORDERS: list[tuple[dict[str, Any], list[Any]]] = [
     ({}, ["body", "lines"]),
@@ -60,6 +64,50 @@ async def test_an_invalid_body_is_refused_and_the_error_names_the_field(shop: An
             assert shop.is_problem(answer, 422, "validation_error")
             assert [part["loc"] for part in answer.json()["errors"]] == [loc]
     assert (await shop.get("/orders")).json()["items"] == []
+
+
+async def test_the_largest_order_with_a_note_of_commas_alone_is_placed(shop: Any) -> None:
+    for note in ("," * 1000, "{" * 1000):
+        assert (await shop.place(*[("LAMP-1", 1)] * 100, note=note)).status_code == 201
+
+
+async def test_two_idempotency_keys_or_two_if_matches_are_400(shop: Any) -> None:
+    keys = [*shop.bearer().items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    body = {"lines": [{"sku": "LAMP-1", "quantity": 1}]}
+    assert shop.is_problem(await shop.client.post("/orders", json=body, headers=keys), 400, "bad_request")
+    assert (await shop.get("/orders")).json()["items"] == []
+    order = (await shop.place(("LAMP-1", 1))).json()
+    tags = [*shop.bearer().items(), ("If-Match", '"1"'), ("If-Match", '"2"')]
+    for action in ("cancel", "confirm"):
+        path = f"/orders/{order['id']}/{action}"
+        headers = tags if action == "cancel" else [*shop.bearer(roles=("staff",)).items(), *tags[-2:]]
+        assert shop.is_problem(await shop.client.post(path, headers=headers), 400, "bad_request")
+    joined = {**shop.bearer(), "If-Match": '"1","2"'}  # as Envoy passes two on
+    answer = await shop.client.post(f"/orders/{order['id']}/cancel", headers=joined)
+    assert shop.is_problem(answer, 400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("body", "hashed"),
+    [
+        (
+            {"lines": [{"quantity": 2, "sku": "LAMP-1"}]},
+            '{"lines":[{"sku":"LAMP-1","quantity":2}],"note":null}',
+        ),
+        (
+            {"note": "Ring twice, é", "lines": [{"sku": "LAMP-1", "quantity": 2}]},
+            '{"lines":[{"sku":"LAMP-1","quantity":2}],"note":"Ring twice, é"}',
+        ),
+    ],
+)
+async def test_the_hash_of_a_request_is_the_same_in_every_release(
+    shop: Any, database: Database, body: Any, hashed: str
+) -> None:
+    """In 0.1.0 it was that of the body with all defaults; a rollout may take a retry to either release."""
+    answer = await shop.client.post("/orders", json=body, headers={**shop.bearer(), "Idempotency-Key": "k"})
+    async with database.transaction() as session:
+        order = await session.get_one(Order, UUID(answer.json()["id"]))
+    assert order.request_hash == hashlib.sha256(hashed.encode()).digest()
 
 
 async def test_an_unknown_or_inactive_product_is_refused_by_name(shop: Any) -> None:

@@ -45,6 +45,10 @@ class Gateway:
     def port(self) -> int:
         return self._ports["public"]
 
+    @property
+    def admin_port(self) -> int:
+        return self._admin_port
+
     def url(self, listener: str = "public") -> str:
         return f"http://{LOOPBACK}:{self._ports[listener]}"
 

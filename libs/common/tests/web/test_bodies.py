@@ -1,13 +1,17 @@
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Query, Request
+from fastapi import Header, Query, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import Field, SecretStr, ValidationError
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
-from common.web import ApiRouter, StrictModel
+from common.web import ApiRouter, StrictModel, json_body
+from common.web.json_body import MAX_MEMBERS, MAX_SEPARATORS
+from common.web.pagination import Page, PageDep
 
 MIB = 1024 * 1024
 JSON = {"content-type": "application/json"}
@@ -44,6 +48,18 @@ async def act() -> None: ...
 @router.post("/token")
 async def token(request: Request) -> PlainTextResponse:
     return PlainTextResponse((await request.body()).decode())
+
+
+@router.post("/changes", status_code=204)
+async def change(key: Annotated[str | None, Header(alias="Idempotency-Key")] = None) -> None: ...
+
+
+@router.get("/pages")
+async def pages(page: PageDep, text: str = "") -> Page[str]:
+    async def fetch(*, after: Any, limit: int) -> list[str]:
+        return [text]
+
+    return await page.load(fetch, by={"text": str}, item=str)
 
 
 @router.get("/notes/{name}")
@@ -139,16 +155,96 @@ async def test_what_does_not_fit_the_model_is_422(http: httpx.AsyncClient, body:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json", "json", ""],
+    [
+        *(
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "text/json",
+            "json",
+            "",
+        ),
+        *("application/json-patch+json", "application/merge-patch+json", "application/cloudevents+json"),
+        *("application/json; charset=utf-16", "application/json;charset=latin-1", "application/jsonx"),
+    ],
 )
 async def test_a_body_without_a_json_content_type_is_415(http: httpx.AsyncClient, content_type: str) -> None:
     answer = await http.post("/notes", content=b"{}", headers={"content-type": content_type})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
-@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON", "application/a+json"])
-async def test_every_json_content_type_is_accepted(http: httpx.AsyncClient, content_type: str) -> None:
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", 'Application/JSON;Charset="UTF-8"'])
+async def test_json_in_utf_8_is_accepted(http: httpx.AsyncClient, content_type: str) -> None:
     assert (await http.post("/notes", content=b"{}", headers={"content-type": content_type})).status_code == 201
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity", "utf-8", ""])
+async def test_a_body_with_a_content_encoding_is_415(http: httpx.AsyncClient, encoding: str) -> None:
+    answer = await http.post("/notes", content=b"{}", headers=JSON | {"content-encoding": encoding})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert answer.headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "b"), ("a", "a"), ("a", "")])
+async def test_a_header_that_may_come_once_and_comes_twice_is_400(
+    http: httpx.AsyncClient, first: str, second: str
+) -> None:
+    answer = await http.post("/changes", headers=[("Idempotency-Key", first), ("idempotency-key", second)])
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert (await http.post("/changes", headers={"Idempotency-Key": first})).status_code == 204
+
+
+async def test_two_content_types_are_400(http: httpx.AsyncClient) -> None:
+    twice = [("Content-Type", "text/plain"), ("Content-Type", "application/json")]
+    answer = await http.post("/notes", content=b"{}", headers=twice)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({f"unknown{number}": 0 for number in range(50_000)}).encode(),
+        b"[" * MIB,
+        b"[" + b"{}," * 300_000 + b"{}]",
+        b"[" + b"0," * 500_000 + b"0]",
+        b'{"lines": [' + b"[]," * 300_000 + b"[]]}",
+        b'{"text": "' + b"," * (MIB - 20) + b'"}',
+    ],
+    ids=lambda body: repr(body[:12]),
+)
+async def test_a_body_of_too_many_values_is_400_and_never_parsed(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    class Parser:
+        def decode(self, _text: str) -> Any:
+            raise AssertionError("parsed")
+
+    monkeypatch.setattr(json_body, "_DECODER", Parser())
+    assert await refusal(http, body) == (400, "malformed_json")
+
+
+async def test_an_object_of_too_many_members_is_400(http: httpx.AsyncClient) -> None:
+    members = {f"unknown{number}": 0 for number in range(MAX_MEMBERS + 1)}
+    assert await refusal(http, json.dumps(members).encode()) == (400, "malformed_json")
+    assert await refusal(http, json.dumps({"lines": [{"sku": "a"}, members]}).encode()) == (400, "malformed_json")
+    del members["unknown0"]
+    assert await refusal(http, json.dumps(members).encode()) == (422, "validation_error")
+
+
+async def test_the_validator_builds_a_bounded_number_of_errors(serve: Any) -> None:
+    built = 0
+
+    async def count(_request: Request, error: Exception) -> Response:
+        nonlocal built
+        assert isinstance(error, RequestValidationError)
+        built = len(error.errors())
+        return Response(status_code=422)
+
+    unknown = {f"u{number}": 0 for number in range(MAX_MEMBERS)}
+    body = json.dumps({"lines": [unknown] * (MAX_SEPARATORS // (MAX_MEMBERS + 1))}).encode()
+    async with serve(router, exception_handlers={RequestValidationError: count}) as http:
+        assert (await http.post("/notes", content=body, headers=JSON)).status_code == 422
+    assert 0 < built <= MAX_SEPARATORS
 
 
 async def test_a_post_without_a_body_needs_no_content_type(http: httpx.AsyncClient) -> None:
@@ -182,6 +278,17 @@ async def test_nul_in_the_address_is_422(http: httpx.AsyncClient) -> None:
         answer = await http.get(address)
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["loc"] == [place]
+
+
+@pytest.mark.parametrize("cursor", ["%00", "a%00b", "%00&text=a", "W10%00"])
+async def test_a_cursor_with_nul_is_an_invalid_cursor(http: httpx.AsyncClient, cursor: str) -> None:
+    answer = await http.get(f"/pages?cursor={cursor}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
+
+
+@pytest.mark.parametrize("query", ["text=%00", "cursor=a&text=%00", "limit=%00", "%00cursor=a", "cursor%00=a"])
+async def test_nul_in_any_other_parameter_of_a_list_is_422(http: httpx.AsyncClient, query: str) -> None:
+    assert (await http.get(f"/pages?{query}")).status_code == 422
 
 
 @pytest.mark.parametrize(

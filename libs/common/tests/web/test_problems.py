@@ -158,8 +158,8 @@ async def test_a_refused_password_is_not_echoed(http: httpx.AsyncClient) -> None
     assert {error["code"] for error in answer.json()["errors"]} == {"too_short", "int_parsing", "extra_forbidden"}
 
 
-async def test_the_answer_to_a_thousand_faults_is_bounded(http: httpx.AsyncClient) -> None:
-    answer = await http.post("/items/1", json={f"unknown{number}": 1 for number in range(1000)})
+async def test_the_answer_to_many_faults_is_bounded(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/items/1", json={f"unknown{number}": 1 for number in range(100)})  # and no password
     assert len(answer.json()["errors"]) == 100
 
 

@@ -12,7 +12,11 @@ class InvalidRequest(OAuthError):
 
 
 class ContentTooLarge(InvalidRequest):
-    status, title = 413, "The body is larger than 1 MiB"
+    status, title = 413, "The body is larger than 64 KiB"
+
+
+class EncodedContent(InvalidRequest):
+    status, title = 415, "The body must have no Content-Encoding"
 
 
 class InvalidClient(OAuthError):

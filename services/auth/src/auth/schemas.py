@@ -8,7 +8,7 @@ from pydantic import Field
 
 from auth.oauth.scopes import ManagedScope
 from common.web import Model, StrictModel
-from common.web.single_line import SingleLine
+from common.web.single_line import SINGLE_LINE
 
 
 class SessionOut(Model):
@@ -39,7 +39,7 @@ class Revocations(Model):
 
 
 GrantType = Literal["client_credentials", "refresh_token"]
-ClientName = Annotated[SingleLine, Field(min_length=1, max_length=100)]
+ClientName = Annotated[str, Field(min_length=1, max_length=100), SINGLE_LINE]
 
 
 class RegisterClient(StrictModel):

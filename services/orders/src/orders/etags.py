@@ -5,6 +5,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import Header
 
+from common.errors import BadRequest
+
+_JOINED: Final = re.compile(r",(?!\s)")
 _TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<version>[0-9]{1,9})"')
 
 IfMatch = Annotated[
@@ -24,7 +27,12 @@ def etag(version: int) -> str:
 
 
 def expected_versions(if_match: str | None) -> frozenset[int] | None:
-    """The versions that the client accepts, or None for any. Weak tags never match here (§13.1.1)."""
+    """The versions that the client accepts, or None for any. Weak tags never match here (§13.1.1).
+
+    Raises BadRequest for tags without a space in between: Envoy makes that of a header that came twice.
+    """
+    if if_match is not None and _JOINED.search(if_match):
+        raise BadRequest("If-Match came more than once, or has no space after a comma.")
     if if_match is None or if_match.strip() == "*":
         return None
     return frozenset(int(tag["version"]) for tag in _TAG.finditer(if_match) if not tag["weak"])

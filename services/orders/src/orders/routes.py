@@ -59,7 +59,7 @@ async def place_order(
         customer_id=request.state.principal.user_id,
         lines=[(line.sku, line.quantity) for line in body.lines],
         note=body.note,
-        key=IdempotencyKey.of(idempotency_key, body),
+        key=IdempotencyKey.of(idempotency_key, body, always=("note",)),
     )
     response.headers["Location"] = f"/orders/{order.id}"
     return _respond(order, response)

@@ -9,7 +9,7 @@ from fastapi import Path
 from pydantic import Field
 
 from common.web import Model, StrictModel
-from common.web.single_line import SingleLine
+from common.web.single_line import SINGLE_LINE
 from orders.models import MAX_LINES, MAX_PRICE, MAX_QUANTITY, Money, OrderStatus
 
 _SKU: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -42,7 +42,7 @@ class Price(StrictModel):
 
 
 class ProductIn(StrictModel):
-    name: Annotated[SingleLine, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200), SINGLE_LINE]
     price: Price
     active: Annotated[bool, Field(strict=True)] = True
 
@@ -69,8 +69,8 @@ class PlaceOrder(StrictModel):
 
 
 class ShipOrder(StrictModel):
-    carrier: Annotated[SingleLine, Field(min_length=1, max_length=100)]
-    tracking_number: Annotated[SingleLine, Field(min_length=1, max_length=100)]
+    carrier: Annotated[str, Field(min_length=1, max_length=100), SINGLE_LINE]
+    tracking_number: Annotated[str, Field(min_length=1, max_length=100), SINGLE_LINE]
 
 
 class CancelOrder(StrictModel):

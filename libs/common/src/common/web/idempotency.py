@@ -6,6 +6,7 @@ together with the sender. A refused request created nothing and stores no key.
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -32,9 +33,17 @@ class IdempotencyKey:
     request_hash: bytes
 
     @classmethod
-    def of(cls, header: str | None, body: BaseModel) -> "IdempotencyKey | None":
-        """Hashes the parsed body, so that white space and the order of fields do not matter."""
-        return cls(header, hashlib.sha256(body.model_dump_json().encode()).digest()) if header is not None else None
+    def of(cls, header: str | None, body: BaseModel, *, always: Collection[str] = ()) -> "IdempotencyKey | None":
+        """Hashes the fields that were sent. White space and the order of fields do not matter.
+
+        A field that a later release adds is not in the hash of a request without it, so a request can be repeated at
+        another release than it was first sent to. `always` are the optional fields that 0.1.0 hashed sent or not;
+        that list never grows.
+        """
+        if header is None:
+            return None
+        hashed = body.model_copy(update={name: getattr(body, name) for name in always})
+        return cls(header, hashlib.sha256(hashed.model_dump_json(exclude_unset=True).encode()).digest())
 
     def check(self, request_hash: bytes) -> None:
         """Raises `IdempotencyKeyReused` if the stored `request_hash` is another request's."""

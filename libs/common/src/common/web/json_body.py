@@ -10,6 +10,15 @@ from common.errors import BadRequest
 from common.web.models import UNSTORABLE, UNSTORABLE_MESSAGE, storable_text
 
 MAX_DEPTH: Final = 32
+MAX_MEMBERS: Final = 100
+"""Of one object."""
+MAX_SEPARATORS: Final = 4096
+"""Commas and opening brackets of a body, those inside of strings included.
+
+They bound the values that a body can hold, and with them the errors that the validator can build: it has no limit of
+its own (pydantic/pydantic#8242) and needs 8 µs for each. No honest body has half as many separators: a webhook's URL of
+2,048 commas, or 100 order lines and a note of 1,000 commas.
+"""
 
 
 class MalformedJson(BadRequest):
@@ -20,9 +29,12 @@ def parse_json(body: bytes) -> Any:
     """Parses a body (RFC 8259, I-JSON RFC 7493 §2).
 
     Raises MalformedJson (400) for what is not JSON in UTF-8, for NaN and infinities, duplicate keys (the last wins in
-    Python, the first elsewhere), numbers beyond Python's limits and more than 32 levels. Raises RequestValidationError
-    (422) for strings with NUL or unpaired surrogates.
+    Python, the first elsewhere), numbers beyond Python's limits, more than 32 levels, and too many values. Raises
+    RequestValidationError (422) for strings with NUL or unpaired surrogates.
     """
+    # On the raw bytes: to parse 70,000 values takes 85 ms, to count them 0.2 ms.
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_SEPARATORS:
+        raise MalformedJson(f"More than {MAX_SEPARATORS} commas and opening brackets.")
     try:
         value = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError:
@@ -41,6 +53,8 @@ def parse_json(body: bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_MEMBERS:
+        raise MalformedJson(f"An object has more than {MAX_MEMBERS} members.")
     found = dict(pairs)
     if len(found) != len(pairs):
         raise MalformedJson("An object has the same key twice.")

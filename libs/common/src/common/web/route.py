@@ -1,8 +1,9 @@
 """The route class of every API: it checks the guards first, then the body, then calls the handler."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response, params
 from fastapi.dependencies.models import Dependant
@@ -11,11 +12,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope
 
-from common.errors import UnsupportedMediaType
+from common.errors import BadRequest, UnsupportedMediaType
 from common.web.json_body import parse_json, unstorable_text
 from common.web.openapi import responses, security
 
 _BODILESS: Final = {"GET", "HEAD"}
+_LENGTH_HEADER: Final = frozenset({b"content-length"})
+_JSON_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
+_NO_ENCODING: Final = {"Accept-Encoding": "identity"}  # RFC 9110 §15.5.16
 _NO_MATCH: Final[tuple[Match, Scope]] = (Match.NONE, {})
 MAX_BODY: Final = 1024 * 1024
 """Bytes. A larger body is refused with 413."""
@@ -38,8 +42,13 @@ class ApiRoute(APIRoute):
     dependency's callable may list the error `statuses` it causes, a guard also the `scopes` it requires; both go into
     the OpenAPI document.
 
+    A header that is a parameter may come only once, and a body may have no `Content-Encoding`. A body of more than
+    `max_body` bytes is refused with 413.
+
     Raises TypeError for a handler or dependency that is not async: FastAPI would run it on one of a few threads.
     """
+
+    max_body: ClassVar[int] = MAX_BODY
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["generate_unique_id_function"] = _function_name
@@ -78,19 +87,21 @@ class ApiRoute(APIRoute):
         takes_body = self._takes_body()
         takes_json = self.body_field is not None and not isinstance(self.body_field.field_info, params.Form)
         has_parameters = _has_parameters(self.dependant)
+        read = frozenset(_header_names(self.dependant))
+        read |= (_LENGTH_HEADER if takes_body else set()) | (_JSON_HEADERS if takes_json else set())
 
         async def guarded(request: Request) -> Response:
-            content_type = b""
+            found, repeated = _headers(request, read) if read else ({}, None)
             if takes_body:
-                request, content_type = _bounded_request(request)
+                request = _bounded_request(request, found.get(b"content-length"), self.max_body)
             if has_parameters:
                 _refuse_nul(request)
             for guard in guards:
                 await guard(request)
-            if takes_json and await request.body():
-                if content_type != b"application/json" and not _is_json(content_type):
-                    raise UnsupportedMediaType("The body must be application/json.")
-                await request.json()
+            if repeated is not None:
+                raise BadRequest(f"The header {repeated.decode()} came more than once.")
+            if takes_json:
+                await _read_json(request, found)
             return await handle(request)
 
         return guarded
@@ -104,6 +115,8 @@ class ApiRoute(APIRoute):
             yield 413
         if self.body_field is not None:
             yield from (400, 415)
+        elif next(_header_names(self.dependant), None) is not None:
+            yield 400
         if self.body_field is not None or _has_parameters(self.dependant):
             yield 422
         for call in (*self._guards, *_calls(self.dependant)):
@@ -141,48 +154,78 @@ def _has_parameters(dependant: Dependant) -> bool:
     return bool(own) or any(_has_parameters(dependency) for dependency in dependant.dependencies)
 
 
-def _bounded_request(request: Request) -> tuple[ApiRequest, bytes]:
-    """The request with a bounded body, and its `Content-Type`. Raises 413 if the declared length is over the limit.
+def _header_names(dependant: Dependant) -> Iterator[bytes]:
+    """The headers that are parameters."""
+    for field in dependant.header_params:
+        yield field.alias.lower().encode()
+    for dependency in dependant.dependencies:
+        yield from _header_names(dependency)
+
+
+def _headers(request: Request, names: Collection[bytes]) -> tuple[Mapping[bytes, bytes], bytes | None]:
+    """The named headers, and the name of one that came more than once."""
+    found: dict[bytes, bytes] = {}
+    repeated = None
+    for name, value in request.scope["headers"]:  # cheaper than Starlette's `Headers`
+        if name in names:
+            if name in found:
+                repeated = name
+            found[name] = value
+    return found, repeated
+
+
+def _bounded_request(request: Request, length: bytes | None, limit: int) -> ApiRequest:
+    """The request with a bounded body. Raises 413 if the declared length is over the limit.
 
     Only a chunked body is counted: the server enforces a declared length.
     """
-    length, content_type = None, b""
-    for name, value in request.scope["headers"]:  # cheaper than Starlette's `Headers`
-        if name == b"content-length":
-            length = int(value)
-        elif name == b"content-type":
-            content_type = value
     if length is None:
-        return ApiRequest(request.scope, _counted(request.receive)), content_type
-    if length > MAX_BODY:
+        return ApiRequest(request.scope, _counted(request.receive, limit))
+    if int(length) > limit:
         raise HTTPException(413)
-    return ApiRequest(request.scope, request.receive), content_type
+    return ApiRequest(request.scope, request.receive)
 
 
-def _counted(receive: Receive) -> Receive:
+def _counted(receive: Receive, limit: int) -> Receive:
     size = 0
 
     async def counted() -> Message:
         nonlocal size
         message = await receive()
         size += len(message.get("body", b""))
-        if size > MAX_BODY:
+        if size > limit:
             raise HTTPException(413)
         return message
 
     return counted
 
 
+async def _read_json(request: Request, headers: Mapping[bytes, bytes]) -> None:
+    """Parses the body, which may be empty. Raises 415 for any other body, and MalformedJson."""
+    if b"content-encoding" in headers:
+        raise UnsupportedMediaType("The body must have no Content-Encoding.", headers=_NO_ENCODING)
+    if await request.body():
+        content_type = headers.get(b"content-type", b"")
+        if content_type != b"application/json" and not _is_json(content_type):
+            raise UnsupportedMediaType("The body must be application/json in UTF-8.")
+        await request.json()
+
+
 def _is_json(content_type: bytes) -> bool:
-    media_type = content_type.partition(b";")[0].strip().lower()
-    return media_type == b"application/json" or (
-        media_type.startswith(b"application/") and media_type.endswith(b"+json")
-    )
+    """Whether it is `application/json`, in UTF-8 if it names a charset. Other types of JSON mean something else."""
+    media_type, *parameters = (part.strip() for part in content_type.lower().split(b";"))
+    if media_type != b"application/json":
+        return False
+    charsets = [value for name, _, value in (part.partition(b"=") for part in parameters) if name == b"charset"]
+    return all(charset.strip(b'"') == b"utf-8" for charset in charsets)
 
 
 def _refuse_nul(request: Request) -> None:
-    """Refuses NUL in path and query, because PostgreSQL cannot store it."""
+    """Refuses NUL in path and query, because PostgreSQL cannot store it. A list refuses its cursor itself."""
     if "\x00" in request.scope["path"]:
         raise unstorable_text(("path",))
-    if b"%00" in request.scope["query_string"]:
-        raise unstorable_text(("query",))
+    query: bytes = request.scope["query_string"]
+    if b"%00" in query:
+        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+            if "\x00" in name or ("\x00" in value and name != "cursor"):
+                raise unstorable_text(("query",))

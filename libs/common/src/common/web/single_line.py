@@ -1,7 +1,7 @@
 """Text that fits on one line: the names of people, products and clients."""
 
 import unicodedata
-from typing import Annotated, Final
+from typing import Final
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
@@ -32,4 +32,5 @@ def _single_line(text: str) -> str:
     return text
 
 
-SingleLine = Annotated[str, AfterValidator(_single_line)]
+SINGLE_LINE: Final = AfterValidator(_single_line)
+"""Of a text with a `max_length`, after it: a mebibyte of letters takes 60 ms."""

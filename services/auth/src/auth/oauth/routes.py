@@ -1,13 +1,13 @@
 """The OAuth endpoints (RFC 6749, 7009, 7662) and documents (RFC 8414, 7517). Endpoints send OAuth errors."""
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from auth.errors import ContentTooLarge, OAuthError, TemporarilyUnavailable
+from auth.errors import ContentTooLarge, EncodedContent, InvalidRequest, OAuthError, TemporarilyUnavailable
 from auth.oauth.answers import Introspection, Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
 from auth.oauth.form import ClientCredentials, Form, client_credentials
 from auth.oauth.grants import TokenRequest
@@ -20,6 +20,8 @@ from common.web.headers import client_address, is_not_modified
 
 class OAuthRoute(ApiRoute):
     """POST endpoints report outages and too large bodies as OAuth errors too. The GET documents send problems."""
+
+    max_body: ClassVar[int] = 64 * 1024
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -50,7 +52,7 @@ _CLIENT_AUTHENTICATION: Final = ["client_secret_basic", "client_secret_post"]
 def _oauth_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     declared = responses(413)  # as a problem too: the gateway refuses such a body with one
     declared[413]["model"] = OAuthErrorAnswer
-    for status in statuses:
+    for status in (415, *statuses):
         declared[status] = {"model": OAuthErrorAnswer, "description": "OAuth error (RFC 6749 §5.2)"}
     return declared
 
@@ -163,7 +165,12 @@ async def read_keys(request: Request) -> Response:
 
 
 async def _read(request: Request) -> tuple[Form, ClientCredentials | None]:
-    form = Form(request.headers.get("content-type", ""), await request.body())
+    if "content-encoding" in request.headers:
+        raise EncodedContent(headers={"Accept-Encoding": "identity"})
+    content_types = request.headers.getlist("content-type")
+    if len(content_types) > 1:
+        raise InvalidRequest("More than one Content-Type header")
+    form = Form("".join(content_types), await request.body())
     return form, client_credentials(form, request.headers.getlist("authorization"))
 
 

@@ -7,6 +7,7 @@ that resolves differently the second time ("DNS rebinding") does not help. TLS s
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ HostAndPort = tuple[str, int]
 _RESOLVE_TIMEOUT: Final = 3.0
 """Seconds that a registration waits for name resolution; after that the check is left to the delivery."""
 _CONNECT_TIMEOUT: Final = 4.0
+_HOST_NAME: Final = re.compile(r"[a-z0-9._-]+")
+"""Of any length, and IPv4 addresses in any spelling: the resolver refuses what is neither."""
 _NOT_PUBLIC: Final = "the host is at an address that is not public"
 
 _NOT_PUBLIC_IPV4: Final = [
@@ -58,15 +61,19 @@ class Destinations:
         """Normalizes the URL. Raises `BadDestination`."""
         try:
             url = httpx.URL(text)
+            # Decoded when they are read: an A-label that IDNA 2008 does not allow raises here (encode/httpx#3710).
+            host, raw_host = url.host, url.raw_host.decode("ascii")
         except (httpx.InvalidURL, ValueError):
             raise BadDestination("not a URL") from None
-        if not url.host or url.scheme not in {"https", "http"}:
+        if not host or url.scheme not in {"https", "http"}:
             raise BadDestination("must be an absolute https URL")
+        if not _HOST_NAME.fullmatch(raw_host) and not _is_ipv6(raw_host):
+            raise BadDestination("the host must be a name or an address")
         if url.userinfo or url.fragment:
             raise BadDestination("must have neither user nor fragment")
         if not 0 < port_of(url) < 65536:
             raise BadDestination("invalid port")
-        if url.scheme == "http" and (url.host, port_of(url)) not in self._allow:
+        if url.scheme == "http" and (host, port_of(url)) not in self._allow:
             raise BadDestination("must be an https URL")
         return url
 
@@ -138,6 +145,14 @@ def is_public(address: str) -> bool:
             return not any(ipv4 in network for network in _NOT_PUBLIC_IPV4)
         case IPv6Address() as ipv6:
             return ipv6 in _PUBLIC_IPV6 and not any(ipv6 in network for network in _NOT_PUBLIC_IPV6)
+
+
+def _is_ipv6(host: str) -> bool:
+    """Without a zone (RFC 6874), which only link-local addresses have."""
+    try:
+        return IPv6Address(host).scope_id is None
+    except ValueError:
+        return False
 
 
 def _look_up(host: str, port: int) -> list[str]:
