@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from users.credentials.passwords import MIN_LENGTH
-from waybill_dev.servers.postgres import SETTINGS
+from waybill_dev.servers.postgres import PRIVACY, SETTINGS
 from waybill_dev.services.programs import ROLES, WITH_INTERNAL_PORT
 
 from .compose_file import COMPOSE, DEPLOY, SERVICES, environment
@@ -117,6 +117,7 @@ def test_postgres_is_set_as_the_local_one_is() -> None:
     command = SERVICES["postgres"]["command"]
     ours = dict(option.removeprefix("-c").split("=") for option in command if option.startswith("-c"))
     assert ours == {name: value for name, value in SETTINGS.items() if name in ours}
+    assert ours.items() >= PRIVACY.items()
 
 
 @pytest.mark.parametrize("service", ROLES)

@@ -11,7 +11,7 @@ import yaml
 
 from notifier.webhooks.destinations import is_public
 from waybill_dev.base.declaration import SERVICES
-from waybill_dev.servers.postgres import SETTINGS
+from waybill_dev.servers.postgres import PRIVACY, SETTINGS
 from waybill_dev.services.programs import ROLES, WITH_INTERNAL_PORT
 
 from .compose_file import environment
@@ -77,6 +77,7 @@ def test_the_databases_are_set_as_the_local_one_is() -> None:
     for cluster in clusters.values():
         parameters = cluster["spec"]["postgresql"]["parameters"]
         assert parameters == {name: SETTINGS[name] for name in parameters}
+        assert parameters.items() >= PRIVACY.items()
 
 
 def test_paths_go_where_the_local_gateway_sends_them() -> None:

@@ -79,6 +79,24 @@ async def test_signing_out_everywhere_is_refused_at_orders_within_a_second(
     assert worst < 1
 
 
+async def test_no_log_of_a_service_or_server_holds_the_address_of_a_conflict(
+    stack: Any, gateway: httpx.AsyncClient, customer: Person
+) -> None:
+    """PostgreSQL reports a violated constraint with the values that violate it, unless it is told not to."""
+    address = f"{secrets.token_hex(8)}@example.com"
+    body = {"name": "Ada", "email": address, "password": "a lighthouse in fog 7"}
+    answers = await asyncio.gather(*(gateway.post("/users", json=body) for _ in range(12)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 11
+    change = await gateway.patch("/me", json={"email": address}, headers=customer.bearer)
+    assert change.status_code == 409
+
+    async def reported() -> bool:
+        return bool(in_logs(stack.folder / "logs", ["uq_users_email"]))
+
+    await eventually(reported)  # proof that some were refused by the constraint
+    assert in_logs(stack.folder / "logs", [address]) == []
+
+
 @pytest.mark.slow
 async def test_no_password_token_secret_or_link_is_in_any_log_event_or_table(
     stack: Any, sign_up: SignUp, admin: Person, mailbox: Mailbox, product: None

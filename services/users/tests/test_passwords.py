@@ -79,7 +79,7 @@ def pool() -> HashingPool:
 
 
 async def test_a_hash_verifies_the_password_and_no_other(pool: HashingPool) -> None:
-    with pool.slot() as slot:
+    async with pool.slot("sign_in", network="192.0.2.1/32") as slot:
         kept = await slot.hash("a lighthouse in fog 7")
         assert kept.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
         assert await slot.verify("a lighthouse in fog 7", kept)
@@ -87,19 +87,19 @@ async def test_a_hash_verifies_the_password_and_no_other(pool: HashingPool) -> N
 
 
 async def test_a_password_is_the_same_however_its_accents_were_typed(pool: HashingPool) -> None:
-    with pool.slot() as slot:
+    async with pool.slot("sign_in", network="192.0.2.1/32") as slot:
         kept = await slot.hash("caf\u00e9 du phare 7")
         assert await slot.verify("cafe\u0301 du phare 7", kept)
 
 
 async def test_without_an_account_the_same_work_is_done_and_the_password_is_wrong(pool: HashingPool) -> None:
-    with pool.slot() as slot:
+    async with pool.slot("sign_in", network="192.0.2.1/32") as slot:
         assert not slot.is_outdated(slot._dummy)
         assert not await slot.verify("a lighthouse in fog 8", None)
 
 
 async def test_a_hash_of_other_parameters_is_outdated(pool: HashingPool) -> None:
-    with pool.slot() as slot:
+    async with pool.slot("sign_in", network="192.0.2.1/32") as slot:
         assert slot.is_outdated(argon2.PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash("x"))
         assert not slot.is_outdated(ARGON2ID.hash("x"))
 
@@ -108,7 +108,7 @@ async def test_a_full_queue_refuses_at_once_and_has_room_again_later() -> None:
     pool = HashingPool(threads=1, queue=2)
 
     async def hash_one() -> None:
-        with pool.slot() as slot:
+        async with pool.slot("sign_in", network="192.0.2.1/32") as slot:
             await slot.hash("a lighthouse in fog 7")
 
     outcomes = await asyncio.gather(*(hash_one() for _ in range(10)), return_exceptions=True)
@@ -122,7 +122,7 @@ async def test_a_full_queue_refuses_at_once_and_has_room_again_later() -> None:
 
 async def test_hashing_does_not_hold_up_the_event_loop(pool: HashingPool) -> None:
     async def hash_one() -> None:
-        with pool.slot() as slot:
+        async with pool.slot("sign_in", network="192.0.2.1/32") as slot:
             await slot.hash("a lighthouse in fog 7")
 
     hashing = asyncio.gather(*(hash_one() for _ in range(16)))
@@ -136,7 +136,7 @@ async def test_hashing_does_not_hold_up_the_event_loop(pool: HashingPool) -> Non
 
 async def test_memory_is_returned_to_the_system_after_a_burst(pool: HashingPool) -> None:
     async def hash_one() -> None:
-        with pool.slot() as slot:
+        async with pool.slot("sign_in", network="192.0.2.1/32") as slot:
             await slot.hash("a lighthouse in fog 7")
 
     def resident() -> float:

@@ -1,28 +1,6 @@
-"""What a network is, and how failures are counted."""
+"""How failures are counted."""
 
 from typing import Any
-
-import pytest
-
-from users.credentials.throttle import network_of
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("203.0.113.7", "203.0.113.7/32"),
-        ("203.0.113.7/32", "203.0.113.7/32"),
-        ("::ffff:203.0.113.7", "203.0.113.7/32"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::/64", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("unknown", "unknown"),
-        ("", "unknown"),
-        ("203.0.113.7, 10.0.0.1", "unknown"),
-    ],
-)
-def test_a_network_is_one_ipv4_address_or_an_ipv6_64(address: str, network: str) -> None:
-    assert network_of(address) == network
 
 
 async def test_failures_of_one_account_do_not_touch_another(world: Any) -> None:

@@ -17,6 +17,13 @@ from waybill_dev.errors import LocalError
 from waybill_dev.progress import say
 
 SUPERUSER = "postgres"
+PRIVACY = {
+    # Statements may hold personal data, and so do the details of errors: "Key (email)=(…) already exists."
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length": "0",
+}
+"""What keeps personal data out of the server's log."""
 SETTINGS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -25,9 +32,7 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
     "log_line_prefix": "%m [%p] %d ",
     "log_min_duration_statement": "1s",
-    # Statements may hold personal data.
-    "log_min_error_statement": "panic",
-    "log_parameter_max_length": "0",
+    **PRIVACY,
     "timezone": "UTC",
 }
 INITDB_OPTIONS = (

@@ -39,7 +39,9 @@ def create_app(
             database = Database.open(settings)
             stack.push_async_callback(database.close)
             health.add("postgres", database.ping)
-            hashing = HashingPool(threads=settings.password_threads, queue=settings.password_queue)
+            hashing = HashingPool(
+                threads=settings.password_threads, queue=settings.password_queue, patience=settings.login_patience
+            )
             stack.callback(hashing.close)
             if tokens is not None:
                 verifier = tokens
@@ -48,7 +50,9 @@ def create_app(
             cleanup = partial(every, retention.INTERVAL, partial(retention.delete_expired, database))
             await stack.enter_async_context(background(cleanup))
             login_limiter = ConcurrencyLimiter(timeout=settings.login_patience)
-            yield State(database=database, tokens=verifier, hashing=hashing, login_limiter=login_limiter)
+            yield State(
+                settings=settings, database=database, tokens=verifier, hashing=hashing, login_limiter=login_limiter
+            )
 
     public = create_api(
         settings,

@@ -8,26 +8,36 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import Database
 from common.security.guards import Guard, require_scopes
+from common.security.networks import network_of
 from common.security.tokens import Principal, TokenVerifier
+from common.web.headers import client_address
 from users.credentials.concurrency_limiter import ConcurrencyLimiter
 from users.credentials.passwords import HashingPool
 from users.models import ADMIN
+from users.settings import Settings
 
 
 class State(TypedDict):
     """What the lifespan yields: `request.state`."""
 
+    settings: Settings
     database: Database
     tokens: TokenVerifier
     hashing: HashingPool
     login_limiter: ConcurrencyLimiter
 
 
-def _from_state(name: Literal["database", "hashing", "login_limiter"]) -> Callable[[Request], Awaitable[Any]]:
+def _from_state(
+    name: Literal["settings", "database", "hashing", "login_limiter"],
+) -> Callable[[Request], Awaitable[Any]]:
     async def get(request: Request) -> Any:
         return getattr(request.state, name)
 
     return get
+
+
+async def get_network(request: Request) -> str:
+    return network_of(client_address(request))
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -35,6 +45,9 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
+SettingsDep = Annotated[Settings, Depends(_from_state("settings"))]
+NetworkDep = Annotated[str, Depends(get_network)]
+"""The caller's network, for limits."""
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 DatabaseDep = Annotated[Database, Depends(_from_state("database"))]
 """For routes that hash: they open more than one transaction, and none is open in between."""

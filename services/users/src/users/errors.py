@@ -1,5 +1,6 @@
 """The errors that users answers with."""
 
+import math
 from typing import ClassVar
 
 from common.errors import BadRequest, Conflict, Forbidden, TooManyRequests, Unauthorized, Unavailable, Unprocessable
@@ -38,13 +39,19 @@ class InvalidCredentials(Unauthorized):
 
 
 class _TryLater(TooManyRequests):
-    def __init__(self, retry_after: int) -> None:
+    def __init__(self, retry_after: float) -> None:
         """`retry_after` is in seconds."""
-        super().__init__(headers={"Retry-After": str(retry_after)})
+        super().__init__(headers={"Retry-After": str(max(1, math.ceil(retry_after)))})
 
 
 class TooManyAttempts(_TryLater):
     code, title = "too_many_attempts", "Too many failed attempts"
+
+
+class TooManyAddresses(_TryLater):
+    """For sign-ups and changes of an address. Successful ones count too: each answers whether an address is taken."""
+
+    code, title = "too_many_addresses", "Too many e-mail addresses tried from your network"
 
 
 class AddressChangedTooOften(_TryLater):
@@ -65,4 +72,4 @@ class HashingBusy(Unavailable):
     code: ClassVar[str] = "too_busy"
 
     def __init__(self) -> None:
-        super().__init__("Too many sign-ins at once.", headers={"Retry-After": "1"})
+        super().__init__("Too many passwords to check at once.", headers={"Retry-After": "1"})

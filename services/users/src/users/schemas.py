@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from common.security.networks import UNKNOWN_NETWORK, network_of
 from common.web import Model, StrictModel
 from users.credentials.passwords import MAX_LENGTH, MIN_LENGTH
-from users.credentials.throttle import UNKNOWN_NETWORK, network_of
 from users.models import PROFILE_FIELDS, LinkPurpose, ProfileField, Role, Status
 from users.profile import MAX_EMAIL, MAX_NAME, email_address, person_name
 

@@ -17,10 +17,16 @@ class Settings(ServiceSettings):
     per core. Set it in a container with a CPU quota, which sees all cores of its host.
     """
     password_queue: int = Field(default=32, ge=0, le=10_000)
-    """Number of requests that may wait for a hashing thread; further ones get 503 at once. With the default, the last
-    in the queue waits less than a second on one core.
+    """Number of sign-ins that may wait for a hashing thread, and as many sign-ups and changes of passwords; further
+    ones get 503 at once. With the default, the last sign-in in the queue waits a second on one core.
     """
     login_patience: float = Field(default=3.0, gt=0, le=60)
-    """Seconds that a sign-in waits while others of the same account from the same network run; then it gets 503. Keep
-    it below auth's timeout for calls to users, or the sign-in fails there first.
+    """Seconds that a request waits while others of the same account from the same network sign in, or others of the
+    same network use half of the queue; then it gets 503. Keep it below auth's timeout for calls to users, or the
+    sign-in fails there first.
+    """
+    addresses_per_network: int = Field(default=300, ge=1, le=1_000_000)
+    """Number of sign-ups and new e-mail addresses that one network (an IPv4 address or an IPv6 /64) may try at once,
+    and again in every ten minutes; further ones get 429. An IPv6 /48 may try four times as many. Whether an address is
+    taken can be asked no faster. The default lets an office or a school behind one address sign up in a morning.
     """

@@ -17,22 +17,28 @@ class _Callers:
 
 
 class ConcurrencyLimiter:
-    """Used for sign-ins of one account from one network.
+    """Used for sign-ins of one account from one network, and for all hashing that one network asks for.
 
     An attempt counts as a failure until it succeeds, so an honest client that sends many at once would look like an
     attacker. With a limit, the outcome of the first attempts clears or blocks the account before the rest are counted.
     """
 
-    def __init__(self, *, limit: int = 8, timeout: float = 3.0) -> None:
-        """`limit` is how many run at once; keep it below `throttle.FREE_FAILURES`. `timeout` is in seconds."""
+    def __init__(self, *, limit: int = 8, max_callers: int | None = None, timeout: float = 3.0) -> None:
+        """`limit` is how many run at once; for sign-ins of one account keep it below `throttle.FREE_FAILURES`.
+
+        `max_callers` is how many may run or wait, all by default. `timeout` is in seconds.
+        """
         self._limit = limit
+        self._max_callers = max_callers
         self._timeout = timeout
         self._callers: dict[Hashable, _Callers] = {}
 
     @contextlib.asynccontextmanager
     async def acquire(self, key: Hashable) -> AsyncIterator[None]:
-        """Raises `HashingBusy` if the caller has waited for `timeout`."""
+        """Raises `HashingBusy` at once if too many wait, and otherwise after `timeout`."""
         callers = self._callers.setdefault(key, _Callers(asyncio.Semaphore(self._limit)))
+        if callers.count == self._max_callers:
+            raise HashingBusy
         callers.count += 1
         try:
             try:

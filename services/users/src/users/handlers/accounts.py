@@ -23,10 +23,19 @@ _WELCOMES: Final = LeakyBucket("welcomes to", capacity=5, interval=720)
 _DEPARTURES: Final = LeakyBucket("departures from", capacity=5, interval=720)
 
 
-async def require_free_email(session: AsyncSession, email: str) -> None:
-    """Raises `EmailTaken`. A cheap check before the hashing; the unique index makes the final decision."""
-    if await queries.is_email_taken(session, email):
-        raise EmailTaken
+async def try_address(session: AsyncSession, email: str, *, network: str, limit: int) -> bool:
+    """Whether a new account may have the address. Counts the question in any case: commit it before you respond.
+
+    A cheap check before the hashing; the unique index makes the final decision. Raises `TooManyAddresses`.
+    """
+    await throttle.count_address(session, network, limit=limit)
+    return not await queries.is_email_taken(session, email)
+
+
+async def try_new_address(session: AsyncSession, user_id: UUID, email: str, *, network: str, limit: int) -> bool:
+    """The same for an existing account, which may always keep its address. Raises `NotFound`, `TooManyAddresses`."""
+    user = await queries.user(session, user_id)
+    return user.email == email or await try_address(session, email, network=network, limit=limit)
 
 
 async def sign_up(

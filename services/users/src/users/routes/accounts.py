@@ -4,23 +4,36 @@ from fastapi import Response
 
 from common.web import ApiRouter, responses
 from users import queries
-from users.deps import DatabaseDep, HashingDep, PrincipalDep, SessionDep
-from users.errors import WrongPassword
+from users.deps import DatabaseDep, HashingDep, NetworkDep, PrincipalDep, SessionDep, SettingsDep
+from users.errors import EmailTaken, WrongPassword
 from users.handlers import accounts, logins
 from users.schemas import PasswordChange, ProfileChange, SignUp, UserOut
 
 router = ApiRouter(tags=["accounts"])
 
 
-@router.post("/users", status_code=201, responses=responses(409))
+@router.post("/users", status_code=201, responses=responses(409, 429))
 async def sign_up(
-    body: SignUp, database: DatabaseDep, hashing: HashingDep, response: Response, *, send_welcome: bool = True
+    body: SignUp,
+    response: Response,
+    *,
+    network: NetworkDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    hashing: HashingDep,
+    send_welcome: bool = True,
 ) -> UserOut:
-    """Creates an account and sends a welcome mail, unless `send_welcome` is false."""
+    """Creates an account and sends a welcome mail, unless `send_welcome` is false.
+
+    Each network may try a limited number of addresses, free or taken; then the answer is 429 `too_many_addresses`.
+    """
     password = body.password.get_secret_value()
-    with hashing.slot() as slot:
-        async with database.transaction() as session:
-            await accounts.require_free_email(session, body.email)
+    async with database.transaction() as session:
+        limit = settings.addresses_per_network
+        is_free = await accounts.try_address(session, body.email, network=network, limit=limit)
+    if not is_free:
+        raise EmailTaken
+    async with hashing.slot("new_password", network=network) as slot:
         await slot.refuse_weak(password, name=body.name, email=body.email)
         password_hash = await slot.hash(password)
     async with database.transaction() as session:
@@ -43,9 +56,22 @@ async def get_me(principal: PrincipalDep, session: SessionDep) -> UserOut:
 
 
 @router.patch("/me", responses=responses(404, 409, 429))
-async def change_me(body: ProfileChange, principal: PrincipalDep, session: SessionDep) -> UserOut:
-    """Changes the given fields of the caller's account. A new e-mail address has to be verified again."""
-    user = await accounts.change_profile(session, principal.user_id, body.changes())
+async def change_me(
+    body: ProfileChange, principal: PrincipalDep, network: NetworkDep, settings: SettingsDep, database: DatabaseDep
+) -> UserOut:
+    """Changes the given fields of the caller's account. A new e-mail address has to be verified again.
+
+    Each network may try a limited number of addresses, free or taken; then the answer is 429 `too_many_addresses`.
+    """
+    user_id, changes = principal.user_id, body.changes()
+    if "email" in changes:
+        async with database.transaction() as session:
+            limit = settings.addresses_per_network
+            is_free = await accounts.try_new_address(session, user_id, body.email, network=network, limit=limit)
+        if not is_free:
+            raise EmailTaken
+    async with database.transaction() as session:
+        user = await accounts.change_profile(session, user_id, changes)
     return UserOut.model_validate(user)
 
 
@@ -57,11 +83,11 @@ async def erase_me(principal: PrincipalDep, session: SessionDep) -> None:
 
 @router.put("/me/password", status_code=204, responses=responses(404, 429))
 async def change_my_password(
-    body: PasswordChange, principal: PrincipalDep, database: DatabaseDep, hashing: HashingDep
+    body: PasswordChange, principal: PrincipalDep, network: NetworkDep, database: DatabaseDep, hashing: HashingDep
 ) -> None:
     """Sets a new password. Ends all sessions except the caller's."""
     user_id, new = principal.user_id, body.new.get_secret_value()
-    with hashing.slot() as slot:
+    async with hashing.slot("new_password", network=network) as slot:
         async with database.transaction() as session:
             check = await logins.begin_password_check(session, user_id)
         is_right = await slot.verify(body.current.get_secret_value(), check.password_hash)

@@ -21,7 +21,7 @@ async def verify_credentials(
     """
     email, network, password = body.email.lower(), body.network, body.password.get_secret_value()
     async with limiter.acquire(attempt_key(email, network)):
-        with hashing.slot() as slot:
+        async with hashing.slot("sign_in", network=network) as slot:
             async with database.transaction() as session:
                 login = await logins.begin_login(session, email=email, network=network)
             stored = login.password_hash

@@ -2,12 +2,10 @@
 
 import asyncio
 
-from fastapi import Request, Response
+from fastapi import Response
 
 from common.web import ApiRouter, responses
-from common.web.headers import client_address
-from users.credentials.throttle import network_of
-from users.deps import DatabaseDep, HashingDep, PrincipalDep, SessionDep
+from users.deps import DatabaseDep, HashingDep, NetworkDep, PrincipalDep, SessionDep
 from users.handlers import links, resets
 from users.schemas import EmailConfirmation, PasswordReset, PasswordResetRequest
 
@@ -27,22 +25,22 @@ async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
 
 
 @router.post("/password-resets", status_code=202, response_class=Response)
-async def request_password_reset(body: PasswordResetRequest, request: Request, database: DatabaseDep) -> None:
+async def request_password_reset(body: PasswordResetRequest, network: NetworkDep, database: DatabaseDep) -> None:
     """Mails a link if there is such an account. The response is the same if there is not."""
     clock = asyncio.get_running_loop().time
     respond_at = clock() + resets.RESPONSE_TIME
     async with database.transaction() as session:
-        await resets.request_password_reset(session, body.email, network=network_of(client_address(request)))
+        await resets.request_password_reset(session, body.email, network=network)
     await asyncio.sleep(respond_at - clock())
 
 
 @router.post("/password-resets/confirm", status_code=204, responses=responses(400))
-async def reset_password(body: PasswordReset, database: DatabaseDep, hashing: HashingDep) -> None:
+async def reset_password(body: PasswordReset, network: NetworkDep, database: DatabaseDep, hashing: HashingDep) -> None:
     """Sets a new password and ends all sessions. If the password is refused, the link can still be used."""
     token, password = body.token.get_secret_value(), body.password.get_secret_value()
-    with hashing.slot() as slot:
-        async with database.transaction() as session:
-            owner = await links.reset_owner(session, token)
+    async with database.transaction() as session:
+        owner = await links.reset_owner(session, token)
+    async with hashing.slot("new_password", network=network) as slot:
         await slot.refuse_weak(password, name=owner.name, email=owner.email)
         password_hash = await slot.hash(password)
     async with database.transaction() as session:
