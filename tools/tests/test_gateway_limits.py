@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from .http2 import http2_connection
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MEMORY = 256 * 2**20
-"""What its container gives it (deploy/compose.yml)."""
+"""Half of what its container gives it (deploy/compose.yml): the other half is for connections."""
 NEARLY_A_MEBIBYTE = 950_000
 
 
@@ -72,6 +73,24 @@ async def test_a_connection_without_a_whole_request_is_closed_within_seconds(ech
 
     async with asyncio.timeout(15):
         await asyncio.gather(*map(closed, (b"", b"G", b"GET /orders HTTP/1.1\r\nHost: x\r\n")))
+
+
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 12_000, reason="too few open files are allowed")
+async def test_ten_thousand_half_sent_requests_shut_nobody_out(echoing: Gateway) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def begin() -> None:
+        _, writer = await asyncio.open_connection(LOOPBACK, echoing.port)
+        writer.write(b"GET /orders HTTP/1.1\r\nHost: x\r\n")
+        writers.append(writer)
+
+    try:
+        for _ in range(101):
+            await asyncio.gather(*(begin() for _ in range(100)))
+        assert await answered(echoing, 10) == 10
+    finally:
+        for writer in writers:
+            writer.transport.abort()
 
 
 async def test_one_network_has_a_share_of_the_requests_and_others_go_on(echoing: Gateway) -> None:
