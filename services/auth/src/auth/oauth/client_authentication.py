@@ -4,6 +4,9 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+from prometheus_client import Counter
+
 from auth import queries
 from auth.clients import secrets as client_secrets
 from auth.errors import InvalidClient
@@ -11,6 +14,10 @@ from auth.oauth.form import ClientCredentials
 from auth.oauth.scopes import PERSON_SCOPES
 from auth.settings import Settings
 from common.db.database import Database
+
+log = structlog.get_logger(__name__)
+
+FAILED: Final = Counter("waybill_client_authentications_failed_total", "Client authentications that were refused.")
 
 DEFAULT_CLIENT: Final = "web"
 FIRST_PARTY: Final = frozenset({DEFAULT_CLIENT})
@@ -37,22 +44,22 @@ async def authenticate_client(
 ) -> AuthenticatedClient:
     """The client with these credentials. Raises `InvalidClient`, without naming the cause."""
     if credentials is None:
-        raise InvalidClient
+        raise _refusal()
     if credentials.client_id in FIRST_PARTY:
         if credentials.secret is not None:
-            raise InvalidClient
+            raise _refusal(credentials.client_id)
         grant_types = frozenset({"password", "refresh_token"})
         return AuthenticatedClient(credentials.client_id, ClientKind.FIRST_PARTY, grant_types, PERSON_SCOPES)
     for static in settings.service_clients:
         if static.client_id == credentials.client_id:
-            _check_secret(credentials.secret, bytes.fromhex(static.secret_sha256))
+            _check_secret(credentials, bytes.fromhex(static.secret_sha256))
             grant_types = frozenset({"client_credentials"})
             return AuthenticatedClient(static.client_id, ClientKind.SERVICE, grant_types, static.scopes)
     async with database.transaction() as session:
         managed = await queries.client(session, credentials.client_id)
     if managed is None:
-        raise InvalidClient
-    _check_secret(credentials.secret, managed.secret_hash)
+        raise _refusal()
+    _check_secret(credentials, managed.secret_hash)
     return AuthenticatedClient(
         managed.id,
         ClientKind.MANAGED,
@@ -62,6 +69,13 @@ async def authenticate_client(
     )
 
 
-def _check_secret(secret: str | None, expected_hash: bytes) -> None:
-    if not client_secrets.is_right(secret, expected_hash):
-        raise InvalidClient
+def _check_secret(credentials: ClientCredentials, expected_hash: bytes) -> None:
+    if not client_secrets.is_right(credentials.secret, expected_hash):
+        raise _refusal(credentials.client_id)
+
+
+def _refusal(client_id: str | None = None) -> InvalidClient:
+    """Counts and logs it. Pass the id of a known client only: any other may be a person's address or a secret."""
+    FAILED.inc()
+    log.info("client authentication failed", client_id=client_id)
+    return InvalidClient()
