@@ -28,6 +28,7 @@ MEASURING = (
     "common.messaging.consumer",
     "common.security.jwks",
     "common.security.revocation",
+    "auth.oauth.grants",
     "notifier.deliver",
 )
 OURS = re.compile(r"\b(?:waybill|http|process)_\w+")

@@ -26,7 +26,8 @@ class Settings(ServiceSettings):
     key_encryption_key: SecretStr
     """32 bytes in base64: encrypts the private signing keys in the database. `keys rewrap` changes it."""
     refresh_token_secret: SecretStr
-    """At least 32 bytes in base64: refresh tokens are derived from it. A change ends no session."""
+    """At least 32 bytes in base64: refresh tokens are derived from it, and the digests by which log lines name accounts
+    and networks. A change ends no session, and gives all of them new digests."""
     service_clients: tuple[StaticClient, ...] = ()
     """Our own services as OAuth clients: a JSON list with `client_id`, `secret_sha256` and `scopes` of each. Two
     entries with one `client_id` allow two secrets, while the first is replaced by the second."""

@@ -4,6 +4,9 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+from prometheus_client import Counter
+
 from auth import queries
 from auth.clients import secrets as client_secrets
 from auth.errors import InvalidClient
@@ -11,6 +14,10 @@ from auth.oauth.form import ClientCredentials
 from auth.oauth.scopes import PERSON_SCOPES
 from auth.settings import Settings
 from common.db.database import Database
+
+log = structlog.get_logger(__name__)
+
+FAILED: Final = Counter("waybill_client_authentications_failed_total", "Client authentications that were refused.")
 
 DEFAULT_CLIENT: Final = "web"
 FIRST_PARTY: Final = frozenset({DEFAULT_CLIENT})
@@ -37,10 +44,10 @@ async def authenticate_client(
 ) -> AuthenticatedClient:
     """The client with these credentials. Raises `InvalidClient`, without naming the cause."""
     if credentials is None:
-        raise InvalidClient
+        raise _refusal()
     if credentials.client_id in FIRST_PARTY:
         if credentials.secret is not None:
-            raise InvalidClient
+            raise _refusal(credentials.client_id)
         grant_types = frozenset({"password", "refresh_token"})
         return AuthenticatedClient(credentials.client_id, ClientKind.FIRST_PARTY, grant_types, PERSON_SCOPES)
     # A service is listed once for each secret that is valid: twice while its secret is replaced (docs/changing.md).
@@ -49,11 +56,13 @@ async def authenticate_client(
             if client_secrets.is_right(credentials.secret, bytes.fromhex(static.secret_sha256)):
                 grant_types = frozenset({"client_credentials"})
                 return AuthenticatedClient(static.client_id, ClientKind.SERVICE, grant_types, static.scopes)
-        raise InvalidClient
+        raise _refusal(credentials.client_id)
     async with database.transaction() as session:
         managed = await queries.client(session, credentials.client_id)
-    if managed is None or not client_secrets.is_right(credentials.secret, managed.secret_hash):
-        raise InvalidClient
+    if managed is None:
+        raise _refusal()
+    if not client_secrets.is_right(credentials.secret, managed.secret_hash):
+        raise _refusal(managed.id)
     return AuthenticatedClient(
         managed.id,
         ClientKind.MANAGED,
@@ -61,3 +70,10 @@ async def authenticate_client(
         tuple(managed.scopes),
         managed.session_version,
     )
+
+
+def _refusal(client_id: str | None = None) -> InvalidClient:
+    """Counts and logs it. Pass the id of a known client only: any other may be a person's address or a secret."""
+    FAILED.inc()
+    log.info("client authentication failed", client_id=client_id)
+    return InvalidClient()

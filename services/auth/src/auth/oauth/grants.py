@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Final, Never
 
 import structlog
+from prometheus_client import Counter
 
 from auth.errors import InvalidGrant, TemporarilyUnavailable, UnauthorizedClient, UnsupportedGrantType
 from auth.keys.keyring import Keyring
@@ -26,9 +27,12 @@ from auth.tokens import refresh
 from auth.tokens.access import AccessTokenContent, claims
 from auth.tokens.refresh import RefreshToken
 from common.db.database import Database, new_id, utc_now
+from common.security.log_digests import LogDigests
 from common.security.service_client import ServiceClient
 
 log = structlog.get_logger(__name__)
+
+TOKEN_REUSE: Final = Counter("waybill_token_reuse_total", "Sessions ended because a used refresh token came back.")
 
 _VERIFY_ATTEMPTS: Final = 2
 """A second one if the person changed at users between verification and sign-in."""
@@ -51,6 +55,7 @@ class TokenEndpoint:
         self._keyring = keyring
         self._users = users
         self._secret = settings.refresh_token_bytes
+        self._digests = LogDigests(self._secret)
         self._limits = limits_of(settings)
         self._grants: Mapping[str, Callable[[TokenRequest, AuthenticatedClient], Awaitable[TokenAnswer]]] = {
             "password": self._password,
@@ -79,7 +84,7 @@ class TokenEndpoint:
         scopes = narrow_scope(form.get("scope"), client.scopes)
         resources = narrow_resources(form.all("resource"), self._settings.resources, self._settings.other_resources)
         for _ in range(_VERIFY_ATTEMPTS):
-            person = await verify_credentials(self._users, username, password, request.network)
+            person = await verify_credentials(self._users, username, password, request.network, digests=self._digests)
             async with self._database.transaction() as session:
                 outcome = await sessions.start_session(
                     session,
@@ -170,4 +175,6 @@ def _content(signed_in: SignedIn, scope: str | None = None, resources: Collectio
 def _refuse(outcome: Refused) -> Never:
     """Raises the same error for every cause. The cause would help only a client that should not have the token."""
     log.info("grant refused", reason=outcome.reason)
+    if outcome.reason == "reuse":
+        TOKEN_REUSE.inc()
     raise InvalidGrant

@@ -1,14 +1,24 @@
 """Lets users verify a password over HTTP. Auth never sees a password hash, and users never sees a session."""
 
 import contextlib
-from typing import Final
+from typing import Final, Literal
 
+import structlog
+from prometheus_client import Counter
 from pydantic import TypeAdapter, ValidationError
 
-from auth.errors import InvalidGrant, TemporarilyUnavailable, Throttled
+from auth.errors import InvalidGrant, OAuthError, TemporarilyUnavailable, Throttled
 from auth.sessions.handlers import VerifiedPerson
 from common.errors import Unavailable
+from common.security.log_digests import LogDigests
+from common.security.networks import network_of
 from common.security.service_client import ServiceClient
+
+log = structlog.get_logger(__name__)
+
+SIGN_INS: Final = Counter("waybill_sign_ins_total", "Checks of a person's password by outcome.", ["outcome"])
+for _outcome in ("succeeded", "wrong", "throttled", "unavailable"):
+    SIGN_INS.labels(_outcome)  # exported as 0 from the start, so that the first one is an increase
 
 _PATH: Final = "/internal/credentials/verify"
 _LONGEST_NAME: Final = 320
@@ -17,12 +27,34 @@ _WRONG: Final = "The e-mail address or the password is wrong"
 _VERIFIED: Final = TypeAdapter(VerifiedPerson)
 
 
-async def verify_credentials(users: ServiceClient, username: str, password: str, network: str) -> VerifiedPerson:
+async def verify_credentials(
+    users: ServiceClient, username: str, password: str, network: str, *, digests: LogDigests
+) -> VerifiedPerson:
     """The person with this e-mail address (`username`) and password.
 
     Raises `InvalidGrant`, the same one for an unknown account, a wrong password and a disabled account; `Throttled`;
-    `TemporarilyUnavailable`. Users counts failed attempts per `network`, the client's address.
+    `TemporarilyUnavailable`. Users counts failed attempts per `network`, the client's address. The log names accounts
+    and networks by their `digests`.
     """
+    try:
+        person = await _verify(users, username, password, network)
+    except OAuthError as error:
+        outcome = _outcome_of(error)
+        SIGN_INS.labels(outcome).inc()
+        account, source = digests.of(username.lower()), digests.of(network_of(network))
+        log.info("sign-in refused", outcome=outcome, account=account, network=source)
+        raise
+    SIGN_INS.labels("succeeded").inc()
+    return person
+
+
+def _outcome_of(error: OAuthError) -> Literal["wrong", "throttled", "unavailable"]:
+    if isinstance(error, InvalidGrant):
+        return "wrong"
+    return "throttled" if isinstance(error, Throttled) else "unavailable"
+
+
+async def _verify(users: ServiceClient, username: str, password: str, network: str) -> VerifiedPerson:
     if len(username) > _LONGEST_NAME or len(password) > _LONGEST_PASSWORD:
         raise InvalidGrant(_WRONG)
     try:
