@@ -7,7 +7,7 @@ import asyncio
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,14 @@ def drift(folder: Path, wanted: dict[str, str]) -> list[str]:
             sentences.append(f"contracts/{name} is missing")
         elif path.read_text() != text:
             sentences.append(f"contracts/{name} is not what the code says")
+    return sentences + [
+        f"contracts/{path.relative_to(folder)} belongs to nothing in the code" for path in extra(folder, wanted)
+    ]
+
+
+def extra(folder: Path, wanted: Collection[str]) -> list[Path]:
     known = {folder / name for name in wanted}
-    extra = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in known]
-    return sentences + [f"contracts/{path.relative_to(folder)} belongs to nothing in the code" for path in extra]
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in known]
 
 
 def main() -> None:
@@ -81,6 +86,8 @@ def main() -> None:
     for path, text in {**{contracts / name: text for name, text in wanted.items()}, settings: page}.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    for path in extra(contracts, wanted):
+        path.unlink()
     print(f"wrote {len(wanted)} files to contracts/, and docs/settings.md")
 
 
