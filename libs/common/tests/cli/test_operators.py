@@ -33,7 +33,7 @@ class Sold(Event):
 
 
 class Shop:
-    """The made-up service, running: its relay, and a consumer whose handler can be broken and mended."""
+    """The made-up service: its relay, and a consumer whose handler fails while `broken`."""
 
     def __init__(self, settings: ServiceSettings, database: Database) -> None:
         self.settings = settings
@@ -50,7 +50,7 @@ class Shop:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Relay and consumer at work; by now the queue is bound."""
+        """Runs relay and consumer. The queue is bound when the block starts."""
         stop, health = asyncio.Event(), Health()
         running = asyncio.ensure_future(self._run(stop, health))
         try:
@@ -118,7 +118,7 @@ async def test_a_parked_message_is_listed_with_its_cause_and_has_its_effect_once
     assert await shop.effects() == ["1"]
 
 
-async def test_what_a_sender_wrote_is_shown_as_text_and_steers_no_terminal(shop: Shop) -> None:
+async def test_text_from_a_sender_is_escaped_and_cannot_control_the_terminal(shop: Shop) -> None:
     async with shop.open():
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
             exchange = await (await connection.channel()).get_exchange("shop.events")
@@ -144,7 +144,7 @@ async def test_a_message_is_discarded_only_with_a_reason(shop: Shop) -> None:
         assert (shown["resolution"], shown["reason"]) == ("discarded", "a typo")
 
 
-async def test_history_goes_to_one_queue_and_a_consumer_that_had_it_notices_nothing(shop: Shop) -> None:
+async def test_history_is_sent_to_one_queue_and_a_consumer_that_had_it_ignores_it(shop: Shop) -> None:
     async with shop.open():
         for number in range(5):
             await shop.sell(number, number + 1)
@@ -187,7 +187,7 @@ async def _count(shop: Shop, expected: int) -> bool:
     return len(await shop.effects()) >= expected
 
 
-async def test_a_replay_to_a_queue_that_is_not_there_says_so(shop: Shop) -> None:
+async def test_a_replay_to_a_missing_queue_is_an_error(shop: Shop) -> None:
     async with shop.open():
         await shop.sell(1, 1)
         await eventually(lambda: shop.json(producer_commands.events, "tail"))
@@ -195,19 +195,19 @@ async def test_a_replay_to_a_queue_that_is_not_there_says_so(shop: Shop) -> None
         assert (result.exit_code, result.output) == (1, NOT_BOUND)
 
 
-async def test_a_replay_of_nothing_to_a_queue_that_is_not_there_says_so_too(shop: Shop) -> None:
+async def test_a_replay_of_no_events_to_a_missing_queue_is_an_error_too(shop: Shop) -> None:
     result = await shop.command(producer_commands.events, "replay", "--since", "1h", "--to-queue", "nowhere")
     assert (result.exit_code, result.output) == (1, NOT_BOUND)
 
 
 @pytest.mark.parametrize("name", ["", "a" * 256, "queue\n", "\udcff"])
-async def test_a_name_that_no_queue_can_have_is_told_from_one_that_is_not_there(shop: Shop, name: str) -> None:
+async def test_an_invalid_queue_name_is_a_usage_error(shop: Shop, name: str) -> None:
     result = await shop.command(producer_commands.events, "replay", "--since", "1h", "--to-queue", name)
     assert result.exit_code == 2
     assert "not a valid queue name" in result.output
 
 
-async def test_a_queue_that_takes_no_more_is_told_from_one_that_is_not_there(shop: Shop) -> None:
+async def test_a_full_queue_is_reported_differently_from_a_missing_one(shop: Shop) -> None:
     async with shop.open():
         await shop.sell(1, 1)
         await eventually(lambda: shop.json(producer_commands.events, "tail"))
@@ -222,7 +222,7 @@ async def test_a_queue_that_takes_no_more_is_told_from_one_that_is_not_there(sho
             await (await connection.channel()).queue_delete("full")
 
 
-async def test_the_outbox_tells_how_much_waits_and_how_long(shop: Shop) -> None:
+async def test_outbox_status_shows_the_number_and_the_age_of_pending_events(shop: Shop) -> None:
     assert await shop.json(producer_commands.outbox, "status") == {"pending": 0, "oldest_age_seconds": 0}
     await shop.sell(1, 1)
     status = await shop.json(producer_commands.outbox, "status")
@@ -230,7 +230,7 @@ async def test_the_outbox_tells_how_much_waits_and_how_long(shop: Shop) -> None:
     assert status["oldest_age_seconds"] > 0
 
 
-async def test_queues_show_depth_and_consumers_retry_and_parked_included(shop: Shop) -> None:
+async def test_queues_shows_depth_and_consumers_of_inbound_retry_and_parked_queues(shop: Shop) -> None:
     assert "has the consume role ever run?" in (await shop.command(consumer_commands.queues)).output
     async with shop.open():
         await shop.sell(1, 1)
@@ -247,13 +247,13 @@ async def test_queues_show_depth_and_consumers_retry_and_parked_included(shop: S
 
 
 @pytest.mark.parametrize("since", ["yesterday", "5", "-1h", "2026-13-01", "999999d", "0001-01-01T00:00:00+14:00"])
-async def test_a_time_that_is_none_is_refused_with_an_example(shop: Shop, since: str) -> None:
+async def test_an_invalid_time_is_refused_with_an_example(shop: Shop, since: str) -> None:
     result = await shop.command(producer_commands.events, "tail", "--since", since)
     assert result.exit_code == 2
     assert "24h" in result.output or "No such option" in result.output
 
 
-async def test_a_server_that_is_away_or_refuses_is_a_sentence_and_not_a_traceback(shop: Shop) -> None:
+async def test_an_unreachable_or_refusing_server_is_reported_in_a_sentence_without_a_traceback(shop: Shop) -> None:
     async with shop.open():
         pass
     url = make_url(shop.settings.database_url.get_secret_value())
@@ -273,7 +273,7 @@ async def test_a_server_that_is_away_or_refuses_is_a_sentence_and_not_a_tracebac
             assert result.output.startswith(f"Error: {said}: ")
 
 
-async def test_a_parked_message_whose_queue_is_gone_waits_on(shop: Shop) -> None:
+async def test_a_parked_message_whose_queue_was_deleted_stays_parked(shop: Shop) -> None:
     shop.broken = True
     async with shop.open():
         await shop.sell(1, 1)
@@ -286,7 +286,7 @@ async def test_a_parked_message_whose_queue_is_gone_waits_on(shop: Shop) -> None
     assert await shop.waiting() == before
 
 
-async def test_what_was_done_is_told_to_scripts_as_well(shop: Shop) -> None:
+async def test_every_command_reports_its_result_as_json(shop: Shop) -> None:
     async with shop.open():
         await shop.sell(1, 1)
         await eventually(lambda: shop.json(producer_commands.events, "tail"))

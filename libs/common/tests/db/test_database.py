@@ -7,19 +7,19 @@ from common.db.database import Database, notify_after_commit
 from common.testing.plugin import eventually
 
 
-async def test_an_error_of_the_database_does_not_tell_the_parameters(database: Database) -> None:
+async def test_a_database_error_does_not_contain_the_parameters(database: Database) -> None:
     with pytest.raises(DBAPIError) as raised:
         async with database.transaction() as session:
             await session.execute(text("SELECT no_such_function(:secret)"), {"secret": "hunter2"})
     assert "hunter2" not in str(raised.value)
 
 
-async def test_listeners_are_woken_after_the_commit_and_by_nothing_else(database: Database) -> None:
-    heard: list[str] = []
+async def test_listeners_are_notified_only_after_a_commit(database: Database) -> None:
+    received: list[str] = []
     connection = await asyncpg.connect(database.dsn)
     try:
         for channel in ("letters", "parcels"):
-            await connection.add_listener(channel, lambda *call: heard.append(call[2]))
+            await connection.add_listener(channel, lambda *call: received.append(call[2]))
         with pytest.raises(RuntimeError):
             async with database.transaction() as session:
                 notify_after_commit(session, "parcels")
@@ -27,12 +27,12 @@ async def test_listeners_are_woken_after_the_commit_and_by_nothing_else(database
         async with database.transaction() as session:
             notify_after_commit(session, "letters")
             await connection.execute("SELECT 1")
-            assert heard == []
-        await eventually(lambda: _has_heard(heard))
-        assert heard == ["letters"]
+            assert received == []
+        await eventually(lambda: _any(received))
+        assert received == ["letters"]
     finally:
         await connection.close()
 
 
-async def _has_heard(heard: list[str]) -> bool:
-    return bool(heard)
+async def _any(received: list[str]) -> bool:
+    return bool(received)

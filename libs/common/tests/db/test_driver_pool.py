@@ -32,17 +32,17 @@ async def test_a_core_statement_runs_with_named_values_and_its_own_constants(poo
         assert row["result"] == left - right + 10
 
 
-async def test_one_statement_after_the_other_runs_on_the_same_connection(pool: DriverPool) -> None:
+async def test_consecutive_statements_run_on_the_same_connection(pool: DriverPool) -> None:
     assert len({await backend(pool) for _ in range(5)}) == 1
 
 
-async def test_statements_at_once_share_as_many_connections_as_there_may_be(pool: DriverPool) -> None:
+async def test_concurrent_statements_share_the_pools_connections(pool: DriverPool) -> None:
     slow = "SELECT pg_backend_pid() AS pid FROM pg_sleep(0.02)"
     answers = await asyncio.gather(*(pool.fetch(slow) for _ in range(8)))
     assert len({rows[0]["pid"] for rows in answers}) == 2
 
 
-async def test_a_refused_statement_costs_no_connection(pool: DriverPool) -> None:
+async def test_a_failed_statement_keeps_its_connection(pool: DriverPool) -> None:
     before = await backend(pool)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await pool.fetch("SELECT 1 / 0")
@@ -55,7 +55,7 @@ async def test_a_statement_is_a_transaction_of_its_own(pool: DriverPool) -> None
     assert first["id"] != second["id"]
 
 
-async def test_a_connection_that_was_lost_is_replaced_unnoticed(pool: DriverPool, postgres_server: str) -> None:
+async def test_a_lost_connection_is_replaced_without_an_error(pool: DriverPool, postgres_server: str) -> None:
     lost = await backend(pool)
     admin = await asyncpg.connect(postgres_server)
     await admin.execute("SELECT pg_terminate_backend($1, 5000)", lost)
@@ -63,7 +63,7 @@ async def test_a_connection_that_was_lost_is_replaced_unnoticed(pool: DriverPool
     assert await backend(pool) != lost
 
 
-async def test_a_statement_that_takes_too_long_fails_in_time_and_leaves_the_pool_usable(postgres_server: str) -> None:
+async def test_a_statement_that_takes_too_long_times_out_and_leaves_the_pool_usable(postgres_server: str) -> None:
     pool = DriverPool(postgres_server, size=1, timeout=0.5, name="test-driver")
     waiting = asyncio.gather(*(pool.fetch("SELECT pg_sleep(30)") for _ in range(3)), return_exceptions=True)
     assert [type(outcome) for outcome in await waiting] == [TimeoutError] * 3
@@ -71,7 +71,7 @@ async def test_a_statement_that_takes_too_long_fails_in_time_and_leaves_the_pool
     await pool.close()
 
 
-async def test_no_server_is_a_connection_error(unused_tcp_port: int) -> None:
+async def test_an_unreachable_server_is_a_connection_error(unused_tcp_port: int) -> None:
     pool = DriverPool(f"postgresql://nobody@127.0.0.1:{unused_tcp_port}/x", size=1, timeout=5, name="test-driver")
     with pytest.raises(OSError):
         await pool.fetch("SELECT 1")

@@ -1,4 +1,4 @@
-"""Group commit: what comes in during one write goes with the next."""
+"""Group commit: items that arrive during one write are written together by the next."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from common.db.group_commit import GroupCommit
 
 
 class Writer:
-    """Doubles numbers; a write takes until it is let go. 13 is refused, 0 loses the connection, -1 takes too long."""
+    """Doubles numbers; a write waits for `go`. 13 is refused, 0 loses the connection, -1 times out."""
 
     def __init__(self, *, size: int = 8) -> None:
         self.groups: list[list[int]] = []
@@ -45,13 +45,13 @@ async def test_a_lone_item_is_written_at_once() -> None:
     assert writer.groups == [[1], [2]]
 
 
-async def test_items_of_one_moment_are_one_group_and_each_caller_gets_its_own_result() -> None:
+async def test_simultaneous_items_are_one_group_and_each_caller_gets_its_own_result() -> None:
     writer = Writer()
     assert await writer.all(*range(1, 9)) == [item * 2 for item in range(1, 9)]
     assert writer.groups == [[1, 2, 3, 4, 5, 6, 7, 8]]
 
 
-async def test_what_comes_in_during_a_write_goes_with_the_next() -> None:
+async def test_items_that_arrive_during_a_write_are_written_by_the_next() -> None:
     writer = Writer()
     first = asyncio.create_task(writer.group(1))
     await writer.begun.wait()
@@ -60,13 +60,13 @@ async def test_what_comes_in_during_a_write_goes_with_the_next() -> None:
     assert writer.groups == [[1], [2, 3]]
 
 
-async def test_a_group_is_no_larger_than_it_may_be() -> None:
+async def test_a_group_is_no_larger_than_its_limit() -> None:
     writer = Writer(size=2)
     assert await writer.all(1, 2, 3, 4, 5) == [2, 4, 6, 8, 10]
     assert writer.groups == [[1, 2], [3, 4], [5]]
 
 
-async def test_one_items_fault_is_its_own() -> None:
+async def test_one_failing_item_affects_no_other() -> None:
     writer = Writer()
     first, refused, last = await writer.all(1, 13, 2)
     assert (first, last) == (2, 4)
@@ -74,7 +74,7 @@ async def test_one_items_fault_is_its_own() -> None:
     assert writer.groups == [[1, 13, 2], [1], [13], [2]]
 
 
-async def test_a_lost_connection_is_everybodys_and_nothing_is_tried_twice() -> None:
+async def test_a_lost_connection_fails_the_whole_group_and_nothing_is_retried() -> None:
     writer = Writer()
     outcomes = await writer.all(1, 0, 2)
     assert [type(outcome) for outcome in outcomes] == [ConnectionResetError] * 3
@@ -82,7 +82,7 @@ async def test_a_lost_connection_is_everybodys_and_nothing_is_tried_twice() -> N
     assert await writer.group(4) == 8
 
 
-async def test_who_waited_while_a_group_ran_out_of_time_fails_with_it() -> None:
+async def test_callers_that_waited_while_a_group_timed_out_fail_with_it() -> None:
     writer = Writer()
     first = asyncio.create_task(writer.group(-1))
     await writer.begun.wait()
@@ -92,7 +92,7 @@ async def test_who_waited_while_a_group_ran_out_of_time_fails_with_it() -> None:
     assert await writer.group(4) == 8
 
 
-async def test_a_caller_who_goes_away_takes_nobody_along() -> None:
+async def test_a_cancelled_caller_cancels_no_other() -> None:
     writer = Writer()
     gone = asyncio.create_task(writer.group(1))
     await writer.begun.wait()

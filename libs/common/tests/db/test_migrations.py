@@ -1,4 +1,4 @@
-"""What a migration may count on while a service runs, and while others of its kind start."""
+"""Migrations while a service runs, and while other processes wait to migrate."""
 
 import asyncio
 import shutil
@@ -22,7 +22,7 @@ revision, down_revision = "0002", "0001"
 
 def upgrade():
 """
-# It waits for a lock, as it must not, or has been there for long and does not.
+# Until another process waits for the lock (as it must not), or has been connected for long and does not.
 ANOTHER_WAITS = """
     asked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     waits = "(wait_event = 'advisory' OR backend_start < clock_timestamp() - interval '5 seconds')"
@@ -53,7 +53,7 @@ async def test_an_index_is_built_concurrently_while_another_process_waits_to_mig
     make_database: MakeDatabase, tmp_path: Path
 ) -> None:
     url, folder = await make_database(FOLDER), with_next(tmp_path / "migrations", ANOTHER_WAITS)
-    # Alembic's context is the process's: each migrates in one of its own.
+    # Alembic's context is global to a process, so each migrates in its own.
     words = (sys.executable, "-c", UPGRADE, str(folder), url)
     processes = [await asyncio.create_subprocess_exec(*words) for _ in range(2)]
     try:
@@ -74,7 +74,7 @@ async def test_an_index_is_built_concurrently_while_another_process_waits_to_mig
 
 
 @pytest.mark.slow
-async def test_a_migration_does_not_hold_everybody_up_behind_a_long_transaction(
+async def test_a_migration_does_not_block_others_behind_a_long_transaction(
     make_database: MakeDatabase, tmp_path: Path
 ) -> None:
     url, folder = await make_database(FOLDER), with_next(tmp_path / "migrations", EXCLUSIVE)

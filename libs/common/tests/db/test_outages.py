@@ -1,4 +1,4 @@
-"""Which errors are an outage, made by real servers where that can be done."""
+"""Which errors count as an outage; raised by a real server where possible."""
 
 import asyncio
 import threading
@@ -22,17 +22,17 @@ from common.db.outages import is_outage, ran_out_of_time
         asyncpg.TooManyConnectionsError,
     ],
 )
-def test_what_passes_by_itself_is_an_outage(state: type[Exception]) -> None:
+def test_a_temporary_server_error_is_an_outage(state: type[Exception]) -> None:
     assert is_outage(state("…"))
 
 
 @pytest.mark.parametrize("state", [asyncpg.UndefinedTableError, asyncpg.UniqueViolationError, asyncpg.DataError])
-def test_what_a_retry_cannot_mend_is_none(state: type[Exception]) -> None:
+def test_an_error_that_a_retry_cannot_fix_is_no_outage(state: type[Exception]) -> None:
     assert not is_outage(state("…"))
 
 
 def end_backend(server: str, pid: int) -> None:
-    """Ends it while this thread's loop stands still: its last word and its end wait in the socket, unread."""
+    """Ends a backend while this event loop stands still: the server's last message and the end wait unread."""
 
     async def end() -> None:
         admin = await asyncpg.connect(server)
@@ -44,36 +44,36 @@ def end_backend(server: str, pid: int) -> None:
     thread.join()
 
 
-async def read_the_last_word() -> None:
-    """One turn of the loop finds the socket readable, the next has read the word and not yet the end behind it."""
+async def read_the_last_message() -> None:
+    """Two turns of the loop: one finds the socket readable, the next reads the message and not yet the end."""
     for _ in range(2):
         await asyncio.sleep(0)
 
 
-async def test_a_statement_between_the_servers_last_word_and_the_end_of_the_connection_met_an_outage(
+async def test_a_statement_between_the_servers_last_message_and_the_end_of_the_connection_is_an_outage(
     postgres_server: str,
 ) -> None:
     connection = await asyncpg.connect(postgres_server)
     end_backend(postgres_server, connection.get_server_pid())
-    await read_the_last_word()
+    await read_the_last_message()
     with pytest.raises(asyncpg.InternalClientError) as raised:
         await connection.fetch("SELECT 1")
     assert is_outage(raised.value)
 
 
-async def test_so_did_one_of_sqlalchemys(postgres_server: str) -> None:
+async def test_the_same_statement_through_sqlalchemy_is_an_outage(postgres_server: str) -> None:
     engine = create_async_engine(postgres_server.replace("postgresql://", "postgresql+asyncpg://"))
     async with engine.connect() as connection:
         pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
         end_backend(postgres_server, pid)
-        await read_the_last_word()
+        await read_the_last_message()
         with pytest.raises(Exception, match="another operation") as raised:
             await connection.execute(text("SELECT 1"))
         assert is_outage(raised.value)
     await engine.dispose()
 
 
-async def test_a_statement_that_the_driver_or_the_server_ended_for_its_length_ran_out_of_time(
+async def test_a_statement_timed_out_by_the_driver_or_the_server_counts_as_a_timeout(
     postgres_server: str,
 ) -> None:
     engine = create_async_engine(

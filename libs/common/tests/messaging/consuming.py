@@ -1,4 +1,4 @@
-"""A consumer of the shop's events, what it is sent, and what became of it."""
+"""A consumer of the shop's events, a publisher of them, and queries for their effects and parked messages."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ POISON = 13
 ENDLESS = 14
 
 
-def handlers_of() -> EventHandlers:
+def make_handlers() -> EventHandlers:
     handlers = EventHandlers()
 
     @handlers.on("shop.item.sold.v1", Sold)
@@ -60,7 +60,7 @@ def handlers_of() -> EventHandlers:
 @asynccontextmanager
 async def consuming(settings: ServiceSettings, database: Database) -> AsyncIterator[Health]:
     stop, health = asyncio.Event(), Health()
-    task = asyncio.ensure_future(Consumer(settings, database, handlers_of(), health).run(stop))
+    task = asyncio.ensure_future(Consumer(settings, database, make_handlers(), health).run(stop))
     try:
         await eventually(lambda: is_ready(health))
         yield health

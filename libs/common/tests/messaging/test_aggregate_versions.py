@@ -1,4 +1,4 @@
-"""A gap in an aggregate's versions: waited for where it may be filled, for a bounded time, and told of."""
+"""A gap in an aggregate's versions: later events wait for it for a bounded time, then it is passed and counted."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ class Sold(BaseModel):
 
 
 class Shop:
-    """A consumer that keeps the order of items. Its handler fails on `faults` of a version before it takes it."""
+    """A consumer that keeps the order of items. Its handler fails `faults[version]` times before it succeeds."""
 
     def __init__(self, settings: ServiceSettings, database: Database, channel: Channel) -> None:
         self.faults: dict[int, int] = {}
@@ -79,11 +79,11 @@ class Shop:
         )
 
     async def until(self, *versions: int) -> None:
-        async def there() -> bool:
+        async def reached() -> bool:
             assert await self.effects() == list(versions)
             return True
 
-        await eventually(there, within=20)
+        await eventually(reached, within=20)
 
     async def effects(self) -> list[int]:
         async with self._database.transaction() as session:
@@ -104,7 +104,7 @@ async def shop(settings: ServiceSettings, database: Database, amqp_url: str) -> 
 
 @pytest.fixture
 def deferred() -> Any:
-    """How many deferrals there were since."""
+    """Returns how many deferrals there were since the test started."""
     before = _deferrals()
     return lambda: _deferrals() - before
 
@@ -114,7 +114,7 @@ def _deferrals() -> float:
 
 
 @pytest.mark.parametrize("faults", [1, 2, 3])
-async def test_what_comes_behind_a_failing_event_waits_for_it_through_its_retries(shop: Shop, faults: int) -> None:
+async def test_later_events_wait_for_a_failing_one_through_its_retries(shop: Shop, faults: int) -> None:
     shop.faults = {1: faults}
     async with shop.open():
         for version in (1, 2, 3):
@@ -122,7 +122,7 @@ async def test_what_comes_behind_a_failing_event_waits_for_it_through_its_retrie
         await shop.until(1, 2, 3)
 
 
-async def test_a_gap_that_nothing_fills_is_left_behind_after_the_delays_and_counted(shop: Shop) -> None:
+async def test_a_gap_that_no_event_fills_is_passed_after_the_delays_and_counted(shop: Shop) -> None:
     before = REGISTRY.get_sample_value("waybill_consumer_gaps_total") or 0
     async with shop.open():
         await shop.publish(1)
@@ -131,12 +131,12 @@ async def test_a_gap_that_nothing_fills_is_left_behind_after_the_delays_and_coun
         assert (REGISTRY.get_sample_value("waybill_consumer_gaps_total") or 0) == before + 1
         await shop.publish(4)
         await shop.until(1, 3, 4)
-        # Late is not never: what its handler makes of an old version is the handler's to say.
+        # A late event is processed, too; what an old version means is up to its handler.
         await shop.publish(2)
         await shop.until(1, 3, 4, 2)
 
 
-async def test_a_consumer_that_began_late_has_gaps_by_right(shop: Shop, deferred: Any) -> None:
+async def test_a_consumer_that_starts_late_does_not_wait_for_earlier_versions(shop: Shop, deferred: Any) -> None:
     async with shop.open():
         await shop.publish(5)
         await shop.publish(6)
@@ -144,7 +144,7 @@ async def test_a_consumer_that_began_late_has_gaps_by_right(shop: Shop, deferred
     assert deferred() == 0
 
 
-async def test_an_event_that_nobody_handles_leaves_no_gap(shop: Shop, deferred: Any) -> None:
+async def test_an_event_without_a_handler_leaves_no_gap(shop: Shop, deferred: Any) -> None:
     async with shop.open():
         await shop.publish(1)
         await shop.publish(2, "renamed")
@@ -154,7 +154,7 @@ async def test_an_event_that_nobody_handles_leaves_no_gap(shop: Shop, deferred: 
 
 
 class Garbled(str):
-    """A routing key that is not UTF-8, as no driver would write it."""
+    """A routing key that is not UTF-8, which no driver would send."""
 
     __slots__ = ()
 
@@ -162,7 +162,7 @@ class Garbled(str):
         return b"shop.item.\xff"
 
 
-async def test_a_routing_key_that_is_not_utf_8_ends_no_connection(shop: Shop) -> None:
+async def test_a_routing_key_that_is_not_utf_8_does_not_end_the_connection(shop: Shop) -> None:
     async with shop.open():
         await shop.publish(1, routing_key=Garbled("shop.item.?"))
         await shop.publish(2)
@@ -170,7 +170,7 @@ async def test_a_routing_key_that_is_not_utf_8_ends_no_connection(shop: Shop) ->
 
 
 @pytest.mark.parametrize("subject", ["it\0em", "".join(map(str, range(5000)))], ids=["no text", "no key"])
-async def test_a_subject_by_which_no_order_can_be_kept_is_parked_at_once_and_ends_no_consumer(
+async def test_an_event_with_an_unusable_subject_is_parked_at_once_and_the_consumer_continues(
     shop: Shop, subject: str
 ) -> None:
     async with shop.open():
@@ -181,7 +181,7 @@ async def test_a_subject_by_which_no_order_can_be_kept_is_parked_at_once_and_end
     assert await shop.parked() == ["attribute subject is not a text of at most 500 characters"]
 
 
-async def test_an_event_that_is_parked_at_once_keeps_nobody_waiting(shop: Shop, deferred: Any) -> None:
+async def test_an_event_that_is_parked_at_once_delays_no_later_event(shop: Shop, deferred: Any) -> None:
     async with shop.open():
         await shop.publish(1)
         await shop.publish(2, data={"number": "none"})
@@ -191,7 +191,7 @@ async def test_an_event_that_is_parked_at_once_keeps_nobody_waiting(shop: Shop, 
     assert deferred() == 0
 
 
-async def test_an_event_behind_one_that_is_parked_after_all_retries_is_taken(shop: Shop) -> None:
+async def test_an_event_after_one_that_was_parked_is_processed(shop: Shop) -> None:
     shop.faults = {1: 99}
     async with shop.open():
         await shop.publish(1)

@@ -6,7 +6,7 @@ from common.messaging.backlog_metrics import outbox_measured, parked_measured
 from common.testing.plugin import eventually
 
 
-async def test_what_waits_in_the_outbox_is_measured_with_no_broker_at_all(database: Database) -> None:
+async def test_the_outbox_backlog_is_measured_without_a_broker(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(
             text(
@@ -24,7 +24,7 @@ async def test_what_waits_in_the_outbox_is_measured_with_no_broker_at_all(databa
         await eventually(measured)
 
 
-async def test_what_is_parked_is_measured_until_it_is_resolved(database: Database) -> None:
+async def test_parked_messages_are_measured_until_they_are_resolved(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(
             text(

@@ -1,4 +1,4 @@
-"""Connections to a broker that is not as it should be."""
+"""Connections to a broker that misbehaves."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from common.messaging import broker
 
 
-async def test_a_proxy_that_takes_connections_and_closes_them_is_a_broker_that_is_away() -> None:
+async def test_a_proxy_that_accepts_and_closes_connections_counts_as_an_unavailable_broker() -> None:
     async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 

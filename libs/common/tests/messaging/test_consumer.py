@@ -1,4 +1,4 @@
-"""The consumer: each event's effect once, whatever fails."""
+"""The consumer processes each event once, whatever fails."""
 
 import json
 
@@ -32,12 +32,14 @@ async def test_an_event_delivered_many_times_has_its_effect_once(
     assert counted("waybill_consumer_messages_total", outcome="duplicate") == duplicates + 20
 
 
-async def test_events_that_are_repeated_behind_later_ones_have_their_effects_in_order_all_the_same(
+async def test_events_repeated_after_later_ones_still_have_their_effects_in_order(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
-    """As a relay repeats them that takes over from one that died: all before the first batch, so within one."""
+    """A relay that takes over from one that died repeats them so. All are published before the consumer starts, so that
+    a batch holds both copies.
+    """
     async with consuming(settings, database):
-        pass  # its queue is there now
+        pass  # declares the queue
     numbers = list(range(100, 140))
     ids = {number: await publish(channel, number) for number in numbers}
     for number in numbers[:20]:
@@ -71,11 +73,11 @@ async def test_a_failing_message_is_parked_with_its_cause_after_the_tiers_while_
     assert sorted(await effects(database)) == ["0", "1", "2", "3", "4"]
 
 
-async def test_events_that_wait_are_taken_together_each_once(
+async def test_waiting_events_are_processed_in_batches_each_once(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
     async with consuming(settings, database):
-        pass  # it has declared its queue
+        pass  # declares the queue
     for number in range(20):
         event_id = await publish(channel, number % 10, verb="returned")
         await publish(channel, number % 10, event_id, verb="returned")
@@ -84,7 +86,7 @@ async def test_events_that_wait_are_taken_together_each_once(
     assert sum(note.endswith("of 1") for note in await effects(database)) < 20
 
 
-async def test_one_of_a_batch_that_fails_harms_only_itself(
+async def test_one_failing_event_of_a_batch_affects_no_other(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
     async with consuming(settings, database):
@@ -118,7 +120,7 @@ async def test_structured_mode_is_understood(
         await eventually(lambda: has_effect(database, "9"))
 
 
-async def test_an_outage_of_the_database_delays_messages_and_blames_none(
+async def test_a_database_outage_delays_messages_and_uses_up_no_attempt(
     settings: ServiceSettings, database: Database, channel: AbstractChannel, postgres_server: str
 ) -> None:
     name = database.engine.url.database
@@ -127,7 +129,7 @@ async def test_an_outage_of_the_database_delays_messages_and_blames_none(
         async with consuming(settings, database) as health:
             await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
             await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
-            await eventually(lambda: _away(health))
+            await eventually(lambda: _is_unready(health))
             await publish(channel, 1)
             await publish(channel, POISON - 1)
             await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
@@ -138,7 +140,7 @@ async def test_an_outage_of_the_database_delays_messages_and_blames_none(
         await admin.close()
 
 
-async def test_a_handler_that_never_ends_in_time_is_no_outage_and_is_parked_while_others_pass(
+async def test_a_handler_that_always_times_out_is_no_outage_and_is_parked_while_others_pass(
     settings: ServiceSettings, database: Database, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "_OUTAGE_PAUSE", 0.01)
@@ -157,11 +159,11 @@ async def test_a_handler_that_never_ends_in_time_is_no_outage_and_is_parked_whil
     assert await effects(database) == ["1"]
 
 
-async def _away(health: Health) -> bool:
+async def _is_unready(health: Health) -> bool:
     return not (await health.ready())[0]
 
 
-async def test_what_was_not_begun_at_a_stop_goes_back_to_the_queue(
+async def test_deliveries_not_started_at_a_stop_return_to_the_queue_in_order(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
     async with consuming(settings, database):
@@ -181,10 +183,10 @@ async def _has_all(database: Database, count: int) -> bool:
     return len(await effects(database)) == count
 
 
-async def test_a_message_that_a_retry_queue_would_not_take_is_not_lost(
+async def test_a_message_that_a_retry_queue_refuses_is_not_lost(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
-    """Published as mandatory: a queue that somebody deleted is noticed, and declared anew."""
+    """Published as mandatory, so a deleted queue is noticed and declared again."""
     async with consuming(settings, database):
         await channel.queue_delete("shop.inbound.retry.5s")
         await publish(channel, POISON)
@@ -197,7 +199,7 @@ async def test_a_consumer_whose_queue_was_deleted_is_not_ready_until_it_is_attac
 ) -> None:
     async with consuming(settings, database) as health:
         await channel.queue_delete("shop.inbound")
-        await eventually(lambda: _away(health))
+        await eventually(lambda: _is_unready(health))
         await eventually(lambda: is_ready(health))
         await publish(channel, 1)
         await eventually(lambda: has_effect(database, "1"))

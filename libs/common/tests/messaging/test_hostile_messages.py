@@ -1,4 +1,4 @@
-"""Messages as nobody should send them: parked at once, and in nobody's way."""
+"""Malformed and hostile messages are parked at once and delay no other message."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def nested(depth: int) -> bytes:
 
 
 class RawProperties(Basic.Properties):
-    """Flags and properties as bytes, as no driver would write them."""
+    """Flags and properties as raw bytes, which no driver would send."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__()
@@ -38,8 +38,8 @@ class RawProperties(Basic.Properties):
 
 
 async def publish_raw(channel: AbstractChannel, properties: bytes, body: bytes) -> None:
-    wire = await channel.get_underlay_channel()
-    await wire.basic_publish(
+    raw = await channel.get_underlay_channel()
+    await raw.basic_publish(
         body, exchange="shop.events", routing_key="shop.item.sold.v1", properties=RawProperties(properties)
     )
 
@@ -90,7 +90,7 @@ async def test_data_that_does_not_fit_the_reader_is_parked_at_once_without_its_v
         b"\x00\x80" + b"\x02\xff\xfe",  # a message id that is not UTF-8
         b"\x20\x00" + b"\x00\x00\x00\x04" + b"\x02\xff\xfeV",  # a header whose name is not UTF-8
         b"\x20\x00" + b"\x00\x00\x00\x0b" + b"\x01aT" + b"\x7f" * 8,  # a time past the year 9999
-        b"\x20\x00" + b"\x00\x00\x00\x1b" + b"\x11x-waybill-attemptl" + b"\x7f" + b"\xff" * 7,  # more than ours
+        b"\x20\x00" + b"\x00\x00\x00\x1b" + b"\x11x-waybill-attemptl" + b"\x7f" + b"\xff" * 7,  # more than we make
         b"\x20\x00" + nested(3000),
         b"\x20\x00" + b"\x00\x01\xd4\xc7" + b"\x01aS\x00\x01\xd4\xc0" + b"a" * 120_000,  # nearly a frame
     ],
@@ -108,11 +108,11 @@ async def test_a_message_with_hostile_properties_is_parked_while_others_pass(
         await eventually(lambda: has_effect(database, "2"))
         ((_, cause, attempts, body, _),) = await eventually(lambda: parked(database))
     assert cause
-    tried = len(RETRY_TIERS) if b"x-waybill-attempt" in properties else 0  # no more than could have been
+    tried = len(RETRY_TIERS) if b"x-waybill-attempt" in properties else 0  # limited to the largest honest value
     assert (attempts, body) == (tried, b'{"number": 1}')
 
 
-async def test_a_failing_message_too_large_for_another_header_is_parked_and_keeps_nobody_waiting(
+async def test_a_failing_message_too_large_for_another_header_is_parked_and_delays_no_other(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
     async with consuming(settings, database):
@@ -138,7 +138,7 @@ def test_properties_of_any_kind_can_be_sent_on_to_a_retry_queue() -> None:
     properties.validate()
 
 
-def test_properties_that_cannot_be_sent_are_told_from_those_that_can() -> None:
+def test_properties_that_cannot_be_sent_are_recognised() -> None:
     assert not make_sendable(Basic.Properties(headers={"large": "a" * 125_000}), {})
     odd: Any = {"odd": object()}
     assert not make_sendable(Basic.Properties(headers=odd), {})

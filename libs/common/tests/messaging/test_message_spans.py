@@ -1,4 +1,4 @@
-"""What a collector is told of an event: each hop of its way, with its parent."""
+"""The spans that a collector receives of an event: one for each hop, with its parent."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ def api(settings: ServiceSettings, database: Database) -> Any:
     return api_client(create_api(settings, title="Shop", routers=[router], health=Health()))
 
 
-def consumed() -> tuple[EventHandlers, list[Received[Any]]]:
+def collecting_handlers() -> tuple[EventHandlers, list[Received[Any]]]:
     handlers, seen = EventHandlers(), []
 
     @handlers.on(Sold.type, SoldReader)
@@ -82,7 +82,7 @@ def children(spans: list[ExportedSpan], parent: ExportedSpan) -> list[ExportedSp
 async def test_an_event_is_one_trace_from_the_request_to_the_commit_of_its_effect(
     collector: Collector, settings: ServiceSettings, database: Database
 ) -> None:
-    handlers, seen = consumed()
+    handlers, seen = collecting_handlers()
     with recording("shop", "all"):
         health = Health()
         consumer = Consumer(settings, database, handlers, health)
@@ -91,7 +91,7 @@ async def test_an_event_is_one_trace_from_the_request_to_the_commit_of_its_effec
             async with api(settings, database) as http:
                 for number in range(5):
                     (await http.post(f"/items/{number}")).raise_for_status()
-            await eventually(lambda: _taken(database, 5), within=30)
+            await eventually(lambda: _processed(database, 5), within=30)
     requests = [span for span in collector.spans if span.kind == "server"]
     assert len(requests) == len({span.trace_id for span in requests}) == 5
     for request in requests:
@@ -117,10 +117,10 @@ async def test_an_event_is_one_trace_from_the_request_to_the_commit_of_its_effec
         assert not any(span.is_error for span in spans)
 
 
-async def test_of_a_batch_that_fails_only_the_one_at_fault_is_an_error(
+async def test_only_the_failing_event_of_a_batch_gets_error_spans(
     collector: Collector, settings: ServiceSettings, database: Database
 ) -> None:
-    handlers, _ = consumed()
+    handlers, _ = collecting_handlers()
     with recording("shop", "all"):
         health = Health()
         consumer = Consumer(settings, database, handlers, health)
@@ -133,7 +133,7 @@ async def test_of_a_batch_that_fails_only_the_one_at_fault_is_an_error(
     processed = [span for span in collector.spans if span.kind == "consumer"]
     assert len([span for span in processed if not span.is_error]) == 2
     failed = [span for span in processed if span.is_error]
-    # The first try and three retries; a try on which the whole batch failed may be followed by one alone.
+    # The first attempt and three retries. An attempt that failed as part of a batch is repeated alone.
     assert 4 <= len(failed) <= 8
     assert len({(span.trace_id, span.parent_id) for span in failed}) == 1
     assert {span.attributes["error.type"] for span in failed} == {"ValueError"}
@@ -141,11 +141,11 @@ async def test_of_a_batch_that_fails_only_the_one_at_fault_is_an_error(
 
 
 async def _ready(health: Health) -> bool:
-    """The consumer is bound: what is published sooner would not reach it."""
+    """Whether the consumer's queue is bound: an event published earlier would not reach it."""
     return (await health.ready())[0]
 
 
-async def _taken(database: Database, count: int) -> bool:
+async def _processed(database: Database, count: int) -> bool:
     async with database.transaction() as session:
         return bool(await session.scalar(text("SELECT count(*) FROM inbox")) == count)
 
@@ -160,12 +160,12 @@ def received(number: int) -> Received[Any]:
     return Received(new_id(), Sold.type, "item", 1, utc_now(), SoldReader(number=number), traceparent)
 
 
-async def test_events_taken_together_stay_in_their_own_traces(collector: Collector) -> None:
+async def test_events_processed_together_stay_in_their_own_traces(collector: Collector) -> None:
     with recording("shop", "consume"):
         async with processing("shop.inbound", [received(1), received(2)]) as events:
             assert not collector.spans
-    for number, taken in enumerate(sorted(collector.spans, key=lambda one: one.trace_id), 1):
-        assert same(events[number - 1].traceparent, taken)
-        assert (taken.trace_id, taken.parent_id) == (f"{number:032x}", f"{number:016x}")
-        assert taken.links == [(taken.trace_id, taken.parent_id)]
-        assert taken.attributes["waybill.batch_size"] == 2
+    for number, span in enumerate(sorted(collector.spans, key=lambda one: one.trace_id), 1):
+        assert same(events[number - 1].traceparent, span)
+        assert (span.trace_id, span.parent_id) == (f"{number:032x}", f"{number:016x}")
+        assert span.links == [(span.trace_id, span.parent_id)]
+        assert span.attributes["waybill.batch_size"] == 2

@@ -1,4 +1,4 @@
-"""The driver's decoder as it is: these fail when a new pamqp no longer needs, or no longer fits, `pamqp_patch`."""
+"""pamqp's decoder with and without `pamqp_patch`: a release that does not need the patch, or breaks it, fails here."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ print(sorted(decoded.properties.headers))
 
 
 def run(install: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: the patch holds for a whole process."""
+    """Runs the program in its own process, because the patch applies to a whole process."""
     program = NOT_UTF8.format(install=install)
     command = [sys.executable, "-c", program]
     return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
@@ -29,7 +29,7 @@ def test_without_the_patch_properties_that_are_not_utf8_raise() -> None:
     assert "UnicodeDecodeError" in run("").stderr
 
 
-def test_with_the_patch_they_are_delivered_undecoded() -> None:
+def test_with_the_patch_such_properties_are_delivered_undecoded() -> None:
     done = run("from common.messaging import pamqp_patch; pamqp_patch.install()")
     assert done.stdout == "['x-waybill-unreadable']\n", done.stderr
 

@@ -46,7 +46,7 @@ def relaying(settings: ServiceSettings, health: Health | None = None) -> Any:
 
 @pytest.fixture
 async def subscriber(amqp_url: str) -> AsyncIterator[list[aio_pika.abc.AbstractIncomingMessage]]:
-    """What a subscriber to everything has received, in the order of arrival."""
+    """What a subscriber to all events has received, in order of arrival."""
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
         await declare_producer(channel, "shop")
@@ -94,7 +94,7 @@ async def test_a_committed_event_reaches_the_broker_as_a_cloudevent(
     assert headers["cloudEvents_dataschema"].endswith("/shop.item.sold.v1.schema.json")
 
 
-async def test_confirmed_events_leave_the_queue_for_the_log_in_published_order(
+async def test_confirmed_events_move_from_the_outbox_to_the_log_in_published_order(
     settings: ServiceSettings, database: Database, subscriber: list[Any]
 ) -> None:
     sent = [await sell(database, n, subject=f"item-{n % 7}", version=n // 7 + 1) for n in range(70)]
@@ -122,7 +122,7 @@ async def test_each_aggregates_events_arrive_in_order_without_a_gap(
         assert versions == list(range(1, 21))
 
 
-async def test_a_rolled_back_change_tells_nobody(
+async def test_a_rolled_back_change_publishes_no_event(
     settings: ServiceSettings, database: Database, subscriber: list[Any]
 ) -> None:
     with pytest.raises(ZeroDivisionError):
@@ -151,7 +151,7 @@ async def test_the_log_keeps_the_published_order_when_the_lead_changes(
     standby = await asyncpg.connect(database.dsn)
     try:
         async with standby.transaction():
-            await standby.execute("SELECT now()")  # it asks for the lead, and is a little slow
+            await standby.execute("SELECT now()")  # its transaction starts before the other relay's batch
             async with relaying(settings):
                 first = await sell(database, 1, subject="item")
                 await eventually(lambda: _is(counts(database), (0, 1)))
@@ -164,7 +164,7 @@ async def test_the_log_keeps_the_published_order_when_the_lead_changes(
         await standby.close()
 
 
-async def test_events_recorded_while_the_broker_is_away_are_published_when_it_is_back(
+async def test_events_recorded_while_the_broker_is_unavailable_are_published_when_it_returns(
     settings: ServiceSettings, database: Database
 ) -> None:
     vhost = f"t-{new_id().hex}"
@@ -181,7 +181,7 @@ async def test_events_recorded_while_the_broker_is_away_are_published_when_it_is
             await api.put(f"/api/permissions/{vhost}/{user}", json=grant)
             await eventually(lambda: _is(counts(database), (0, 1)), within=20)
             assert (await health.ready())[0]
-            # Nobody is bound: the alternate exchange kept it in sight.
+            # No queue is bound, so the alternate exchange kept the event.
             async with await aio_pika.connect(url) as connection:
                 queue = await (await connection.channel()).get_queue("shop.unrouted")
                 assert (await queue.get(no_ack=True)).body == b'{"number": 1}'
@@ -189,7 +189,7 @@ async def test_events_recorded_while_the_broker_is_away_are_published_when_it_is
             await api.delete(f"/api/vhosts/{vhost}")
 
 
-async def test_a_relay_is_ready_while_both_sides_answer(
+async def test_a_relay_is_ready_while_broker_and_database_respond(
     settings: ServiceSettings, database: Database, postgres_server: str
 ) -> None:
     health = Health()
@@ -198,7 +198,7 @@ async def test_a_relay_is_ready_while_both_sides_answer(
         await eventually(lambda: _is(health.ready(), (True, {"broker": "ok", "postgres": "ok"})), within=20)
         admin = await asyncpg.connect(postgres_server)
         try:
-            # What is connected stays so, as with a server that hangs.
+            # Open connections stay open, as with a server that hangs.
             await admin.execute(f'ALTER DATABASE "{database.engine.url.database}" ALLOW_CONNECTIONS false')
             is_ready, checks = await health.ready()
             assert (is_ready, checks["broker"]) == (False, "ok")
@@ -222,12 +222,12 @@ async def test_an_event_is_published_when_its_wake_up_was_lost(
         await eventually(lambda: _length(subscriber, 1))
 
 
-async def test_an_event_is_published_by_its_wake_up_with_no_poll_in_between(
+async def test_an_event_is_published_by_its_wake_up_without_a_poll(
     settings: ServiceSettings, database: Database, subscriber: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("common.messaging.relay._POLL", 3600)
     async with relaying(settings):
-        for number in range(1, 4):  # the first may be found as the relay begins
+        for number in range(1, 4):  # the relay may find the first one when it starts
             await sell(database, number, subject="item", version=number)
             await eventually(partial(_length, subscriber, number))
 
@@ -240,7 +240,7 @@ async def _is(answer: Awaitable[Any], expected: Any) -> bool:
     return bool(await answer == expected)
 
 
-async def test_a_stream_keeps_what_matches_its_pattern_for_readers_who_come_later(
+async def test_a_stream_keeps_events_that_match_its_pattern_for_later_readers(
     settings: ServiceSettings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(settings), "streamed", "shop.item.#")
@@ -252,7 +252,7 @@ async def test_a_stream_keeps_what_matches_its_pattern_for_readers_who_come_late
         channel = await connection.channel()
         await channel.set_qos(10)
         stream = await channel.get_queue("shop.events.log", ensure=False)
-        for _ in range(2):  # reading takes nothing away
+        for _ in range(2):  # reading removes nothing
             received: asyncio.Queue[Any] = asyncio.Queue()
             tag = await stream.consume(received.put, arguments={"x-stream-offset": "first"})
             bodies = [(await asyncio.wait_for(received.get(), 10)).body for _ in range(2)]
@@ -260,20 +260,20 @@ async def test_a_stream_keeps_what_matches_its_pattern_for_readers_who_come_late
             await stream.cancel(tag)
 
 
-async def test_a_relay_that_never_rests_sees_to_the_log_of_events_all_the_same(
+async def test_a_relay_that_never_idles_still_maintains_the_event_log(
     settings: ServiceSettings, database: Database, subscriber: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(common.messaging.relay, "BATCH", 1)  # each is full as long as there are rows
+    monkeypatch.setattr(common.messaging.relay, "BATCH", 1)  # each batch is full while rows are left
     monkeypatch.setattr(common.messaging.relay, "_MAINTENANCE_INTERVAL", -1)
-    maintain, waiting = event_log.maintain, set()
+    maintain, pending = event_log.maintain, set()
 
-    async def seen(connection: Any, days: int) -> None:
-        waiting.add(await connection.fetchval("SELECT count(*) FROM outbox"))
+    async def count_and_maintain(connection: Any, days: int) -> None:
+        pending.add(await connection.fetchval("SELECT count(*) FROM outbox"))
         await maintain(connection, days)
 
-    monkeypatch.setattr(event_log, "maintain", seen)
+    monkeypatch.setattr(event_log, "maintain", count_and_maintain)
     for number in range(5):
         await sell(database, number, subject=new_id())
     async with relaying(settings):
         await eventually(lambda: _is(counts(database), (0, 5)))
-    assert {5, 4, 3, 2, 1} <= waiting
+    assert {5, 4, 3, 2, 1} <= pending

@@ -1,4 +1,4 @@
-"""Reading the log of events while it grows."""
+"""Reading the event log while it grows."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from common.settings import ServiceSettings
 from common.testing.plugin import eventually
 
 SINCE = datetime.now(UTC) - timedelta(hours=1)
-LOGGED = """
+APPEND = """
     INSERT INTO event_log (event_id, type, subject, version, occurred_at, data)
     VALUES (gen_random_uuid(), 'shop.item.sold.v1', 'item', 1, now(), '{}')"""
 
@@ -29,10 +29,10 @@ async def connections(database: Database) -> AsyncIterator[tuple[Any, Any]]:
     await other.close()
 
 
-async def test_what_the_relay_has_in_hand_when_a_replay_begins_is_in_it(
+async def test_a_replay_includes_the_batch_that_the_relay_is_publishing_when_it_starts(
     settings: ServiceSettings, connections: tuple[Any, Any]
 ) -> None:
-    """It may have been published just before the queue was bound: then it comes by no other way."""
+    """If that batch was published just before the queue was bound, only the replay can deliver it."""
     relay, watcher = connections
     async with await aio_pika.connect(settings.amqp_url.get_secret_value()) as amqp:
         channel = await amqp.channel()
@@ -40,7 +40,7 @@ async def test_what_the_relay_has_in_hand_when_a_replay_begins_is_in_it(
         await (await channel.declare_queue("late", exclusive=True)).bind("shop.replay", "late")
         async with relay.transaction():
             assert await relay.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('outbox-relay'))")
-            await relay.execute(LOGGED)
+            await relay.execute(APPEND)
             replaying = asyncio.create_task(replay(settings, since=SINCE, to_queue="late"))
 
             async def waits() -> bool:
@@ -55,9 +55,9 @@ async def test_what_the_relay_has_in_hand_when_a_replay_begins_is_in_it(
 
 async def test_a_replay_ends_however_much_is_published_meanwhile(connections: tuple[Any, Any]) -> None:
     reader, relay = connections
-    await relay.execute(LOGGED)
+    await relay.execute(APPEND)
     count = 0
     async for page in published(reader, SINCE):
-        await relay.execute(LOGGED)
+        await relay.execute(APPEND)
         count += len(page)
         assert count == 1

@@ -1,4 +1,4 @@
-"""What is old is dropped or forgotten, and nothing else is."""
+"""Expired rows and partitions are deleted, and nothing else is."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,7 @@ async def test_history_past_retention_is_dropped_by_whole_days_and_the_rest_stay
         await connection.close()
 
 
-async def test_history_that_no_days_partition_was_there_for_is_dropped_past_retention_too(database: Database) -> None:
+async def test_expired_history_in_the_default_partition_is_deleted_too(database: Database) -> None:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     connection = await asyncpg.connect(database.dsn)
     try:
@@ -61,7 +61,7 @@ async def test_history_that_no_days_partition_was_there_for_is_dropped_past_rete
         await connection.close()
 
 
-async def test_an_inbox_row_that_a_replay_could_still_bring_again_is_kept_and_an_older_one_forgotten(
+async def test_an_inbox_row_is_kept_while_a_replay_could_repeat_its_event_and_deleted_after_that(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "CHUNK", 100)
@@ -87,7 +87,7 @@ async def test_an_inbox_row_that_a_replay_could_still_bring_again_is_kept_and_an
     assert await remaining()
 
 
-async def test_what_was_parked_is_forgotten_long_after_it_was_resolved_and_never_before(database: Database) -> None:
+async def test_a_parked_message_is_deleted_long_after_its_resolution_and_never_before_it(database: Database) -> None:
     async with database.transaction() as session:
         for resolved in (None, "1 day", "38 days"):
             await session.execute(
@@ -104,8 +104,8 @@ async def test_what_was_parked_is_forgotten_long_after_it_was_resolved_and_never
         assert list(left) == ["1 day", "None"]
 
 
-async def test_a_backup_under_way_postpones_retention_and_delays_nobody(database: Database) -> None:
-    """`pg_dump` holds every table until it is done, for hours: the relay can't wait for that."""
+async def test_a_running_backup_postpones_retention_and_delays_no_relay(database: Database) -> None:
+    """`pg_dump` locks every table until it is done, for hours: the relay cannot wait for that."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     old = today - timedelta(days=31)
     connection, backup = await asyncpg.connect(database.dsn), await asyncpg.connect(database.dsn)
