@@ -51,7 +51,12 @@ def create_app(
             await stack.enter_async_context(background(cleanup))
             login_limiter = ConcurrencyLimiter(timeout=settings.login_patience)
             yield State(
-                settings=settings, database=database, tokens=verifier, hashing=hashing, login_limiter=login_limiter
+                settings=settings,
+                database=database,
+                tokens=verifier,
+                hashing=hashing,
+                login_limiter=login_limiter,
+                address_limiter=ConcurrencyLimiter(limit=1, timeout=settings.login_patience),
             )
 
     public = create_api(

@@ -25,10 +25,11 @@ class State(TypedDict):
     tokens: TokenVerifier
     hashing: HashingPool
     login_limiter: ConcurrencyLimiter
+    address_limiter: ConcurrencyLimiter
 
 
 def _from_state(
-    name: Literal["settings", "database", "hashing", "login_limiter"],
+    name: Literal["settings", "database", "hashing", "login_limiter", "address_limiter"],
 ) -> Callable[[Request], Awaitable[Any]]:
     async def get(request: Request) -> Any:
         return getattr(request.state, name)
@@ -53,6 +54,8 @@ DatabaseDep = Annotated[Database, Depends(_from_state("database"))]
 """For routes that hash: they open more than one transaction, and none is open in between."""
 HashingDep = Annotated[HashingPool, Depends(_from_state("hashing"))]
 LoginLimiterDep = Annotated[ConcurrencyLimiter, Depends(_from_state("login_limiter"))]
+AddressLimiterDep = Annotated[ConcurrencyLimiter, Depends(_from_state("address_limiter"))]
+"""One at a time for each network: they lock the same row, and would wait for it on all database connections."""
 
 PrincipalDep = Annotated[Principal, Depends(require_scopes("account"))]
 may_manage_users: Final = Depends(Guard(scopes=("account",), roles=(ADMIN,)))

@@ -2,9 +2,10 @@
 
 from fastapi import Response
 
+from common.security.networks import site_of
 from common.web import ApiRouter, responses
 from users import queries
-from users.deps import DatabaseDep, HashingDep, NetworkDep, PrincipalDep, SessionDep, SettingsDep
+from users.deps import AddressLimiterDep, DatabaseDep, HashingDep, NetworkDep, PrincipalDep, SessionDep, SettingsDep
 from users.errors import EmailTaken, WrongPassword
 from users.handlers import accounts, logins
 from users.schemas import PasswordChange, ProfileChange, SignUp, UserOut
@@ -21,6 +22,7 @@ async def sign_up(
     settings: SettingsDep,
     database: DatabaseDep,
     hashing: HashingDep,
+    limiter: AddressLimiterDep,
     send_welcome: bool = True,
 ) -> UserOut:
     """Creates an account and sends a welcome mail, unless `send_welcome` is false.
@@ -28,7 +30,7 @@ async def sign_up(
     Each network may try a limited number of addresses, free or taken; then the answer is 429 `too_many_addresses`.
     """
     password = body.password.get_secret_value()
-    async with database.transaction() as session:
+    async with limiter.acquire(site_of(network)), database.transaction() as session:
         limit = settings.addresses_per_network
         is_free = await accounts.try_address(session, body.email, network=network, limit=limit)
     if not is_free:
@@ -57,7 +59,13 @@ async def get_me(principal: PrincipalDep, session: SessionDep) -> UserOut:
 
 @router.patch("/me", responses=responses(404, 409, 429))
 async def change_me(
-    body: ProfileChange, principal: PrincipalDep, network: NetworkDep, settings: SettingsDep, database: DatabaseDep
+    body: ProfileChange,
+    principal: PrincipalDep,
+    *,
+    network: NetworkDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    limiter: AddressLimiterDep,
 ) -> UserOut:
     """Changes the given fields of the caller's account. A new e-mail address has to be verified again.
 
@@ -65,7 +73,7 @@ async def change_me(
     """
     user_id, changes = principal.user_id, body.changes()
     if "email" in changes:
-        async with database.transaction() as session:
+        async with limiter.acquire(site_of(network)), database.transaction() as session:
             limit = settings.addresses_per_network
             is_free = await accounts.try_new_address(session, user_id, body.email, network=network, limit=limit)
         if not is_free:
