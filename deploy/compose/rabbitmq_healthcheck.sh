@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Whether RabbitMQ takes clients, which is the last step of its start, and whether it still does anything: the system
-# completes connections to a server that hangs, so its management plugin has to answer. rabbitmq-diagnostics would take
-# a second of processor time, each time.
+# Whether RabbitMQ accepts clients, the last step of its start, and still responds: the kernel completes connections to
+# a server that hangs, so the management plugin has to answer. rabbitmq-diagnostics would use a second of processor time
+# per check.
 #   rabbitmq_healthcheck.sh [PORT [MANAGEMENT-PORT [SECONDS]]]
 set -euo pipefail
 exec 3<>"/dev/tcp/127.0.0.1/${1:-5672}" 4<>"/dev/tcp/127.0.0.1/${2:-15672}"

@@ -1,5 +1,5 @@
--- What Envoy's own settings can't say: whose request id counts, one Authorization header at most, no dot segments in a
--- path, and CORS headers on the answers that the gateway makes itself.
+-- What Envoy's settings cannot express: which request id is used, at most one Authorization header, no dot segments in
+-- a path, and CORS headers on the gateway's own responses.
 
 local HEADER_OFFERED = "x-waybill-offered-request-id"
 local METADATA = "waybill"
@@ -28,7 +28,7 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  if headers:get(":method") == "CONNECT" then  -- has no path for a route to match, and no end to wait for
+  if headers:get(":method") == "CONNECT" then  -- has no path that a route could match, and a body without an end
     handle:respond({[":status"] = "405"}, "")
     return
   end
@@ -43,14 +43,14 @@ function envoy_on_request(handle)
     return
   end
   handle:streamInfo():dynamicMetadata():set(METADATA, "origin", headers:get("origin") or "")
-  -- Envoy has joined repeated ones; no single one holds a comma (RFC 7617, RFC 6750).
+  -- Envoy joins repeated headers with a comma; a single one contains none (RFC 7617, RFC 6750).
   if string.find(headers:get("authorization") or "", ",", 1, true) then
     handle:respond({[":status"] = "400"}, "")
   end
 end
 
--- What Envoy refuses before it looks at a request as a whole (a NUL in its path, say) has no request id yet, and often
--- no path.
+-- A request that Envoy refuses while parsing it (such as for a NUL in its path) has no request id yet, and often no
+-- path.
 local refused = 0
 local function complete_refusal(handle)
   refused = refused + 1
@@ -64,7 +64,7 @@ local function complete_refusal(handle)
   end
 end
 
--- A service answers for itself whether an origin is allowed; here only what it did not answer is completed.
+-- A service sets its own CORS headers; this adds them to responses without any.
 local function add_cors(handle, origin)
   local headers = handle:headers()
   if headers:get("access-control-allow-origin") ~= nil then

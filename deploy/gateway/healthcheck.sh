@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Whether each of the gateway's clusters has a healthy endpoint: asked of its own administration, as its image has no
-# HTTP client. Bash alone, and no longer than it is waited for: a child that a gateway which hangs keeps waiting would
-# outlive this, and nobody there buries the dead.
+# Whether each of the gateway's clusters has a healthy endpoint, according to Envoy's admin interface. Only bash, as
+# the image has no HTTP client, and no child process: while the gateway hangs, a child would outlive this script when
+# it is killed, and the container has no init process to reap it.
 #   healthcheck.sh [PORT [SECONDS]]
 set -euo pipefail
 exec 3<>"/dev/tcp/127.0.0.1/${1:-9901}"

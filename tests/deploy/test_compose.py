@@ -58,7 +58,7 @@ def test_what_stays_up_is_watched_and_started_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ONCE))
-def test_somebody_waits_for_what_runs_once(name: str) -> None:
+def test_another_container_waits_for_a_one_shot_container(name: str) -> None:
     waiting = [s["depends_on"].get(name, {}).get("condition") for s in SERVICES.values() if "depends_on" in s]
     assert "service_completed_successfully" in waiting
 

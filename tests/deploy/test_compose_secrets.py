@@ -48,13 +48,13 @@ def test_a_second_start_makes_no_new_passwords(folder: Path) -> None:
     before = contents(folder)
     make(folder)
     after = contents(folder)
-    # A hash has new salt each time; the passwords that it is made of are the services' own.
+    # Its password hashes have a new salt each time.
     for files in (before, after):
         del files["rabbitmq/definitions.json"]
     assert after == before
 
 
-def test_nobody_else_may_read_a_secret(folder: Path) -> None:
+def test_only_its_group_may_read_a_secret(folder: Path) -> None:
     assert {file.stat().st_mode & 0o777 for file in folder.rglob("*") if file.is_file()} == {0o440}
     assert {(folder / reader).stat().st_mode & 0o777 for reader in READERS} == {0o750}
 

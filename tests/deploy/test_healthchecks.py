@@ -31,7 +31,7 @@ async def code(*words: str | Path) -> int:
 
 @asynccontextmanager
 async def answering(body: bytes) -> AsyncIterator[str]:
-    """The port of a server that answers each request with it."""
+    """The port of a server that answers each request with `body`."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -45,7 +45,7 @@ async def answering(body: bytes) -> AsyncIterator[str]:
 
 @pytest.fixture
 def hanging() -> Iterator[str]:
-    """The port of a server that does no more than to be connected to, as one whose process is stopped."""
+    """The port of a server that only accepts connections, like one whose process is stopped."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield str(server.getsockname()[1])
 
@@ -56,19 +56,21 @@ def closed() -> str:
         return str(server.getsockname()[1])
 
 
-async def test_a_gateway_is_healthy_once_each_cluster_has_an_endpoint_that_is() -> None:
+async def test_a_gateway_is_healthy_once_each_cluster_has_a_healthy_endpoint() -> None:
     async with answering(HEALTHY) as port:
         assert await code(GATEWAY, port) == 0
     async with answering(HEALTHY + b"cluster.orders.membership_healthy: 0\n") as port:
         assert await code(GATEWAY, port) != 0
 
 
-async def test_a_gateway_that_hangs_or_is_gone_is_not(hanging: str, closed: str) -> None:
+async def test_a_gateway_that_hangs_or_is_down_is_unhealthy(hanging: str, closed: str) -> None:
     assert await code(GATEWAY, hanging, PATIENCE) != 0
     assert await code(GATEWAY, closed, PATIENCE) != 0
 
 
-async def test_a_broker_is_healthy_when_it_takes_clients_and_its_management_answers(amqp_url: str, closed: str) -> None:
+async def test_a_broker_is_healthy_when_it_accepts_clients_and_its_management_answers(
+    amqp_url: str, closed: str
+) -> None:
     port = str(urlsplit(amqp_url).port)
     async with management() as api:
         answers = str(api.base_url.port)
@@ -76,19 +78,19 @@ async def test_a_broker_is_healthy_when_it_takes_clients_and_its_management_answ
     assert await code(RABBITMQ, closed, answers) != 0
 
 
-async def test_a_broker_that_hangs_is_not(amqp_url: str, hanging: str) -> None:
+async def test_a_broker_that_hangs_is_unhealthy(amqp_url: str, hanging: str) -> None:
     assert await code(RABBITMQ, str(urlsplit(amqp_url).port), hanging, PATIENCE) != 0
 
 
 @pytest.mark.parametrize("check", [GATEWAY, RABBITMQ], ids=["gateway", "broker"])
 async def test_a_check_that_is_killed_while_it_waits_leaves_no_process(check: Path, hanging: str) -> None:
-    asked, told = asyncio.Event(), asyncio.Event()
+    asked, closed = asyncio.Event(), asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         asked.set()
-        assert await reader.read() == b""  # the last who had the connection open is gone
-        told.set()
+        assert await reader.read() == b""  # no process has the connection open any more
+        closed.set()
         writer.close()
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
@@ -97,5 +99,5 @@ async def test_a_check_that_is_killed_while_it_waits_leaves_no_process(check: Pa
         process = await asyncio.create_subprocess_exec("bash", check, *([hanging] if check == RABBITMQ else []), port)
         await asyncio.wait_for(asked.wait(), 20)
         process.kill()
-        await asyncio.wait_for(told.wait(), 20)
+        await asyncio.wait_for(closed.wait(), 20)
         await process.wait()

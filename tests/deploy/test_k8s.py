@@ -1,4 +1,4 @@
-"""The manifests say what compose and the local stack say: same roles, ports, secrets, permissions and routes."""
+"""The manifests match compose and the local stack: same roles, ports, secrets, permissions and routes."""
 
 import re
 import shutil
@@ -35,12 +35,12 @@ def test_every_role_has_a_deployment_that_runs_it(service: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("service", ROLES)
-def test_a_service_is_told_what_compose_tells_it(service: str, overlay: str) -> None:
-    told = literals(service, overlay)
+def test_a_service_has_the_settings_that_compose_gives_it(service: str, overlay: str) -> None:
+    settings = literals(service, overlay)
     optional = {"WAYBILL_CORS_ORIGINS", "WAYBILL_RETRY_DELAYS", "WAYBILL_LOG_LEVEL", "WAYBILL_WEBHOOK_ALLOW"}
     optional.add("OTEL_EXPORTER_OTLP_ENDPOINT")
-    assert environment(f"{service}-api").keys() - optional <= told.keys()
-    assert told["WAYBILL_PUBLIC_URL"] == literals("auth", overlay)["WAYBILL_PUBLIC_URL"]
+    assert environment(f"{service}-api").keys() - optional <= settings.keys()
+    assert settings["WAYBILL_PUBLIC_URL"] == literals("auth", overlay)["WAYBILL_PUBLIC_URL"]
 
 
 def test_a_process_that_hashes_passwords_is_promised_a_core() -> None:
@@ -127,7 +127,7 @@ def test_webhooks_get_out_to_public_addresses_and_no_further() -> None:
 
 
 def built(kustomization: str) -> list[dict[str, Any]]:
-    """As it is applied."""
+    """The manifests as `kubectl apply -k` applies them."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")

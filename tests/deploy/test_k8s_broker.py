@@ -1,4 +1,4 @@
-"""The broker on Kubernetes is what the local one is, and what the services declare: by its operator's resources."""
+"""The operator's resources configure the broker on Kubernetes like the local one and as the services declare."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -50,7 +50,7 @@ def test_the_brokers_policies_are_those_of_the_local_one() -> None:
     assert policies("components/broker") == as_resources(SERVERS["policies"])
 
 
-def test_a_subscriber_may_do_what_he_may_at_the_local_broker() -> None:
+def test_a_subscriber_has_the_permissions_of_the_local_broker() -> None:
     made: dict[str, Any] = subscriber("acme", "")
     (permission,) = of_kind("examples", "Permission").values()
     assert {"user": "acme", "vhost": "/", **permission["spec"]["permissions"]} == made["permissions"][0]
@@ -62,7 +62,7 @@ def policies(folder: str) -> list[dict[str, Any]]:
 
 
 def as_resources(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Policies as the Topology Operator's resources spell them."""
+    """Policies as specs of the Topology Operator's resources."""
     cluster = {"rabbitmqClusterReference": {"name": "rabbitmq"}}
     specs = [{**cluster, "applyTo": row["apply-to"], **row} for row in rows]
     for spec in specs:
@@ -94,7 +94,7 @@ async def test_the_brokers_topology_is_what_the_services_declare(amqp_url: str) 
 
 
 async def test_what_is_parked_stays_however_often_its_consumer_dies(amqp_url: str) -> None:
-    """Nothing comes after parking; a limit of deliveries, which RabbitMQ 4 has by itself, would be a loss."""
+    """A parked queue has no dead-letter target, so RabbitMQ 4's default delivery limit would lose messages."""
     vhost = urlsplit(amqp_url).path.removeprefix("/")
     async with management() as api, broker.connect(amqp_url, "test") as connection:
         for policy in SERVERS["policies"]:
@@ -107,7 +107,7 @@ async def test_what_is_parked_stays_however_often_its_consumer_dies(amqp_url: st
         for _ in range(2 * DELIVERY_LIMIT):
             await (await parked.get(timeout=10)).reject(requeue=True)
 
-        async def limit() -> int:  # 3.10 has none by itself, so what was tried says little there
+        async def limit() -> int:  # 3.10 has no default limit, so the rejections above prove little there
             described = (await api.get(f"/api/queues/{vhost}/{parked.name}")).json()
             return int(described["effective_policy_definition"]["delivery-limit"])
 

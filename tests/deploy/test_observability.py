@@ -1,4 +1,4 @@
-"""Rules and dashboards ask for what the processes really export, and alerts lead to a section of the runbook."""
+"""Rules and dashboards query only exported metrics, and alerts link to a section of the runbook."""
 
 import json
 import re
@@ -21,7 +21,7 @@ RULES: list[dict[str, Any]] = [
     for rule in group["rules"]
 ]
 DASHBOARDS = {file.stem: json.loads(file.read_text()) for file in OBSERVABILITY.glob("grafana/dashboards/*.json")}
-# What the roles are made of, as far as it measures.
+# The modules of the roles that define metrics.
 MEASURING = (
     "common.observability.http_metrics",
     "common.messaging.relay",
@@ -80,7 +80,7 @@ def test_probes_are_no_requests() -> None:
 @pytest.mark.parametrize(
     "words", [("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")], ids=["checked", "tested"]
 )
-def test_prometheus_own_tool_has_nothing_to_say(words: tuple[str, ...]) -> None:
+def test_promtool_accepts_the_rules(words: tuple[str, ...]) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed")

@@ -1,7 +1,7 @@
-"""Orders through the compose stack, from sign-up to mail: one, or as many as a time takes while things are done to it.
+"""Orders through the compose stack, from sign-up to mail: one, or a stream of them while the stack is disturbed.
 
     .venv/bin/python -m waybill_dev.compose.journey               one order and its mail
-    .venv/bin/python -m waybill_dev.compose.journey --seconds 60  orders all the while; then each mail is counted
+    .venv/bin/python -m waybill_dev.compose.journey --seconds 60  orders for that long, then counts their mails
 
 Exit code 0 only if no mail is missing and none came for an order twice under two Message-IDs; it says how many
 requests failed and had to be sent again.
@@ -27,7 +27,7 @@ COMPOSE = Path(__file__).parents[3] / "deploy" / "compose.yml"
 MAIL_SECONDS = 120.0
 PAGE = 500
 PAUSE_SECONDS = 0.5
-PACE_SECONDS = 0.1  # between orders, so that their mails can be read before they are gone
+PACE_SECONDS = 0.1  # between orders, so that mails can be read before Mailpit drops them
 
 
 async def sign_up(gateway: str) -> tuple[str, Account]:
@@ -43,10 +43,10 @@ async def sign_up(gateway: str) -> tuple[str, Account]:
 async def collect(
     inbox: str, address: str, found: dict[str, set[str]], *, wanted: Mapping[str, int], ordered: asyncio.Event
 ) -> None:
-    """Adds to `found`, by order, the ids of the messages that tell that it was placed, until each of `wanted` is told
-    and `ordered` says that there will be no more.
+    """Adds to `found`, by order, the message ids of its confirmation mails.
 
-    Reads them while they come: Mailpit keeps the newest 500.
+    Ends when `ordered` is set and each order of `wanted` is found. Reads during the run, because Mailpit keeps only the
+    newest 500.
     """
     question: dict[str, str | int] = {"query": f'to:{address} subject:"We have your order"', "limit": PAGE}
     seen: set[str] = set()

@@ -1,8 +1,8 @@
-"""Makes every password and key of the compose stack once, and gives each container a folder with its own alone.
+"""Creates every password and key of the compose stack once, in a folder for each container that holds only its own.
 
 Runs as the one-shot service `secrets`, on the standard library. Each folder that it fills is a volume, which one
-service or server mounts read-only. What is there stays, so that it is safe to run at every `up`; what follows from it
-(the broker's definitions, the databases' passwords and script, the list of clients) is written again.
+service or server mounts read-only. Existing secrets are kept, so it is safe to run at every `up`; what is derived from
+them (the broker's definitions, the databases' passwords and script, the list of clients) is written again.
 """
 
 import base64
@@ -18,13 +18,13 @@ from waybill_dev.base.declaration import SERVICES
 from waybill_dev.servers.rabbitmq_definitions import definitions
 
 FOLDER = Path("/secrets")
-# Numeric groups of the processes that read: our images' own, and the one both servers' images have.
+# Numeric groups of the reading processes: that of our images, and that of both servers' images.
 SERVICE_GROUP = 10001
 SERVER_GROUP = 999
 
 
 class Folder:
-    """One container's secrets: readable by its group, and by nobody else."""
+    """One container's secrets, readable only by its group."""
 
     def __init__(self, path: Path, group: int) -> None:
         self._path = path
@@ -33,14 +33,14 @@ class Folder:
         path.chmod(0o750)
 
     def once(self, name: str, make: Callable[[], str]) -> str:
-        """The secret `name`; made at the first call."""
+        """The secret `name`, created by the first call."""
         file = self._path / name
         if not file.exists():
             self.put(name, make())
         return file.read_text()
 
     def put(self, name: str, value: str) -> None:
-        """Whole or not at all: whoever reads meanwhile sees the old value or the new one."""
+        """Atomic: a concurrent reader sees the old value or the new one."""
         new = self._path / f".{name}"
         new.unlink(missing_ok=True)
         new.write_text(value)

@@ -7,7 +7,7 @@ import asyncpg
 
 
 async def ensure_databases(server_url: str, passwords: Mapping[str, str]) -> None:
-    """Makes what is missing. `passwords` maps each service, which names its role and its database.
+    """Creates what is missing. `passwords` maps each service, which names its role and its database.
 
     `server_url` belongs to a role that may create roles and databases.
     """
@@ -28,7 +28,7 @@ async def ensure_databases(server_url: str, passwords: Mapping[str, str]) -> Non
 
 
 async def identity(server_url: str) -> str:
-    """What tells this cluster from every other one."""
+    """The cluster's unique identifier."""
     connection = await asyncpg.connect(server_url, timeout=10)
     try:
         return str(await connection.fetchval("SELECT system_identifier FROM pg_control_system()"))
@@ -37,7 +37,7 @@ async def identity(server_url: str) -> str:
 
 
 def newest_revision(versions: Path) -> str | None:
-    """Of the newest file in a folder of migrations: `0001_initial.py` has revision `0001`."""
+    """The revision of the newest file in a folder of migrations: `0001_initial.py` has revision `0001`."""
     return max((file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py")), default=None)
 
 

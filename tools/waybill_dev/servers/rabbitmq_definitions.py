@@ -9,14 +9,15 @@ from waybill_dev.base.declaration import SERVICES
 
 ADMINISTRATOR = "waybill-admin"
 VIRTUAL_HOST = "/"
-DELIVERY_LIMIT = 20  # the guard against crash loops; retries proper go through the delay queues
-# Nothing comes after parking, so there a limit would be a loss. RabbitMQ 4 has one of 20 where none is set, and 3.10
-# does not take -1 for none.
+DELIVERY_LIMIT = 20  # only against crash loops; retries go through the retry queues
+# A parked queue has no dead-letter target, so a limit would lose messages. RabbitMQ 4 applies 20 where none is set, and
+# 3.10 does not accept -1 for none.
 PARKED_DELIVERY_LIMIT = 1_000_000_000
 # The stream of history keeps what the event log keeps, and never fills a disk.
 HISTORY_MAX_AGE = "30D"
 HISTORY_MAX_BYTES = 10_000_000_000
-# What a subscriber who stopped reading may cost: beyond it his oldest messages go. The stream still has them.
+# Limit of the queues of a subscriber that stopped reading. Beyond it the oldest messages are dropped; the stream still
+# has them.
 SUBSCRIBER_MAX_BYTES = 1_000_000_000
 UNROUTED_MAX_LENGTH = 100_000
 UNROUTED_TTL_MS = 7 * 24 * 3600 * 1000
@@ -61,9 +62,9 @@ def definitions(
 
 
 def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
-    """Somebody outside who reads orders' events and their stream, into queues of his own prefix, and nothing else.
+    """An outside team that reads orders' events and their stream into queues of its own prefix, and nothing else.
 
-    He may not write to `amq.default`, which reaches every queue: his dead letters go by an exchange of his own.
+    It may not write to `amq.default`, which reaches every queue, so its dead letters need an exchange of its own.
     """
     permission = _permission(
         name, configure=rf"^{name}\.", write=rf"^{name}\.", read=rf"^({name}\..*|orders\.(events(\.log)?|replay))$"
@@ -71,7 +72,7 @@ def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
     limits: dict[str, object] = {
         "delivery-limit": DELIVERY_LIMIT,
         "max-length-bytes": SUBSCRIBER_MAX_BYTES,
-        # The alternative would hold up the relay, and so everybody else.
+        # The alternative would block the relay, and so all other subscribers.
         "overflow": "drop-head",
     }
     return {
@@ -79,7 +80,7 @@ def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
         "permissions": [permission],
         "policies": [
             _policy(f"subscriber-{name}", rf"^{name}\.", limits, priority=1),
-            # Whoever looks at a message and puts it back has had it delivered.
+            # Reading a message and returning it counts as a delivery.
             _policy(
                 f"subscriber-{name}-parked",
                 rf"^{name}\.parked$",

@@ -1,4 +1,4 @@
-"""The stack's first administrator, for tests, demos and a person's first look; made at the first boot."""
+"""The stack's first administrator, for tests, demos and exploring; created at the first boot."""
 
 import asyncio
 import json
@@ -17,16 +17,16 @@ EMAIL = "admin@waybill.example"
 
 
 async def ensure_admin(state: State, addresses: Addresses, users_port: int) -> dict[str, str]:
-    """Signs him up and promotes him, once per database cluster. Returns `email` and `password`."""
+    """Signs up and promotes the administrator, once per database cluster. Returns `email` and `password`."""
     password = credentials.secret(state, "admin", "password")
     made = state.folder / "admin.json"
     cluster = await identity(addresses.postgres_url)
     if not made.exists() or json.loads(made.read_text()).get("cluster") != cluster:
-        say("making the first administrator")
+        say("creating the first administrator")
         status, answer = await post_json(
             users_port, "/users", {"name": "Administrator", "email": EMAIL, "password": password}
         )
-        if status not in {201, 409}:  # 409: made by a boot that was interrupted after it
+        if status not in {201, 409}:  # 409: created by a boot that was interrupted later
             raise LocalError(f"signing up the administrator was answered {status}: {answer[:500]}")
         await _promote(state, addresses)
         write_json(made, {"email": EMAIL, "cluster": cluster})

@@ -42,7 +42,7 @@ class Addresses:
         return f"postgresql://{service}:{database_password(state, service)}@{server}/{service}"
 
     def service_amqp_url(self, state: State, service: str) -> str:
-        """The service's own user at our broker; at somebody else's, the address as it was given."""
+        """The service's own user at our broker; for an external broker, the given address."""
         if not self.own_broker:
             return self.amqp_url
         server = self.amqp_url.rpartition("@")[2]

@@ -1,4 +1,4 @@
-"""What was released: `deploy/releases.toml`, and a checkout of it to run beside the current version."""
+"""Released versions, from `deploy/releases.toml`, and checkouts of them to run with current services."""
 
 import subprocess
 import tomllib
