@@ -127,7 +127,7 @@ async def test_waiting_for_retry_after_is_enough_and_each_failure_doubles_the_wa
 async def test_a_network_that_signed_in_before_is_never_blocked_by_others(world: Any) -> None:
     person, home = await world.sign_up(), "192.0.2.7"
     assert (await world.log_in(person["email"], network=home)).status_code == 200
-    # Strangers use up the account's cap, and somebody at home uses up the network's, at another account.
+    # Strangers use up the account's limit, and a person at home uses up the network's, at another account.
     await world.log_in(person["email"], WRONG, "198.51.100.1")
     await world.log_in("nobody@example.com", WRONG, home)
     await world.execute("UPDATE login_buckets SET level = 1000")

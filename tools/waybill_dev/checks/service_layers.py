@@ -1,4 +1,4 @@
-"""The layers of all services, as a contract of import-linter: one list, which names every module."""
+"""A contract of import-linter: the layers of all services, in one list that must name every module."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from importlinter.domain.contract import Contract, ContractCheck
 
 @dataclass(frozen=True)
 class Slot:
-    """A module's place in the list: `layer` counts from 0 at the top, `group` numbers the siblings within a layer."""
+    """A module's position in the list: `layer` counts from 0 at the top, `group` numbers the groups within a layer."""
 
     layer: int
     group: int
@@ -22,14 +22,16 @@ class Slot:
 class ServiceLayers(Contract):
     """A module imports from its own layer or a lower one, and each module of a service is in exactly one layer.
 
-    Options: `services`; `layers`, from high to low, each a list of module patterns below the service separated by
-    spaces, where `|` stands between groups that may not import each other; `edges`, how many of the highest layers may
-    import `edge_libraries`, directly or through `common`.
+    Options:
+    `services`: the packages to check.
+    `layers`: from high to low; each holds patterns of module names within a service, separated by spaces. `|` separates
+    groups that may not import each other.
+    `edges`: how many of the highest layers may import `edge_libraries`, directly or through `common`.
     """
 
     type_name = "service_layers"
 
-    # import-linter replaces each field by its value.
+    # import-linter replaces each field with its value.
     services: Any = fields.ListField(subfield=fields.StringField())
     layers: Any = fields.ListField(subfield=fields.StringField())
     edges: Any = fields.IntegerField()
@@ -45,12 +47,13 @@ class ServiceLayers(Contract):
                 if len(found) == 1:
                     slots[module] = found[0]
                 else:
-                    complaints.append(f"{module} is in {len(found) or 'no'} layers: name it in pyproject.toml")
+                    complaints.append(f"{module} is in {len(found) or 'no'} layers, not in one: see pyproject.toml")
             complaints += upward_imports(graph, slots)
-            complaints += self._leaks(graph, slots)
+            complaints += self._edge_imports(graph, slots)
         return ContractCheck(kept=not complaints, metadata={"complaints": complaints})
 
-    def _leaks(self, graph: ImportGraph, slots: dict[str, Slot]) -> Iterator[str]:
+    def _edge_imports(self, graph: ImportGraph, slots: dict[str, Slot]) -> Iterator[str]:
+        """A sentence for each module below the edges that reaches an edge library."""
         for module, slot in slots.items():
             if slot.layer < self.edges:
                 continue
@@ -64,6 +67,7 @@ class ServiceLayers(Contract):
 
 
 def find_slots(layers: Sequence[str], module: str) -> list[Slot]:
+    """The slots whose patterns match the module's name, which excludes the service's."""
     return [
         Slot(number, group)
         for number, layer in enumerate(layers)

@@ -101,7 +101,7 @@ class Database:
     def notify(self, channel: str = OUTBOX_CHANNEL) -> None:
         """Notifies the listeners of `channel`, by default the relay, within about a millisecond.
 
-        For a hot path that writes the outbox by itself; `transaction` calls it after a commit.
+        For a hot path that writes the outbox without `transaction`, which calls this after its commit.
         """
         self._notifier.notify(channel)
 

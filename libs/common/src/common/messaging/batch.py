@@ -1,8 +1,8 @@
 """A batch of deliveries in one transaction: inbox rows, handlers' effects, and messages to park immediately.
 
-Measured by `bench/backbone.py` on two shared cores with a batch handler (`on_batch`): 1.4 to 1.8 of the messages per
-second that plain aio-pika consumes (prefetch 50, one acknowledgement each), for 0.95 of its processor time. With one
-statement per event it was 0.5.
+Measured by `bench/backbone.py` on two shared cores with a batch handler (`on_batch`): 1.4 to 1.8 times the messages
+per second of plain aio-pika (prefetch 50, one acknowledgement each), with 0.95 of its processor time. With one
+statement per event the throughput was 0.5 of it.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ LAG: Final = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 120, 300, 600, 3600),
 )
 for _outcome in ("processed", "duplicate", "retried", "deferred", "parked"):
-    HANDLED.labels(_outcome)  # starts at zero, or Prometheus could not count the first one
+    HANDLED.labels(_outcome)  # exports a zero, without which Prometheus would miss the first increment
 
 ATTEMPT_HEADER: Final = "x-waybill-attempt"
 DEFERRAL_HEADER: Final = "x-waybill-deferral"
@@ -47,7 +47,7 @@ DEFERRAL_HEADER: Final = "x-waybill-deferral"
 
 @dataclass(frozen=True, slots=True)
 class DecodedDelivery:
-    """A delivery with its event, with the cause why it has none, or with neither: no handler for its type."""
+    """A delivery with its event, or with the cause why it has none, or with neither if its type has no handler."""
 
     message: DeliveredMessage
     event: Received[BaseModel] | None = None
@@ -57,15 +57,16 @@ class DecodedDelivery:
     version: int = 0
 
     def up_to(self, version: int) -> dict[Aggregate, int]:
+        """The argument by which `advance` records that version. Empty where no order is kept."""
         return {} if self.aggregate is None else {self.aggregate: version}
 
     def count(self, header: str) -> int:
-        """The counter in a header of ours, limited to its largest honest value: a sender can set it, too."""
+        """The counter in one of our headers, limited to its largest honest value, because a sender can set it, too."""
         value = (self.message.header.properties.headers or {}).get(header, 0)
         return min(value, len(RETRY_TIERS)) if isinstance(value, int) and value >= 0 else 0
 
     def traced(self) -> AbstractContextManager[object]:
-        """Adds the message's ids to log lines in the block, even where it is no event."""
+        """Adds the message's ids to the log lines of the block, even if it is not an event."""
         properties = self.message.header.properties
         parent = (properties.headers or {}).get("traceparent")
         return traced(request_id=properties.message_id, traceparent=parent if isinstance(parent, str) else None)
@@ -117,7 +118,7 @@ async def process_batch(
         await aggregate_versions.advance(session, queue, known)
         events = [delivery.event.id for delivery in on_time if delivery.event is not None]
         new = await first_deliveries(session, queue, events)
-        # Processed at its first place in the batch: a repetition may follow later events of its aggregate.
+        # Each event at its first position in the batch: a repetition may come after later events of its aggregate.
         firsts: dict[UUID, Received[BaseModel]] = {}
         for event in received:
             if event.id in new:
@@ -142,7 +143,7 @@ async def process_batch(
 def _split_by_order(
     deliveries: Sequence[DecodedDelivery], known: dict[Aggregate, int]
 ) -> tuple[list[DecodedDelivery], list[DecodedDelivery]]:
-    """Those to process now and those to defer. Raises `known` to the versions of the first.
+    """Returns those to process now and those to defer. Advances `known` to the versions of those to process.
 
     An event is deferred while its predecessor can still return from the retry queues.
     """

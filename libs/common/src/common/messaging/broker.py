@@ -1,7 +1,8 @@
 """RabbitMQ: connections, channels, and sending a received message on.
 
-Plain connections, not aio-pika's robust ones: a role that loses its connection starts a new session from one loop, so
-nothing is left half restored. (A robust connection redeclares on its own, and one mismatch loops all its channels.)
+Plain connections, not aio-pika's robust ones: a role that loses its connection starts a whole new session in one loop,
+so that nothing is left half restored. (A robust connection redeclares on its own; if one declaration does not match,
+all its channels fail in a loop.)
 """
 
 import asyncio
@@ -45,7 +46,7 @@ async def connect(url: str, name: str) -> AsyncIterator[AbstractConnection]:
         try:
             connection = await aio_pika.connect(url, client_properties={"connection_name": name}, heartbeat=20)
         except StopAsyncIteration:
-            # The driver's end of stream: a proxy accepts and closes connections while its broker is unavailable.
+            # The driver's end of stream, such as from a proxy that closes connections while its broker is unavailable.
             raise ConnectionError("connection closed before the broker answered") from None
     try:
         yield connection
@@ -59,7 +60,7 @@ async def raw_channel(connection: AbstractConnection, *, confirms: bool) -> aior
     """A channel of aiormq, the driver below aio-pika: futures and multiple acknowledgements with no layer between."""
     channel = await connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
     underlay = await channel.get_underlay_channel()
-    assert isinstance(underlay, aiormq.Channel)  # noqa: S101 - tells the type checker
+    assert isinstance(underlay, aiormq.Channel)  # noqa: S101 - for the type checker
     return underlay
 
 

@@ -1,8 +1,8 @@
 """The consumer: processes messages in a PostgreSQL transaction and acknowledges them after the commit.
 
 A batch of deliveries is one transaction of inbox rows and handlers' effects. If it fails, its messages are processed
-one by one, so that a poisonous one affects only itself: it passes through the retry tiers and is then parked. In an
-outage of the database the batch waits and no message uses up an attempt. A statement that always times out looks like
+one by one, so that a poisonous one affects only itself: it passes through the retry tiers and is then parked. During a
+database outage the batch waits and no message uses up an attempt. A statement that always times out looks like
 an outage; it counts as the message's failure when the database answers other statements.
 """
 
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 RETRIES: Final = Counter("waybill_consumer_retries_total", "Messages sent to a retry queue, by its delay.", ["tier"])
 for _tier in RETRY_TIERS:
-    RETRIES.labels(_tier)  # starts at zero, or Prometheus could not count the first one
+    RETRIES.labels(_tier)  # exports a zero, without which Prometheus would miss the first increment
 
 PREFETCH: Final = 300
 BATCH: Final = 100
@@ -118,8 +118,8 @@ class Consumer:
                 self._attached = False
             if lost.is_set():
                 raise ConnectionError("the broker cancelled the consumer or closed the channel")
-            # Deliveries that were not processed return to the queue in order when the connection closes. Returned by
-            # nack, hundreds at once came out of a quorum queue in another order (RabbitMQ 3.10).
+            # Deliveries that were not processed return to the queue in order when the connection closes. Hundreds
+            # returned by nack came out of a quorum queue in another order (RabbitMQ 3.10).
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         self._has_old_queues = await declare_consumer(amqp, self._service, self._handlers.bindings)
@@ -157,7 +157,7 @@ class Consumer:
                 return
 
     async def _process(self, deliveries: Sequence[DecodedDelivery], publisher: Channel, *, suspect: bool) -> None:
-        """All in one transaction; one by one if that fails, so that a poisonous message affects only itself."""
+        """Processes all in one transaction or, if that fails, each in its own. Retries or parks what fails then."""
         try:
             early = await process_batch(self._database, self._queue, self._handlers, deliveries)
         except Exception as error:
@@ -179,7 +179,7 @@ class Consumer:
         attempt, cause = delivery.count(ATTEMPT_HEADER), f"{type(error).__name__}: {error}"[:500]
         if attempt < len(RETRY_TIERS):
             async with self._database.transaction() as session:
-                # Later events of the aggregate are deferred until this one has been processed.
+                # Marks this version as missing, so that later events of the aggregate are deferred.
                 await advance(session, self._queue, delivery.up_to(delivery.version - 1))
             headers = {ATTEMPT_HEADER: attempt + 1, CAUSE_HEADER: cause}
             if await self._send_to_tier(attempt, delivery, headers, publisher):
@@ -190,7 +190,7 @@ class Consumer:
         await self._park(delivery, cause, attempts=attempt + 1)
 
     async def _defer(self, early: DecodedDelivery, publisher: Channel) -> None:
-        """Sends it through the same delays as the failed event before it, so that it returns after that event."""
+        """Sends it through the same delays as a failed event before it, so that it returns after that event."""
         times = early.count(DEFERRAL_HEADER)
         if await self._send_to_tier(times, early, {DEFERRAL_HEADER: times + 1}, publisher):
             HANDLED.labels("deferred").inc()

@@ -1,6 +1,6 @@
 """The event log: published events in published order, in one partition a day.
 
-Partitions are created ahead and dropped past retention; rows are hardly ever deleted.
+Partitions are created ahead and dropped past retention; rows are deleted only from the default partition.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -35,7 +35,7 @@ event_log: Final = Table(
 
 _AHEAD: Final = 3
 _LOCK_TIMEOUT: Final = 1000
-"""Milliseconds. The relay's inserts may wait for as long."""
+"""Milliseconds, for which the relay's inserts may have to wait as well."""
 _PREFIX: Final = "event_log_p"
 _PARTITIONS: Final = """
     SELECT child.relname FROM pg_inherits
@@ -102,7 +102,7 @@ def _start(day: date) -> datetime:
 
 
 async def _default_has(connection: Any, day: date) -> bool:
-    """Whether the default partition has rows of that day: its own partition can no longer be attached then."""
+    """Whether the default partition has rows of that day: in that case its own partition can no longer be attached."""
     found: bool = await connection.fetchval(
         "SELECT EXISTS (SELECT 1 FROM event_log_default WHERE published_at >= $1 AND published_at < $2)",
         _start(day),

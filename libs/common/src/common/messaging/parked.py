@@ -1,7 +1,7 @@
 """Parked messages: those a consumer could not process, kept whole in PostgreSQL with their cause.
 
-An operator replays or discards them. The table is the record; the `.parked` queue only passes it the messages that the
-broker dead-lettered by itself.
+An operator replays or discards them. The table is the record. The `.parked` queue only carries messages that the broker
+dead-lettered because they reached the delivery limit; the consumer moves them into the table.
 """
 
 import base64
@@ -114,8 +114,8 @@ async def find(session: AsyncSession, consumer: str, message_id: UUID) -> RowMap
 async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel: Channel) -> bool:
     """Sends an open message to its consumer again, with its attempts reset. Returns whether it was open.
 
-    The broker confirms it before the caller commits. After a crash in between it is sent twice, and the inbox makes its
-    effect happen once.
+    The broker confirms it before the caller commits. After a crash in between it can be sent a second time; because of
+    the inbox it is processed once.
     """
     row = await _lock(session, consumer, message_id)
     if row is None:

@@ -48,12 +48,12 @@ _CONFIRM_TIMEOUT: Final = 10.0
 _FROZEN: Final = "15000"
 """Milliseconds after which PostgreSQL ends the transaction of a frozen relay; longer than confirms may take."""
 # No row while another relay leads, else the time at which this one got the lock. The transaction's own start may lie
-# before another relay's last batch; readers of the log by time would see the two reversed, or skip this one.
+# before another relay's last batch; readers of the log by time would see the two batches reversed, or skip this one.
 _LEADER: Final = "SELECT clock_timestamp() WHERE pg_try_advisory_xact_lock(hashtext('outbox-relay'))"
 _OLDEST: Final = """
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
     FROM outbox ORDER BY id LIMIT $1"""
-# By a list of ids: presence in the queue means "pending". A cursor would skip rows that commit late.
+# By a list of ids, because presence in the outbox means "pending". A cursor would skip rows that commit late.
 _MOVE: Final = """
     WITH sent AS (DELETE FROM outbox WHERE id = ANY($1::bigint[]) RETURNING *)
     INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data, traceparent)

@@ -53,10 +53,10 @@ async def published(connection: Any, since: datetime, types: Sequence[str] = ())
 
 
 async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, types: Sequence[str] = ()) -> int:
-    """Sends the events published since then to one queue, with their original ids. Returns how many.
+    """Sends the events published from `since` to one queue, with their original ids. Returns how many.
 
-    They go through the producer's replay exchange: the queue's owner has bound it there under the queue's own name.
-    Raises `PublishError` if it is not, or `ChannelNotFoundEntity` if there was nothing to send and no such queue.
+    They go through the producer's replay exchange, to which the queue's owner has bound the queue under its own name.
+    Raises `PublishError` if it is not bound, or `ChannelNotFoundEntity` if there was nothing to send and no such queue.
     """
     count = 0
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
@@ -67,7 +67,7 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
             async for page in published(connection, since, types):
                 await _send([logged.event for logged in page], channel, replay_exchange(settings.service), to_queue)
                 count += len(page)
-            if count == 0:  # no publish that could have been returned, so look for the queue
+            if count == 0:  # nothing was published that could be returned as unroutable, so look for the queue
                 # An exclusive queue exists, and RabbitMQ 4 reports it only to users with configure permission.
                 with contextlib.suppress(ChannelLockedResource, ChannelAccessRefused):
                     await channel.queue_declare(to_queue, passive=True)
@@ -77,7 +77,7 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
 
 
 async def _send(events: Sequence[Envelope], channel: Channel, exchange: str, to_queue: str) -> None:
-    """Aggregates concurrently, each in order: if the queue refuses an event, none of its successors is sent."""
+    """Sends aggregates concurrently, each in order: if the queue refuses an event, none of its successors is sent."""
 
     async def in_order(aggregate: Sequence[Envelope]) -> None:
         for event in aggregate:
