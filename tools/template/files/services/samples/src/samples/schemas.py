@@ -7,11 +7,11 @@ from uuid import UUID
 from pydantic import Field
 
 from common.web import Model, StrictModel
-from common.web.single_line import SingleLine
+from common.web.single_line import SINGLE_LINE
 
 
 class ItemIn(StrictModel):
-    name: Annotated[SingleLine, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200), SINGLE_LINE]
 
 
 class ItemOut(Model):
