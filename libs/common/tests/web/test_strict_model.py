@@ -1,23 +1,11 @@
 """`StrictModel` itself, without a request."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import ValidationError
 
-from common.web import StrictModel
-
-
-class Line(StrictModel):
-    sku: Annotated[str, Field(max_length=64)]
-    quantity: Annotated[int, Field(ge=1, le=1000)] = 1
-
-
-class Note(StrictModel):
-    text: str | None = None
-    lines: tuple[Line, ...] = ()
-    tags: dict[str, list[str]] | None = None
-    secret: SecretStr | None = None
+from .test_bodies import Note
 
 
 @pytest.mark.parametrize(
