@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import text
-from sqlalchemy.engine import make_url
+from sqlalchemy import event, text
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from uuid_utils.compat import uuid7
 
-from common.db.driver import driver_dsn
+from common.db.driver import READ_ONLY, driver_dsn, makes_unusable
 from common.db.notify import Notifier
 from common.settings import ServiceSettings
 
@@ -73,6 +73,7 @@ class Database:
                 },
             },
         )
+        event.listen(self.engine.sync_engine, "handle_error", _drop_unusable)
         self._notifier = Notifier(self.dsn, name)
 
     @classmethod
@@ -106,12 +107,22 @@ class Database:
         self._notifier.notify(channel)
 
     async def ping(self) -> None:
+        """Raises if the database does not answer, or does not accept writes, as a standby does not."""
         async with self.engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+            read_only = await connection.scalar(text(READ_ONLY))
+        if read_only:
+            await self.engine.dispose()  # the pool's connections lead to the same server
+            raise ConnectionError("the database accepts no writes")
 
     async def close(self) -> None:
         await self._notifier.close()
         await self.engine.dispose()
+
+
+def _drop_unusable(context: ExceptionContext) -> None:
+    """SQLAlchemy then drops the pool's other connections as well."""
+    if makes_unusable(context.original_exception.__cause__ or context.original_exception):
+        context.is_disconnect = True
 
 
 def notify_after_commit(session: AsyncSession, channel: str) -> None:

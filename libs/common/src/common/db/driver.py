@@ -1,4 +1,4 @@
-"""asyncpg: the address it takes and the errors it raises."""
+"""asyncpg: the address it takes, the errors it raises, and which of them make a connection unusable."""
 
 from typing import Final
 
@@ -10,6 +10,27 @@ DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 a connection and the driver's noticing that the connection was closed."""
 
 
+READ_ONLY: Final = "SELECT current_setting('transaction_read_only')::boolean"
+"""Whether the server refuses writes: a standby answers any other query."""
+
+
 def driver_dsn(url: str) -> str:
     """The address as asyncpg takes it, from one with SQLAlchemy's driver name."""
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+_UNUSABLE: Final = ("08", "57P", "25006")
+"""Beginnings of SQLSTATEs (PostgreSQL, appendix A): connection exceptions, a server that ends or starts, and a server
+that refuses writes."""
+
+
+def makes_unusable(error: BaseException | None) -> bool:
+    """Whether the error is about its connection, so that the next statement needs another connection.
+
+    After a failover a connection may still lead to the old primary, which only reads, or have plans cached for a schema
+    that has changed.
+    """
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return True
+    state = getattr(error, "sqlstate", None)
+    return isinstance(state, str) and state.startswith(_UNUSABLE)
