@@ -56,6 +56,20 @@ def test_a_list_that_lacks_a_service_is_named(checkout: Path, listing: registrat
     assert any("orders" in sentence for sentence in found)
 
 
+def test_the_one_process_that_prometheus_does_not_scrape_is_named(checkout: Path) -> None:
+    file = checkout / "deploy" / "observability" / "prometheus" / "prometheus.yml"
+    file.write_text(file.read_text().replace(", orders-relay", ""))
+    (sentence,) = registration.missing(checkout, SERVICES)
+    assert "prometheus.yml: orders lacks orders-relay in the list auth-api, " in sentence
+
+
+def test_a_list_that_still_has_a_deleted_service_is_named(checkout: Path) -> None:
+    left = {name: service for name, service in SERVICES.items() if name != "orders"}
+    found = "\n".join(registration.missing(checkout, left))
+    assert "pyproject.toml must list auth, users, notifier and no other service" in found
+    assert {listing.file for listing in registration.LISTINGS} == {line.split()[0] for line in found.splitlines()}
+
+
 @pytest.mark.parametrize(
     ("file", "text", "complaint"),
     [

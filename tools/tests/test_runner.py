@@ -63,6 +63,11 @@ async def test_a_requirement_that_was_not_locked_is_reported(checkout: Path) -> 
     assert "services/users/pyproject.toml asks for click>=9" in await complaint(checkout)
 
 
+async def test_a_required_service_without_its_folder_is_reported(checkout: Path) -> None:
+    (checkout / "pyproject.toml").write_text('[project]\nname = "waybill"\ndependencies = ["waybill-stock"]\n')
+    assert "requires waybill-stock, services/stock/pyproject.toml is missing" in await complaint(checkout)
+
+
 async def test_a_registrys_address_in_a_lock_is_reported(checkout: Path) -> None:
     lock = checkout / "requirements.lock"
     lock.write_text("--index-url https://registry.invalid/simple\n" + LOCK)

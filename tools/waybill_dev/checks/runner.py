@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 from waybill_dev.services.programs import ROLES
 
 Check = Callable[[], Awaitable[str | None]]
-COMMON = "waybill-common"
+OWN = "waybill-"
+COMMON = f"{OWN}common"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ def pins(lock: Path) -> dict[str, str]:
 
 def _unmet(pyproject: Path, locked: dict[str, str], checkout: Path) -> Iterator[str]:
     for requirement in _requirements(pyproject, checkout):
+        if requirement.name.startswith(OWN):
+            file = f"services/{requirement.name.removeprefix(OWN)}/pyproject.toml"
+            yield f"{pyproject.relative_to(checkout)} requires {requirement.name}, {file} is missing"
+            continue
         pin = locked.get(canonicalize_name(requirement.name), "")
         version = re.match(r"\S+==([^\s;]+)", pin)
         if version is None or not requirement.specifier.contains(version[1], prereleases=True):
@@ -109,16 +114,16 @@ def _unmet(pyproject: Path, locked: dict[str, str], checkout: Path) -> Iterator[
 
 
 def _requirements(pyproject: Path, checkout: Path) -> Iterator[Requirement]:
-    """Its requirements, with those of our own packages in place of the packages."""
+    """Its requirements, with those of our own packages in place of the packages that exist."""
     content = tomllib.loads(pyproject.read_text())
     listed = [*content["project"].get("dependencies", ()), *content.get("dependency-groups", {}).get("dev", ())]
     for requirement in map(Requirement, listed):
-        if not requirement.name.startswith("waybill-"):
+        folder = "libs" if requirement.name == COMMON else "services"
+        file = checkout / folder / requirement.name.removeprefix(OWN) / "pyproject.toml"
+        if requirement.name.startswith(OWN) and file.exists():
+            yield from _requirements(file, checkout)
+        else:
             yield requirement
-            continue
-        own = requirement.name.removeprefix("waybill-")
-        folder = checkout / ("libs" if requirement.name == COMMON else "services") / own
-        yield from _requirements(folder / "pyproject.toml", checkout)
 
 
 def _registries(lock: Path) -> Iterator[str]:

@@ -27,8 +27,9 @@ is wrong, and its error names the setting.
 
 A *JSON list* looks like `["a", "b"]`, a *comma list* like `a,b`. `./dev up` sets what the local stack needs and passes
 other `WAYBILL_*` variables on to the services. OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT` and
-others) are described in [operations](operations.md).
+others) are described in [operations](operations.md#traces).
 """
+NUMBER = ".10g"  # 1000000 and 0.5, not 1e+06 and 0.500000
 SECRET = "**secret**"  # noqa: S105 - a cell of the table
 TABLE = "| setting | values | default | meaning |\n| --- | --- | --- | --- |\n"
 
@@ -102,9 +103,10 @@ def _values(schema: dict[str, Any], document: dict[str, Any]) -> str:
 def _bounds(schema: dict[str, Any]) -> Iterator[str]:
     low, high = schema.get("minimum"), schema.get("maximum")
     if "exclusiveMinimum" in schema:
-        yield f"above {schema['exclusiveMinimum']:g}" + (f", at most {high:g}" if high is not None else "")
+        above = f"above {schema['exclusiveMinimum']:{NUMBER}}"
+        yield above + (f", at most {high:{NUMBER}}" if high is not None else "")
     elif low is not None:
-        yield f"from {low:g}" + (f" to {high:g}" if high is not None else "")
+        yield f"from {low:{NUMBER}}" + (f" to {high:{NUMBER}}" if high is not None else "")
 
 
 def _default(field: Any) -> str:

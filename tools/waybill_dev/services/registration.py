@@ -134,15 +134,21 @@ def missing(checkout: Path, services: Mapping[str, Service]) -> Iterator[str]:
         text, whole = (checkout / listing.file).read_text(), listing.text(services.values())
         if text.count(whole) >= listing.times:
             continue
+        whole = whole.strip()
+        of_list = f" in the list {whole}" if "\n" not in whole else ""
         lacking = [
-            f"{listing.file}: {service.name} lacks {line.strip()}"
+            f"{listing.file}: {service.name} lacks {part.strip()}{of_list}"
             for service in services.values()
             if listing.includes(service)
             for line in listing.item(service).splitlines()
-            if line not in text
+            for part in line.split(listing.separator)
+            if part not in text
         ]
-        times = f"{listing.times} times, " if listing.times > 1 else ""
-        yield from lacking or [f"{listing.file} must have, {times}in the order of services.toml: {whole.strip()}"]
+        names = ", ".join(service.name for service in services.values() if listing.includes(service))
+        places = f" at {listing.times} places" if listing.times > 1 else ""
+        yield from lacking or [
+            f"{listing.file} must list {names} and no other service, in this order{places}: {whole.splitlines()[0]}"
+        ]
 
 
 def registered(

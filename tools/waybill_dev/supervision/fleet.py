@@ -8,6 +8,7 @@ from itertools import chain
 
 from waybill_dev.base.state import State
 from waybill_dev.errors import LocalError
+from waybill_dev.progress import say
 from waybill_dev.servers.gateway import Endpoint, Gateway
 from waybill_dev.services import programs
 from waybill_dev.services.migrations import migrate
@@ -58,6 +59,7 @@ class Fleet:
             migrations = [group.create_task(migrate(self._state, self.addresses, service)) for service in ROLES]
             group.create_task(self._begin_apis(migrations))
             await asyncio.gather(*migrations)
+            say(f"starting the services, {len(self._roles)} processes")
             if broker is not None:
                 await broker.until_running()
             for service, role in self._roles:

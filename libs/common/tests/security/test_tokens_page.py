@@ -33,7 +33,7 @@ async def issuer() -> AsyncIterator[TokenIssuer]:
 
 
 async def test_a_third_service_takes_our_tokens_in_ten_lines(issuer: TokenIssuer) -> None:
-    service, imports = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    imports, service = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len([line for line in service.splitlines() if line]) <= 10
     module: dict[str, Any] = {"GATEWAY": issuer.issuer}
     exec(imports + service, module)  # noqa: S102 - the page's code is what is tested

@@ -30,9 +30,9 @@ class Settings(ServiceSettings):
     smtp_tls: Literal["off", "starttls", "implicit"] = "off"
     """Encryption to the mail server. `starttls` and `implicit` (RFC 8314 §3) require a certificate that verifies."""
     smtp_username: str | None = None
-    """User name at the mail server, without which notifier does not authenticate. It requires `smtp_tls`."""
+    """User name at the mail server, without which notifier does not authenticate. It requires `WAYBILL_SMTP_TLS`."""
     smtp_password: SecretStr | None = None
-    """Password of `smtp_username`."""
+    """Password of `WAYBILL_SMTP_USERNAME`."""
     smtp_connections: int = Field(default=10, ge=1, le=100)
     """Mails that one deliverer sends concurrently. With few, connections idle while outcomes are recorded: in a
     measurement 16 sent three times as many mails as 4."""

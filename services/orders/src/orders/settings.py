@@ -17,5 +17,5 @@ class Settings(ServiceSettings):
     """Largest number of database connections of each process, for everything but placing and reading single orders."""
     driver_pool_size: int = Field(default=3, ge=1, le=100)
     """Largest number of database connections of each API process for placing and reading single orders, in addition to
-    `database_pool_size`. The default is small because more connections are slower.
+    `WAYBILL_DATABASE_POOL_SIZE`. The default is small because more connections are slower.
     """
