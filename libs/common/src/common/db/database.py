@@ -4,7 +4,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Self
 
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -43,7 +43,7 @@ def utc_now() -> datetime:
 
 
 class Database:
-    """Holds the engine; connects on first use, so that boot order does not matter."""
+    """Holds the engine; connects on first use, so that boot order does not matter. `async with` closes it."""
 
     def __init__(
         self,
@@ -112,6 +112,12 @@ class Database:
     async def close(self) -> None:
         await self._notifier.close()
         await self.engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 def notify_after_commit(session: AsyncSession, channel: str) -> None:

@@ -11,7 +11,7 @@ from auth.errors import ContentTooLarge, EncodedContent, InvalidRequest, OAuthEr
 from auth.oauth.answers import Introspection, Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
 from auth.oauth.form import ClientCredentials, Form, client_credentials
 from auth.oauth.grants import TokenRequest
-from auth.oauth.scopes import MANAGED_SCOPES, PERSON_SCOPES
+from auth.scopes import MANAGED_SCOPES, PERSON_SCOPES
 from common.db.outages import is_outage
 from common.errors import Unavailable
 from common.web import ApiRoute, ApiRouter, responses
