@@ -44,7 +44,9 @@ def create_app(
         async with contextlib.AsyncExitStack() as stack:
             database = await stack.enter_async_context(Database.open(settings))
             health.add("postgres", database.ping)
-            verifier: TokenVerifier = tokens or await stack.enter_async_context(token_verifier(settings, health))
+            verifier = (
+                tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
+            )
             destinations = Destinations(settings.webhook_allow, threads=_RESOLVER_THREADS)
             stack.callback(destinations.close)
             box = SecretBox(settings.webhook_key_bytes)

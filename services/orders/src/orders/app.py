@@ -48,7 +48,9 @@ def create_app(
                 name="orders-api-driver",
             )
             stack.push_async_callback(driver.close)
-            verifier: TokenVerifier = tokens or await stack.enter_async_context(token_verifier(settings, health))
+            verifier = (
+                tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
+            )
             yield State(database=database, driver=driver, insert_order=group_inserts(driver), tokens=verifier)
 
     return create_api(

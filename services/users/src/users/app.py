@@ -52,7 +52,9 @@ def create_app(
                 threads=settings.password_threads, queue=settings.password_queue, patience=settings.login_patience
             )
             stack.callback(hashing.close)
-            verifier: TokenVerifier = tokens or await stack.enter_async_context(token_verifier(settings, health))
+            verifier = (
+                tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
+            )
             cleanup = partial(every, retention.INTERVAL, partial(retention.delete_expired, database))
             await stack.enter_async_context(background(cleanup))
             login_limiter = ConcurrencyLimiter(timeout=settings.login_patience)

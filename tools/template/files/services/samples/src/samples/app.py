@@ -36,7 +36,9 @@ def create_app(
         async with contextlib.AsyncExitStack() as stack:
             database = await stack.enter_async_context(Database.open(settings))
             health.add("postgres", database.ping)
-            verifier: TokenVerifier = tokens or await stack.enter_async_context(token_verifier(settings, health))
+            verifier = (
+                tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
+            )
             yield State(database=database, tokens=verifier)
 
     return create_api(
