@@ -78,3 +78,10 @@ class ServiceSettings(BaseSettings):
     def load(cls) -> Self:
         folder = Path(os.environ.get("WAYBILL_SECRETS_DIR", "/run/secrets"))
         return cls(_secrets_dir=folder if folder.is_dir() else None)
+
+
+class ClientSettings(ServiceSettings):
+    """Settings of a service that is an OAuth client of auth: of every service but auth."""
+
+    client_secret: SecretStr
+    """Secret of the service's own OAuth client, with which it calls other services, such as auth for revocations."""

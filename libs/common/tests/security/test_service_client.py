@@ -3,23 +3,27 @@
 import asyncio
 from base64 import b64decode
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import ClassVar
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from common.errors import Unavailable
-from common.observability.logs import traced
+from common.observability.trace import traced
 from common.security.service_client import ServiceClient, http_client
 from common.security.service_token import ClientCredentials
+from common.settings import ClientSettings
 
 
-@dataclass(frozen=True)
-class Client:
-    service: str = "notifier"
+class Client(ClientSettings):
+    service: ClassVar[str] = "notifier"
+
+    database_url: SecretStr = SecretStr("unused")
+    amqp_url: SecretStr = SecretStr("unused")
+    public_url: str = "http://unused.test"
     auth_url: str = "http://auth.test"
-    client_secret: SecretStr = field(default_factory=lambda: SecretStr("s:e c+r/e%t"))
+    client_secret: SecretStr = SecretStr("s:e c+r/e%t")
 
 
 class Peers:

@@ -49,7 +49,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        async with Database.open(settings) as database, http_client(users_transport) as http:
+        async with Database(settings) as database, http_client(users_transport) as http:
             keyring = Keyring(database, settings)
             health.add("postgres", database.ping)
             health.add("keys", keyring.check)

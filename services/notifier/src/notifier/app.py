@@ -42,7 +42,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
-            database = await stack.enter_async_context(Database.open(settings))
+            database = await stack.enter_async_context(Database(settings))
             health.add("postgres", database.ping)
             verifier = (
                 tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))

@@ -46,7 +46,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
-            database = await stack.enter_async_context(Database.open(settings))
+            database = await stack.enter_async_context(Database(settings))
             health.add("postgres", database.ping)
             hashing = HashingPool(
                 threads=settings.password_threads, queue=settings.password_queue, patience=settings.login_patience

@@ -26,7 +26,7 @@ def promote(load: Any, email: str, role: Role) -> None:
 
 async def _promote(settings: Settings, email: str, role: Role) -> str:
     try:
-        async with Database.open(settings, role="promote") as database, database.transaction() as session:
+        async with Database(settings, role="promote") as database, database.transaction() as session:
             user, before = await promote_user(session, email.lower(), role)
     except AppError as refusal:
         raise click.ClickException(f"{email}: {refusal.detail}") from None

@@ -161,7 +161,7 @@ def _with_database(load: Any, work: Any) -> Any:
     settings = load("ops")
 
     async def main() -> Any:
-        async with Database.open(settings, role="ops") as database:
+        async with Database(settings, role="ops") as database:
             return await work(settings, database)
 
     return run(main())

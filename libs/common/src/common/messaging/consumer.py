@@ -59,7 +59,7 @@ async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event
     """The `consume` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
     columns = [inbox.c.received_at, parked.parked_messages.c.resolved_at]
     columns += [aggregate_versions.c.known_since] if handlers.in_order else []
-    database = Database.open(settings, role="consume")
+    database = Database(settings, role="consume")
     try:
         async with (
             parked_measured(database.dsn, f"{settings.service}-consume-backlog"),

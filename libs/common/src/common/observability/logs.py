@@ -22,9 +22,6 @@ import structlog  # noqa: E402
 
 from common.observability.log_processors import Origin, add_name, escape_controls, scrub  # noqa: E402
 from common.observability.request_log import request_log  # noqa: E402
-from common.observability.trace import current_request_id, current_traceparent, traced  # noqa: E402
-
-__all__ = ["configure_logging", "current_request_id", "current_traceparent", "traced"]
 
 _QUIET: Final = ("httpx", "httpcore", "aio_pika", "aiormq", "sqlalchemy", "alembic", "asyncio")
 """Libraries whose info lines repeat ours, some with addresses in them."""

@@ -9,9 +9,10 @@ import httpx
 import structlog
 
 from common.errors import Unavailable
-from common.observability.logs import current_request_id
 from common.observability.spans import span
-from common.security.service_token import TOTAL_TIMEOUT, ClientCredentials, ClientSettings, TokenSource
+from common.observability.trace import current_request_id
+from common.security.service_token import TOTAL_TIMEOUT, ClientCredentials, TokenSource
+from common.settings import ClientSettings
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from common.observability.logs import current_request_id
+from common.observability.trace import current_request_id
 
 PROBLEM_TYPE: Final = "application/problem+json"
 _TYPE_BASE: Final = "https://waybill.invalid/problems/"

@@ -70,7 +70,7 @@ def rewrap_keys(load: Any, old_key: Path) -> None:
 
 
 async def _in_transaction(settings: Settings, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    async with Database.open(settings, role="ops") as database, database.transaction() as session:
+    async with Database(settings, role="ops") as database, database.transaction() as session:
         return await work(session)
 
 

@@ -174,8 +174,7 @@ async def _read(request: Request) -> tuple[Form, ClientCredentials | None]:
     return form, client_credentials(form, request.headers.getlist("authorization"))
 
 
-async def render_oauth_error(_request: Request, error: Exception) -> Response:
+async def render_oauth_error(_request: Request, error: OAuthError) -> Response:
     """RFC 6749 §5.2."""
-    assert isinstance(error, OAuthError)  # noqa: S101 - Starlette dispatches by type; this narrows the type for mypy
     body = {"error": error.code, "error_description": error.detail}
     return JSONResponse(body, status_code=error.status, headers=_NO_STORE | error.headers)
