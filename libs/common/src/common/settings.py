@@ -13,12 +13,10 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-RESOURCE_PREFIX = "https://waybill.invalid/"
-
 
 def resource(service: str) -> str:
     """The absolute URI that names a service in a token's `aud` (RFC 8707 §2)."""
-    return RESOURCE_PREFIX + service
+    return f"https://waybill.invalid/{service}"
 
 
 class ServiceSettings(BaseSettings):

@@ -6,15 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ForeignKey,
-    Index,
-    MetaData,
-    SmallInteger,
-    Text,
-)
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, MetaData, SmallInteger, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column
 
 from common.db.database import COLUMN_TYPES, NAMING

@@ -25,11 +25,7 @@ def http_client(transport: httpx.AsyncBaseTransport | None = None) -> httpx.Asyn
     Tests pass a `transport` in place of the peer.
     """
     wire = transport or httpx.AsyncHTTPTransport(retries=1, limits=httpx.Limits(max_connections=50))
-    return httpx.AsyncClient(
-        transport=_Traced(wire),
-        timeout=_TIMEOUT,
-        trust_env=False,
-    )
+    return httpx.AsyncClient(transport=_Traced(wire), timeout=_TIMEOUT, trust_env=False)
 
 
 class _Traced(httpx.AsyncBaseTransport):
