@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
-from sqlalchemy import DateTime, LargeBinary, Text, text
+from sqlalchemy import DateTime, LargeBinary, Text, event, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from uuid_utils.compat import uuid7
 
-from common.db.driver import driver_dsn
+from common.db.driver import READ_ONLY, driver_dsn, makes_unusable
 from common.db.notify import Notifier
 from common.settings import ServiceSettings
 
@@ -77,6 +77,7 @@ class Database:
                 },
             },
         )
+        event.listen(self.engine.sync_engine, "handle_error", _drop_unusable)
         self._notifier = Notifier(self.dsn, name)
 
     @contextlib.asynccontextmanager
@@ -100,8 +101,12 @@ class Database:
         self._notifier.notify(channel)
 
     async def ping(self) -> None:
+        """Raises if the database does not answer, or does not accept writes, as a standby does not."""
         async with self.engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+            read_only = await connection.scalar(text(READ_ONLY))
+        if read_only:
+            await self.engine.dispose()  # the pool's connections lead to the same server
+            raise ConnectionError("the database accepts no writes")
 
     async def close(self) -> None:
         await self._notifier.close()
@@ -112,6 +117,12 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _drop_unusable(context: ExceptionContext) -> None:
+    """SQLAlchemy then drops the pool's other connections as well."""
+    if makes_unusable(context.original_exception.__cause__ or context.original_exception):
+        context.is_disconnect = True
 
 
 def notify_after_commit(session: AsyncSession, channel: str) -> None:

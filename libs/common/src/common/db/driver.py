@@ -1,4 +1,4 @@
-"""asyncpg: the addresses it accepts, a connection, and the errors it raises."""
+"""asyncpg: a connection, the addresses it accepts, its errors, and which of them make a connection unusable."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -10,6 +10,10 @@ from sqlalchemy.engine import make_url
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises. `InternalClientError` is no defect: a statement gets it between the server's last message on
 a connection and the driver's noticing that the connection was closed."""
+
+
+READ_ONLY: Final = "SELECT current_setting('transaction_read_only')::boolean"
+"""Whether the server refuses writes: a standby answers any other query."""
 
 
 def driver_dsn(url: str) -> str:
@@ -25,3 +29,20 @@ async def driver_connection(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+_UNUSABLE: Final = ("08", "57P", "25006")
+"""Beginnings of SQLSTATEs (PostgreSQL, appendix A): connection exceptions, a server that ends or starts, and a server
+that refuses writes."""
+
+
+def makes_unusable(error: BaseException | None) -> bool:
+    """Whether the error is about its connection, so that the next statement needs another connection.
+
+    After a failover a connection may still lead to the old primary, which only reads, or have plans cached for a schema
+    that has changed.
+    """
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return True
+    state = getattr(error, "sqlstate", None)
+    return isinstance(state, str) and state.startswith(_UNUSABLE)

@@ -6,6 +6,8 @@ from typing import Generic, TypeVar
 
 import asyncpg
 
+from common.db.driver import makes_unusable
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,7 +46,7 @@ class GroupCommit(Generic[T, R]):
         try:
             results = await self._write([item for item, _ in group])
         except asyncpg.PostgresError as error:
-            if len(group) > 1 and not isinstance(error, asyncpg.PostgresConnectionError):
+            if len(group) > 1 and not makes_unusable(error):
                 for one in group:
                     await self._settle([one])
             else:

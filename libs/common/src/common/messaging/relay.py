@@ -20,7 +20,7 @@ from aiormq import Channel
 from prometheus_client import Counter, Histogram
 
 from common.db.database import OUTBOX_CHANNEL
-from common.db.driver import DRIVER_ERRORS, driver_dsn
+from common.db.driver import DRIVER_ERRORS, READ_ONLY, driver_dsn
 from common.db.notify import listen
 from common.messaging import broker, event_log
 from common.messaging.backlog_metrics import measuring_outbox
@@ -88,7 +88,11 @@ class Relay:
         connection = await asyncpg.connect(
             self._dsn, timeout=10, server_settings={"application_name": f"{self._service}-relay-ping"}
         )
-        connection.terminate()
+        try:
+            if await connection.fetchval(READ_ONLY):
+                raise ConnectionError("the database accepts no writes")
+        finally:
+            connection.terminate()
 
     async def run(self, stop: asyncio.Event) -> None:
         await broker.run_with_reconnect(lambda: self._session(stop), stop, what=f"{self._service} relay")

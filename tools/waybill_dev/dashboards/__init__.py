@@ -1,0 +1,1 @@
+"""Grafana's dashboards drawn as pictures, from a Prometheus that scrapes the local stack."""
