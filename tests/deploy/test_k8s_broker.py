@@ -46,6 +46,13 @@ def test_the_brokers_permissions_are_those_of_the_local_one() -> None:
     assert {found["spec"]["userReference"]["name"] for found in permissions.values()} == set(ROLES)
 
 
+def test_the_brokers_topic_permissions_are_those_of_the_local_one() -> None:
+    found = [permission["spec"] for permission in of_kind("components/broker", "TopicPermission").values()]
+    assert _sorted(
+        {"user": spec["userReference"]["name"], "vhost": spec["vhost"], **spec["permissions"]} for spec in found
+    ) == _sorted(SERVERS["topic_permissions"])
+
+
 def test_the_brokers_policies_are_those_of_the_local_one() -> None:
     assert policies("components/broker") == as_resources(SERVERS["policies"])
 
@@ -121,9 +128,8 @@ def test_no_message_goes_with_its_manifest() -> None:
 
 @pytest.mark.parametrize("service", ROLES)
 def test_a_service_may_read_the_events_that_it_binds_to_and_no_others(service: str) -> None:
-    handled = {exchange for exchange, _ in CONSUMERS[service].bindings} if service in CONSUMERS else set()
-    revocations = "auth.events"
-    assert {f"{producer}.events" for producer in SERVICES[service].reads} == {*handled, revocations}
+    bindings = CONSUMERS[service].bindings if service in CONSUMERS else []
+    assert set(SERVICES[service].reads) == {routing_key for _, routing_key in bindings}
 
 
 def _sorted(rows: Iterable[Any]) -> list[Any]:

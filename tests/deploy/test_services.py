@@ -111,10 +111,10 @@ def test_a_name_that_cannot_name_a_service_is_refused(name: str, reason: str) ->
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        ('summary = "x"\nreads = ["auth"]', "missing 1 required positional argument: 'roles'"),
-        ('summary = "x"\nroles = []\nreads = ["auth"]\npath = ["/x"]', "unexpected keyword argument 'path'"),
-        ('summary = "x"\nroles = []\nreads = ["auth", "stock"]', "names stock, which is not declared"),
-        ('summary = "x"\nroles = []\nreads = []', "must read auth's events"),
+        ('summary = "x"', "missing 1 required positional argument: 'roles'"),
+        ('summary = "x"\nroles = []\npath = ["/x"]', "unexpected keyword argument 'path'"),
+        ('summary = "x"\nroles = []\nreads = ["stock.item.created.v1"]', "names stock, which is not declared"),
+        ('summary = "x"\nroles = []\nreads = ["#"]', "names #, which is not declared"),
     ],
 )
 def test_a_wrong_declaration_is_refused_by_the_services_name(table: str, reason: str) -> None:

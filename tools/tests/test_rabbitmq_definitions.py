@@ -37,6 +37,9 @@ def test_the_definitions_contain_no_password() -> None:
         ("orders", "read", "notifier.inbound", False),
         ("users", "read", "orders.events", False),
         ("auth", "read", "orders.events", False),
+        ("auth", "read", "users.replay", True),
+        ("users", "read", "auth.events", True),
+        ("users", "read", "auth.replay", False),
     ],
 )
 def test_a_service_may_use_its_own_names_and_read_the_events_that_it_consumes(
@@ -45,6 +48,28 @@ def test_a_service_may_use_its_own_names_and_read_the_events_that_it_consumes(
     generated: dict[str, Any] = definitions(services={service: "x"}, administrator="y")
     permission = next(row for row in generated["permissions"] if row["user"] == service)
     assert bool(re.search(permission[kind], name)) is allowed
+
+
+@pytest.mark.parametrize(
+    ("service", "exchange", "routing_key", "allowed"),
+    [
+        ("orders", "users.events", "users.user.erased.v1", True),
+        ("orders", "users.events", "users.user.registered.v1", False),
+        ("orders", "users.events", "users.user.*.v1", False),
+        ("orders", "users.events", "users.user.erased.v1.#", False),
+        ("orders", "users.events", "#", False),
+        ("orders", "auth.events", "auth.subject.revoked.v1", True),
+        ("orders", "auth.events", "auth.session.started.v1", False),
+        ("notifier", "orders.events", "orders.order.#", True),
+        ("notifier", "orders.events", "#", False),
+    ],
+)
+def test_a_service_may_bind_to_the_routing_keys_that_it_reads_and_to_no_wildcard_around_them(
+    service: str, exchange: str, routing_key: str, allowed: bool
+) -> None:
+    generated: dict[str, Any] = definitions(services={service: "x"}, administrator="y")
+    permission = next(row for row in generated["topic_permissions"] if row["exchange"] == exchange)
+    assert bool(re.search(permission["read"], routing_key)) is allowed
 
 
 @pytest.mark.parametrize(

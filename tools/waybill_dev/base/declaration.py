@@ -1,7 +1,7 @@
 """`services.toml` as data. Standard library only, for compose's container."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 from waybill_dev.errors import LocalError
 
 FILE = Path(__file__).resolve().parents[3] / "services.toml"
+# Every API reads these: `common.security.revocation`.
+REVOCATIONS = ("auth.session.revoked.v1", "auth.subject.revoked.v1", "auth.keys.changed.v1")
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Service:
     name: str
     summary: str
     roles: tuple[str, ...]
-    reads: tuple[str, ...]
+    reads: tuple[str, ...] = ()
     internal_port: bool = False
     paths: tuple[str, ...] = ()
     exact_paths: tuple[str, ...] = ()
@@ -29,6 +31,18 @@ class Service:
     def scopes(self) -> tuple[str, ...]:
         """All scopes of its own OAuth client."""
         return tuple(scope for scopes in self.calls.values() for scope in scopes)
+
+    @property
+    def consumed(self) -> dict[str, list[str]]:
+        """The routing patterns of `reads` by producer."""
+        return _by_producer(self.reads)
+
+    @property
+    def readable(self) -> dict[str, list[str]]:
+        """The routing patterns of all that it reads from others, by producer."""
+        patterns = _by_producer((*REVOCATIONS, *self.reads))
+        patterns.pop(self.name, None)
+        return patterns
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -50,12 +64,17 @@ def declared(text: str) -> dict[str, Service]:
         except TypeError as error:
             raise LocalError(f"services.toml: {name}: {str(error).removeprefix('Service.__init__() ')}") from None
     for service in services.values():
-        for other in (*service.reads, *service.calls):
+        for other in (*service.consumed, *service.calls):
             if other not in services:
                 raise LocalError(f"services.toml: {service.name} names {other}, which is not declared")
-        if "auth" not in service.reads:
-            raise LocalError(f"services.toml: {service.name} must read auth's events: they revoke tokens")
     return services
+
+
+def _by_producer(patterns: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for pattern in patterns:
+        found.setdefault(pattern.partition(".")[0], []).append(pattern)
+    return found
 
 
 def _frozen(value: object) -> object:

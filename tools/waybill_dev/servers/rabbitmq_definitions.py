@@ -3,9 +3,10 @@
 import base64
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 
-from waybill_dev.base.declaration import SERVICES
+from waybill_dev.base.declaration import SERVICES, Service
 
 ADMINISTRATOR = "waybill-admin"
 VIRTUAL_HOST = "/"
@@ -38,8 +39,7 @@ def definitions(
             name,
             configure=rf"^{name}\.",
             write=rf"^({name}\..*|amq\.default)$" if name in released else rf"^{name}\.",
-            # Binding a queue requires permission to read the exchange.
-            read=rf"^({name}\..*|({'|'.join(SERVICES[name].reads)})\.(events|replay))$",
+            read=_readable(SERVICES[name]),
         )
         for name in services
     ]
@@ -48,6 +48,7 @@ def definitions(
         "vhosts": [{"name": VIRTUAL_HOST}],
         "users": users,
         "permissions": permissions,
+        "topic_permissions": [row for name in services for row in _topic_permissions(SERVICES[name])],
         "policies": [
             _policy("inbound", r"\.inbound$", {"delivery-limit": DELIVERY_LIMIT}),
             _policy("parked", r"\.inbound\.parked$", {"delivery-limit": PARKED_DELIVERY_LIMIT}),
@@ -112,6 +113,32 @@ def _user(name: str, password: str, *, tags: list[str]) -> dict[str, object]:
 
 def _permission(user: str, *, configure: str, write: str, read: str) -> dict[str, object]:
     return {"user": user, "vhost": VIRTUAL_HOST, "configure": configure, "write": write, "read": read}
+
+
+def _readable(service: Service) -> str:
+    """Its own names, and the exchanges that it binds its queues to: binding needs to read the exchange."""
+    own = rf"{service.name}\..*"
+    exchanges = [
+        rf"{producer}\.(events|replay)" if producer in service.consumed else rf"{producer}\.events"
+        for producer in service.readable
+    ]
+    return f"^({'|'.join([own, *exchanges])})$"
+
+
+def _topic_permissions(service: Service) -> Iterator[dict[str, object]]:
+    """What it may bind to, whether queues or exchanges of its own: each routing key literally, so no wider wildcard.
+
+    Without a row for an exchange, RabbitMQ allows every routing key.
+    https://www.rabbitmq.com/docs/access-control#topic-authorisation
+    """
+    for producer, patterns in service.readable.items():
+        yield {
+            "user": service.name,
+            "vhost": VIRTUAL_HOST,
+            "exchange": f"{producer}.events",
+            "write": "^$",
+            "read": f"^({'|'.join(map(re.escape, patterns))})$",
+        }
 
 
 def _policy(name: str, pattern: str, definition: dict[str, object], *, priority: int = 0) -> dict[str, object]:
