@@ -134,7 +134,7 @@ async def raw_consume(settings: ShopSettings, events: int) -> float:
 
 async def consumer_with_inbox(settings: ShopSettings, events: int) -> float:
     """Messages per second of the consumer, with an inbox row and one insert each, from a full queue to an empty one."""
-    database = Database.open(settings)
+    database = Database(settings)
     async with database.transaction() as session:
         await session.execute(text("TRUNCATE inbox, effects"))
     handlers, stop = EventHandlers(), asyncio.Event()

@@ -195,7 +195,7 @@ async def backbone_on(database_url: str, amqp_url: str, log: Path) -> AsyncItera
         public_url="http://gateway.invalid",
         auth_url="http://auth.invalid",
     )
-    database = Database.open(settings)
+    database = Database(settings)
     backbone = Backbone(database, amqp_url, log)
     async with broker.connect(amqp_url, "test") as connection:
         # Events that are published before the queue is bound are not routed to it.

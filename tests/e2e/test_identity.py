@@ -82,7 +82,7 @@ async def test_signing_out_everywhere_is_refused_at_orders_within_a_second(
 async def test_no_log_of_a_service_or_server_holds_the_address_of_a_conflict(
     stack: Any, gateway: httpx.AsyncClient, customer: Person
 ) -> None:
-    """PostgreSQL reports a violated constraint with the values that violate it, unless it is told not to."""
+    """PostgreSQL reports a violated constraint with the values that violate it, unless it is configured not to."""
     address = f"{secrets.token_hex(8)}@example.com"
     body = {"name": "Ada", "email": address, "password": "a lighthouse in fog 7"}
     answers = await asyncio.gather(*(gateway.post("/users", json=body) for _ in range(12)))

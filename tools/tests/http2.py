@@ -1,4 +1,4 @@
-"""An HTTP/2 client (RFC 9113) that only sends requests without an end: for tests of what the gateway keeps of them."""
+"""An HTTP/2 client (RFC 9113) that begins requests and ends none, to test how much of them the gateway keeps."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What one client can use up of the gateway: memory, connections, requests. The real Envoy and configuration."""
+"""Limits of one client at the gateway: memory, connections, requests. With the real Envoy and its configuration."""
 
 import asyncio
 import contextlib
@@ -15,18 +15,18 @@ from .http2 import http2_connection
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MEMORY = 256 * 2**20
-"""Half of what its container gives it (deploy/compose.yml): the other half is for connections."""
+"""Half of the container's memory (deploy/compose.yml); the other half is for connections."""
 NEARLY_A_MEBIBYTE = 950_000
 
 
 async def memory(gateway: Gateway) -> int:
-    """Bytes of the heap that Envoy holds of the system."""
+    """Bytes of Envoy's heap."""
     async with httpx.AsyncClient() as admin:
         return int((await admin.get(f"http://{LOOPBACK}:{gateway.admin_port}/memory")).json()["total_physical_bytes"])
 
 
 async def answered(gateway: Gateway, count: int) -> int:
-    """How many of the requests of somebody else succeed, each on a connection of its own."""
+    """How many requests of another client succeed, each on a connection of its own."""
     succeeded = 0
     for _ in range(count):
         with contextlib.suppress(httpx.HTTPError):
@@ -62,7 +62,7 @@ async def test_open_bodies_of_many_connections_stay_within_the_memory_and_others
 
 
 async def test_a_connection_without_a_whole_request_is_closed_within_seconds(echoing: Gateway) -> None:
-    """So that half-sent requests, of which one client can open thousands, shut others out for seconds at most."""
+    """Half-sent requests, of which one client can open thousands, then block others for seconds at most."""
 
     async def closed(sent: bytes) -> None:
         reader, writer = await asyncio.open_connection(LOOPBACK, echoing.port)
@@ -76,7 +76,7 @@ async def test_a_connection_without_a_whole_request_is_closed_within_seconds(ech
 
 
 @pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 12_000, reason="too few open files are allowed")
-async def test_ten_thousand_half_sent_requests_shut_nobody_out(echoing: Gateway) -> None:
+async def test_ten_thousand_half_sent_requests_block_no_other_client(echoing: Gateway) -> None:
     writers: list[asyncio.StreamWriter] = []
 
     async def begin() -> None:
@@ -93,7 +93,7 @@ async def test_ten_thousand_half_sent_requests_shut_nobody_out(echoing: Gateway)
             writer.transport.abort()
 
 
-async def test_one_network_has_a_share_of_the_requests_and_others_go_on(echoing: Gateway) -> None:
+async def test_one_network_is_limited_and_others_are_not(echoing: Gateway) -> None:
     transport = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
     async with (
         httpx.AsyncClient(base_url=echoing.url(), transport=transport) as flood,

@@ -33,7 +33,7 @@ async def settings(make_database: MakeDatabase, amqp_url: str) -> ShopSettings:
 
 @pytest.fixture
 async def database(settings: ShopSettings) -> AsyncIterator[Database]:
-    database = Database.open(settings)
+    database = Database(settings)
     yield database
     await database.close()
 

@@ -74,7 +74,7 @@ def webhook_settings(settings: Settings, receiver: Receiver, monkeypatch: pytest
 
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[Database]:
-    database = Database.open(settings, role="test")
+    database = Database(settings, role="test")
     yield database
     await database.close()
 

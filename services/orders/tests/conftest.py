@@ -40,7 +40,7 @@ async def settings(make_database: MakeDatabase) -> Settings:
 
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[Database]:
-    database = Database.open(settings, role="test")
+    database = Database(settings, role="test")
     yield database
     await database.close()
 

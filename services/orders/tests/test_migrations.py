@@ -5,12 +5,14 @@ from pathlib import Path
 
 import alembic.command
 import asyncpg
+from pydantic import SecretStr
 
 from common.db.database import Database
 from common.db.migrations import config, upgrade
 from common.messaging import tables
 from common.testing.plugin import MakeDatabase
 from orders.models import Base
+from orders.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "migrations"
 
@@ -49,10 +51,10 @@ async def test_migrations_go_down_to_nothing_and_up_again(make_database: MakeDat
     assert not await asyncio.to_thread(upgrade, FOLDER, url)
 
 
-async def test_models_and_migrations_do_not_drift(make_database: MakeDatabase) -> None:
+async def test_models_and_migrations_do_not_drift(settings: Settings, make_database: MakeDatabase) -> None:
     migrated, modelled = await make_database(FOLDER), await make_database(FOLDER)
     await asyncio.to_thread(alembic.command.downgrade, config(FOLDER, modelled), "base")
-    database = Database(modelled)
+    database = Database(settings.model_copy(update={"database_url": SecretStr(modelled)}))
     async with database.engine.begin() as connection:
         for metadata in (Base.metadata, *tables.PRODUCER, *tables.CONSUMER):
             await connection.run_sync(metadata.create_all)

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from common.db.database import new_id
-from common.observability.logs import traced
+from common.observability.trace import traced
 from common.testing.plugin import eventually
 from common.web.idempotency import IdempotencyKey, IdempotencyKeyReused, RequestInFlight
 from orders import queries

@@ -1,4 +1,4 @@
-"""Sign-ups and sign-ins in great number, by which strangers must not keep others out."""
+"""Many sign-ups and sign-ins at once do not prevent those of others."""
 
 import asyncio
 import contextlib
@@ -65,8 +65,15 @@ async def test_sign_ins_of_one_network_leave_room_for_those_of_others() -> None:
     async with contextlib.AsyncExitStack() as stack:
         for network in networks[:4]:
             await stack.enter_async_context(pool.slot("sign_in", network=network))
-        waiting = [asyncio.create_task(hold(pool, "sign_in", network)) for network in networks[4:]]
-        await asyncio.sleep(0)
+        begun = asyncio.Semaphore(0)
+
+        async def begin(network: str) -> None:
+            begun.release()
+            await hold(pool, "sign_in", network)
+
+        waiting = [asyncio.create_task(begin(network)) for network in networks[4:]]
+        for _ in waiting:
+            await begun.acquire()
         for number in range(4):
             await stack.enter_async_context(pool.slot("sign_in", network=f"192.0.2.{number}/32"))
         assert not any(task.done() for task in waiting)
@@ -121,7 +128,7 @@ async def test_whether_an_address_is_taken_can_be_asked_no_faster_with_an_accoun
         answer = await world.public.patch("/me", json=fields, headers=headers)
         return answer.status_code, answer.json().get("code")
 
-    assert await change(email=ann["email"], name="Anna") == (200, None)  # asks nothing
+    assert await change(email=ann["email"], name="Anna") == (200, None)  # it is their own address
     assert await change(email=bob["email"]) == (409, "email_taken")
     assert await change(email=bob["email"]) == (429, "too_many_addresses")
     assert await change(name="Ann") == (200, None)
@@ -133,7 +140,7 @@ async def test_a_hundred_people_can_sign_up_at_one_address_by_default(world: Any
 
 
 async def test_a_taken_address_is_no_error_of_the_database(world: Any) -> None:
-    """Its log would report each, and hold the address unless it is told not to."""
+    """PostgreSQL would log each, with the address unless it is configured not to."""
     ann, bob = await world.sign_up(), await world.sign_up()
     errors: list[ExceptionContext] = []
 

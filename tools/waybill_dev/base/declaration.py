@@ -29,7 +29,7 @@ class Service:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Of its own OAuth client."""
+        """All scopes of its own OAuth client."""
         return tuple(scope for scopes in self.calls.values() for scope in scopes)
 
     @property

@@ -126,7 +126,7 @@ async def open_shop(gateway: str, admin: dict[str, str]) -> tuple[Purchases, lis
 
 
 async def buy(shopper: Shopper, user_id: str, staff: Shopper, purchases: Purchases, number: int) -> None:
-    """Places one order. Staff take every second one through all its states."""
+    """Places one order. Staff move every second one through all its states."""
     headers = {"Idempotency-Key": secrets.token_hex(16)}
     answer = await shopper.request("POST", "/orders", headers=headers, json={"lines": [{"sku": SKU, "quantity": 1}]})
     order_id = answer.json()["id"]

@@ -17,8 +17,8 @@ PARKED_DELIVERY_LIMIT = 1_000_000_000
 # The stream of history keeps what the event log keeps, and never fills a disk.
 HISTORY_MAX_AGE = "30D"
 HISTORY_MAX_BYTES = 10_000_000_000
-# Limit of the queues of a subscriber that stopped reading. Beyond it the oldest messages are dropped; the stream still
-# has them.
+# Limit of a queue whose subscriber has stopped reading. Beyond it the oldest messages are dropped; the stream still has
+# them.
 SUBSCRIBER_MAX_BYTES = 1_000_000_000
 UNROUTED_MAX_LENGTH = 100_000
 UNROUTED_TTL_MS = 7 * 24 * 3600 * 1000
@@ -27,10 +27,10 @@ UNROUTED_TTL_MS = 7 * 24 * 3600 * 1000
 def definitions(
     *, services: Mapping[str, str], administrator: str, released: Collection[str] = ()
 ) -> dict[str, list[dict[str, object]]]:
-    """`services` maps each service, which is also its user's name, to the password; so does `administrator`.
+    """`services` maps each service, which is also the name of its user, to the user's password.
 
-    Nobody else may write to the default exchange, which reaches every queue. `released` are the services that run as
-    release 0.1.0, which sends its retries through it.
+    `administrator` is the administrator's password. Only the administrator may write to the default exchange, which
+    reaches every queue, and the services in `released`: they run as release 0.1.0, which sends its retries through it.
     """
     users = [_user(name, password, tags=[]) for name, password in services.items()]
     users.append(_user(ADMINISTRATOR, administrator, tags=["administrator"]))
@@ -106,7 +106,7 @@ def _user(name: str, password: str, *, tags: list[str]) -> dict[str, object]:
         "name": name,
         "password_hash": password_hash(password),
         "hashing_algorithm": "rabbit_password_hashing_sha256",
-        # A list on 4.x; 3.10 takes both.
+        # RabbitMQ 4 requires a list; 3.10 accepts one.
         "tags": tags,
     }
 

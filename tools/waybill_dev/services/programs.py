@@ -147,7 +147,7 @@ class ServiceProgram:
 
 
 def service_program(state: State, addresses: Addresses, service: str, role: str, index: int) -> ServiceProgram:
-    """`index` counts the processes of a role from 1; ports are taken now."""
+    """`index` counts the processes of a role from 1; ports are reserved now."""
     name = f"{service}-{role}" if index == 1 else f"{service}-{role}-{index}"
     port = state.port(name)
     words = [role, "--host", LOOPBACK, "--port", str(port)]

@@ -52,10 +52,6 @@ class PreconditionFailed(AppError):
     status, code, title = 412, "precondition_failed", "Precondition failed"
 
 
-class PayloadTooLarge(AppError):
-    status, code, title = 413, "payload_too_large", "Body too large"
-
-
 class UnsupportedMediaType(AppError):
     status, code, title = 415, "unsupported_media_type", "Unsupported media type"
 

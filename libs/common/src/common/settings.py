@@ -13,12 +13,10 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-RESOURCE_PREFIX = "https://waybill.invalid/"
-
 
 def resource(service: str) -> str:
     """The absolute URI that names a service in a token's `aud` (RFC 8707 §2)."""
-    return RESOURCE_PREFIX + service
+    return f"https://waybill.invalid/{service}"
 
 
 class ServiceSettings(BaseSettings):
@@ -78,3 +76,10 @@ class ServiceSettings(BaseSettings):
     def load(cls) -> Self:
         folder = Path(os.environ.get("WAYBILL_SECRETS_DIR", "/run/secrets"))
         return cls(_secrets_dir=folder if folder.is_dir() else None)
+
+
+class ClientSettings(ServiceSettings):
+    """Settings of a service that is an OAuth client of auth: of every service but auth."""
+
+    client_secret: SecretStr
+    """Secret of the service's own OAuth client, with which it calls other services, such as auth for revocations."""

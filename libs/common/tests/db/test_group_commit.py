@@ -31,9 +31,16 @@ class Writer:
         return [item * 2 for item in items]
 
     async def all(self, *items: int) -> list[int | BaseException]:
-        tasks = [asyncio.create_task(self.group(item)) for item in items]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        """Hands over the items while no write can end, and returns their results."""
+        handed_over = asyncio.Semaphore(0)
+
+        async def hand_over(item: int) -> int:
+            handed_over.release()
+            return await self.group(item)
+
+        tasks = [asyncio.create_task(hand_over(item)) for item in items]
+        for _ in items:
+            await handed_over.acquire()
         self.go.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -9,12 +9,10 @@ import asyncpg
 import pytest
 
 from common.db.migrations import upgrade
-from common.testing.plugin import MakeDatabase
+from common.testing.plugin import MakeDatabase, eventually
 
 FOLDER = Path(__file__).parents[1] / "migrations"
 HEAD = """
-import time
-
 from alembic import op
 
 revision, down_revision = "0002", "0001"
@@ -22,14 +20,17 @@ revision, down_revision = "0002", "0001"
 
 def upgrade():
 """
-# Until another process waits for the lock (as it must not), or has been connected for long and does not.
-ANOTHER_WAITS = """
-    asked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    waits = "(wait_event = 'advisory' OR backend_start < clock_timestamp() - interval '5 seconds')"
+# It waits for the test, which holds the lock that it requests.
+INDEX = """
     with op.get_context().autocommit_block():
-        while op.get_bind().exec_driver_sql(f"{asked} AND {waits}").first() is None:
-            time.sleep(0.05)
+        op.execute("SELECT pg_advisory_lock(1), pg_advisory_unlock(1)")
         op.execute("CREATE INDEX CONCURRENTLY ix_effects_note ON effects (note)")
+"""
+# The migrating process waits for the test. The other one waits for a lock as well (as it must not), or has been
+# connected for long and does not.
+BOTH_WAIT = """
+    SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+    AND (wait_event = 'advisory' OR backend_start < clock_timestamp() - interval '5 seconds')
 """
 UPGRADE = """
 import pathlib, sys
@@ -52,24 +53,25 @@ def with_next(folder: Path, revision: str) -> Path:
 async def test_an_index_is_built_concurrently_while_another_process_waits_to_migrate(
     make_database: MakeDatabase, tmp_path: Path
 ) -> None:
-    url, folder = await make_database(FOLDER), with_next(tmp_path / "migrations", ANOTHER_WAITS)
+    url, folder = await make_database(FOLDER), with_next(tmp_path / "migrations", INDEX)
     # Alembic's context is global to a process, so each migrates in its own.
     words = (sys.executable, "-c", UPGRADE, str(folder), url)
+    connection = await asyncpg.connect(url)
+    await connection.execute("SELECT pg_advisory_lock(1)")
     processes = [await asyncio.create_subprocess_exec(*words) for _ in range(2)]
     try:
+        await eventually(lambda: connection.fetchval(BOTH_WAIT), within=60)
+        await connection.execute("SELECT pg_advisory_unlock(1)")
         async with asyncio.timeout(120):
             assert [await process.wait() for process in processes] == [0, 0]
+        assert await connection.fetchval(
+            "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_effects_note'::regclass"
+        )
     finally:
         for process in processes:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-    connection = await asyncpg.connect(url)
-    try:
-        assert await connection.fetchval(
-            "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_effects_note'::regclass"
-        )
-    finally:
         await connection.close()
 
 

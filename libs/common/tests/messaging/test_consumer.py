@@ -144,7 +144,7 @@ async def test_a_handler_that_always_times_out_is_no_outage_and_is_parked_while_
     settings: ServiceSettings, database: Database, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "_OUTAGE_PAUSE", 0.01)
-    impatient = Database.open(settings.model_copy(update={"database_timeout": 0.5}))
+    impatient = Database(settings.model_copy(update={"database_timeout": 0.5}))
     try:
         async with consuming(settings, impatient):
             endless = await publish(channel, ENDLESS)

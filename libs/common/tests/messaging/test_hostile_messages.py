@@ -8,7 +8,7 @@ from aio_pika.abc import AbstractChannel
 from pamqp.commands import Basic
 
 from common.db.database import Database, new_id, utc_now
-from common.messaging.broker import make_sendable
+from common.messaging.broker import prepare_for_resending
 from common.messaging.cloudevents import Envelope, encode
 from common.messaging.topology import RETRY_TIERS
 from common.settings import ServiceSettings
@@ -128,7 +128,7 @@ def test_properties_of_any_kind_can_be_sent_on_to_a_retry_queue() -> None:
     headers: Any = {"text": b"\xff", "deep": {"list": [b"\x00", 1, None]}, "CC": ["elsewhere"]}
     properties = Basic.Properties(headers=headers, user_id="somebody else")
     properties.delivery_mode = 7
-    assert make_sendable(properties, {"more": 1})
+    assert prepare_for_resending(properties, {"more": 1})
     assert properties.headers == {
         "text": bytearray(b"\xff"),
         "deep": {"list": [bytearray(b"\x00"), 1, None]},
@@ -139,6 +139,6 @@ def test_properties_of_any_kind_can_be_sent_on_to_a_retry_queue() -> None:
 
 
 def test_properties_that_cannot_be_sent_are_recognised() -> None:
-    assert not make_sendable(Basic.Properties(headers={"large": "a" * 125_000}), {})
+    assert not prepare_for_resending(Basic.Properties(headers={"large": "a" * 125_000}), {})
     odd: Any = {"odd": object()}
-    assert not make_sendable(Basic.Properties(headers=odd), {})
+    assert not prepare_for_resending(Basic.Properties(headers=odd), {})

@@ -1,4 +1,4 @@
-"""Who may speak: an event counts only through its producer's exchanges, and queues of the last release can be moved."""
+"""An event is accepted only through its producer's exchanges. The queues of the last release can be moved."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ def sold(number: int, headers: dict[str, Any] | None = None) -> aio_pika.Message
 async def test_an_event_through_the_default_exchange_is_parked_as_forged(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
-    """Whoever may write there reaches every queue, with any type in any producer's name."""
+    """A client that may write there can reach every queue, with any type and in any producer's name."""
     deaths = [{"queue": "shop.inbound.retry.5s", "reason": "expired", "exchange": "shop.retry", "count": 1}]
     async with consuming(settings, database):
         await channel.default_exchange.publish(sold(1), "shop.inbound")

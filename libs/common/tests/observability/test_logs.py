@@ -11,8 +11,9 @@ import pytest
 import structlog
 
 from common.observability.log_processors import scrubbed
-from common.observability.logs import configure_logging, current_request_id, current_traceparent, traced
+from common.observability.logs import configure_logging
 from common.observability.request_log import request_log
+from common.observability.trace import current_request_id, current_traceparent, traced
 
 JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl"
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from common.observability.logs import current_request_id, current_traceparent, traced
 from common.observability.otel import recording
 from common.observability.spans import span
+from common.observability.trace import current_request_id, current_traceparent, traced
 from common.runtime.health import Health
 from common.security.service_client import http_client
 from common.settings import ServiceSettings

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from common.errors import AppError
-from common.security.guards import authenticate, require_roles, require_scopes
+from common.security.guards import Guard, authenticate, require_scopes
 from common.security.tokens import Principal
 from common.testing.token_issuer import TokenIssuer
 
@@ -29,7 +29,7 @@ def create_app() -> FastAPI:
     async def me(principal: PrincipalDep, request: Request) -> dict[str, str]:
         return {"subject": principal.subject, "logged": request.state.principal.client_id}
 
-    @app.get("/staff", dependencies=[Depends(require_roles("staff", "admin"))])
+    @app.get("/staff", dependencies=[Depends(Guard(roles=("staff", "admin")))])
     async def staff() -> None: ...
 
     @app.get("/orders", dependencies=[Depends(require_scopes("orders:read"))])

@@ -20,13 +20,15 @@ FIRST, SECOND = TokenIssuer(), TokenIssuer()
 
 
 class Publisher:
-    """Answers with its keys, counts the requests and can be made to fail."""
+    """Answers with its keys while `answering` is set, counts the requests, and can be made to fail."""
 
     def __init__(self, *issuers: TokenIssuer, settle: float = 0.05) -> None:
         self.issuers = issuers
         self.requests = 0
         self.now = 0.0
         self.answer: Callable[[], httpx.Response] = self.keys
+        self.answering = asyncio.Event()
+        self.answering.set()
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
         self.client = JwksClient(http, "http://auth.test/jwks.json", settle=settle, clock=lambda: self.now)
 
@@ -36,7 +38,7 @@ class Publisher:
 
     async def _handle(self, _request: httpx.Request) -> httpx.Response:
         self.requests += 1
-        await asyncio.sleep(0)
+        await self.answering.wait()
         return self.answer()
 
 
@@ -48,9 +50,19 @@ async def found(publisher: Publisher, issuer: TokenIssuer) -> VerificationKey | 
     return await publisher.client.find(issuer.key.kid)
 
 
+async def found_at_once(publisher: Publisher, issuer: TokenIssuer, *, times: int) -> list[VerificationKey | None]:
+    """The results of calls that all begin before the first answer."""
+    before = publisher.requests
+    publisher.answering.clear()
+    calls = [asyncio.create_task(found(publisher, issuer)) for _ in range(times)]
+    await eventually(lambda: _requested(publisher, before + 1))
+    publisher.answering.set()
+    return await asyncio.gather(*calls)
+
+
 async def test_many_requests_at_the_start_cause_one_fetch() -> None:
     publisher = Publisher(FIRST)
-    keys = await asyncio.gather(*(found(publisher, FIRST) for _ in range(50)))
+    keys = await found_at_once(publisher, FIRST, times=50)
     assert all(key is not None and key.kid == FIRST.key.kid for key in keys)
     assert publisher.requests == 1
 
@@ -108,7 +120,7 @@ async def test_requests_with_a_new_key_wait_for_the_fetch_under_way() -> None:
     publisher = Publisher(FIRST)
     await found(publisher, FIRST)
     publisher.issuers = (FIRST, SECOND)
-    keys = await asyncio.gather(*(found(publisher, SECOND) for _ in range(20)))
+    keys = await found_at_once(publisher, SECOND, times=20)
     assert None not in keys
     assert publisher.requests == 2
 

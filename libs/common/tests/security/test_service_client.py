@@ -3,32 +3,39 @@
 import asyncio
 from base64 import b64decode
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import ClassVar
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from common.errors import Unavailable
-from common.observability.logs import traced
+from common.observability.trace import traced
 from common.security.service_client import ServiceClient, http_client
 from common.security.service_token import ClientCredentials
+from common.settings import ClientSettings
+from common.testing.plugin import eventually
 
 
-@dataclass(frozen=True)
-class Client:
-    service: str = "notifier"
+class Client(ClientSettings):
+    service: ClassVar[str] = "notifier"
+
+    database_url: SecretStr = SecretStr("unused")
+    amqp_url: SecretStr = SecretStr("unused")
+    public_url: str = "http://unused.test"
     auth_url: str = "http://auth.test"
-    client_secret: SecretStr = field(default_factory=lambda: SecretStr("s:e c+r/e%t"))
+    client_secret: SecretStr = SecretStr("s:e c+r/e%t")
 
 
 class Peers:
-    """Auth's token endpoint and another service, both in this process."""
+    """Auth's token endpoint and another service, both in this process. They answer while `answering` is set."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.issued = 0
         self.requests: list[httpx.Request] = []
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.token_answer: Callable[[], httpx.Response] = self.issue
         self.answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200, json={})
         http = http_client(httpx.MockTransport(self._handle))
@@ -47,7 +54,7 @@ class Peers:
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
-        await asyncio.sleep(0)
+        await self.answering.wait()
         return self.token_answer() if request.url.path == "/token" else self.answer(request)
 
 
@@ -68,7 +75,15 @@ async def test_the_token_request_follows_rfc_6749() -> None:
 
 async def test_many_calls_share_one_token() -> None:
     peers = Peers()
-    await asyncio.gather(*(peers.users.post("/internal/x", json={"a": 1}) for _ in range(20)))
+    peers.answering.clear()
+    calls = [asyncio.create_task(peers.users.post("/internal/x", json={"a": 1})) for _ in range(20)]
+
+    async def is_requested() -> bool:
+        return bool(peers.requests)
+
+    await eventually(is_requested)
+    peers.answering.set()
+    await asyncio.gather(*calls)
     assert peers.issued == 1
 
 

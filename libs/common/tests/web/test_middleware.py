@@ -7,7 +7,7 @@ import httpx
 import pytest
 from fastapi import Request
 
-from common.observability.logs import current_traceparent
+from common.observability.trace import current_traceparent
 from common.runtime.health import Health
 from common.web import ApiRouter
 from common.web.middleware import RequestMiddleware

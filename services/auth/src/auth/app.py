@@ -3,28 +3,39 @@
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import TypedDict
 
 import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Lifespan
 
 from auth.clients import routes as client_routes
-from auth.deps import State
 from auth.errors import OAuthError
 from auth.keys.keyring import Keyring
 from auth.oauth import routes as oauth_routes
 from auth.oauth.grants import TokenEndpoint
 from auth.oauth.inspection import TokenInspection
+from auth.oauth.own_tokens import OwnTokenSource, OwnTokenVerifier
 from auth.retention import CLEANUP_SECONDS, run_cleanup
 from auth.sessions import internal_routes
 from auth.sessions import routes as session_routes
 from auth.settings import Settings
-from auth.tokens.own import OwnTokenSource, OwnTokenVerifier
 from common.db.database import Database
 from common.runtime.background import background, every
 from common.runtime.health import Health
 from common.security.service_client import ServiceClient, http_client
 from common.web import Api, by_port, create_api
+
+
+class State(TypedDict):
+    """What the lifespan yields: `request.state`."""
+
+    settings: Settings
+    database: Database
+    keyring: Keyring
+    tokens: OwnTokenVerifier
+    token_endpoint: TokenEndpoint
+    token_inspection: TokenInspection
 
 
 def create_app(
@@ -38,13 +49,12 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        database = Database.open(settings)
-        keyring = Keyring(database, settings)
-        health.add("postgres", database.ping)
-        health.add("keys", keyring.check)
-        cleanup = partial(every, CLEANUP_SECONDS, partial(run_cleanup, database))
-        try:
-            async with background(keyring.run, cleanup), http_client(users_transport) as http:
+        async with Database(settings) as database, http_client(users_transport) as http:
+            keyring = Keyring(database, settings)
+            health.add("postgres", database.ping)
+            health.add("keys", keyring.check)
+            cleanup = partial(every, CLEANUP_SECONDS, partial(run_cleanup, database))
+            async with background(keyring.run, cleanup):
                 users = ServiceClient(http, settings.users_url, OwnTokenSource(keyring, settings))
                 yield State(
                     settings=settings,
@@ -54,8 +64,6 @@ def create_app(
                     token_endpoint=TokenEndpoint(settings, database, keyring, users),
                     token_inspection=TokenInspection(settings, database, keyring),
                 )
-        finally:
-            await database.close()
 
     return by_port(public_api(settings, health, lifespan=lifespan), internal_api(settings, health), internal_port)
 

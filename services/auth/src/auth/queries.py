@@ -131,13 +131,9 @@ async def revoked_clients(session: AsyncSession, *, since: datetime) -> Sequence
     return (await session.scalars(select(Client).where(Client.revoked_at > since))).all()
 
 
-async def client(session: AsyncSession, client_id: str) -> Client | None:
-    return await session.scalar(select(Client).where(Client.id == client_id, Client.deleted_at.is_(None)))
-
-
-async def lock_client(session: AsyncSession, client_id: str) -> Client | None:
+async def client(session: AsyncSession, client_id: str, *, lock: bool = False) -> Client | None:
     query = select(Client).where(Client.id == client_id, Client.deleted_at.is_(None))
-    return await session.scalar(query.with_for_update())
+    return await session.scalar(query.with_for_update() if lock else query)
 
 
 async def clients(session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Client]:

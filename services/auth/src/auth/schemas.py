@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from auth.oauth.scopes import ManagedScope
+from auth.scopes import ManagedScope
 from common.web import Model, StrictModel
 from common.web.single_line import SINGLE_LINE
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from starlette.types import ASGIApp
 
@@ -12,7 +12,6 @@ from common.security.tokens import TokenVerifier
 from common.security.verifier import token_verifier
 from common.web import create_api
 from notifier import routes
-from notifier.deps import State
 from notifier.settings import Settings
 from notifier.webhooks import routes as webhook_routes
 from notifier.webhooks.destinations import Destinations
@@ -20,6 +19,15 @@ from notifier.webhooks.secrets import SecretBox
 
 _RESOLVER_THREADS: Final = 8
 """Hosts of new webhooks that are resolved concurrently."""
+
+
+class State(TypedDict):
+    """What the lifespan yields: `request.state`."""
+
+    database: Database
+    tokens: TokenVerifier
+    destinations: Destinations
+    secret_box: SecretBox
 
 
 def create_app(
@@ -34,8 +42,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
-            database = Database.open(settings)
-            stack.push_async_callback(database.close)
+            database = await stack.enter_async_context(Database(settings))
             health.add("postgres", database.ping)
             verifier = (
                 tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))

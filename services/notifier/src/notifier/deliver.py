@@ -26,8 +26,7 @@ from notifier.webhooks.secrets import SecretBox
 async def deliver(settings: Settings, health: Health, stop: asyncio.Event) -> None:
     """Runs until `stop` is set. Survives outages of PostgreSQL, users, the mail server and webhook receivers."""
     async with contextlib.AsyncExitStack() as stack:
-        database = Database.open(settings, role="deliver")
-        stack.push_async_callback(database.close)
+        database = await stack.enter_async_context(Database(settings, role="deliver"))
         health.add("postgres", database.ping)
         mails = await stack.enter_async_context(_mails(settings))
         webhooks = await stack.enter_async_context(_webhooks(settings))

@@ -1,33 +1,11 @@
-"""Dependencies of routes: the session and the caller."""
+"""Who may call the routes."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated, TypedDict
+from typing import Annotated
 
-from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncSession
+from fastapi import Depends
 
-from common.db.database import Database
 from common.security.guards import require_scopes
-from common.security.tokens import Principal, TokenVerifier
-from notifier.webhooks.destinations import Destinations
-from notifier.webhooks.secrets import SecretBox
+from common.security.tokens import Principal
 
-
-class State(TypedDict):
-    """The state that the lifespan yields."""
-
-    database: Database
-    tokens: TokenVerifier
-    destinations: Destinations
-    secret_box: SecretBox
-
-
-async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    database: Database = request.state.database
-    async with database.transaction() as session:
-        yield session
-
-
-SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 ReaderDep = Annotated[Principal, Depends(require_scopes("notifications:read"))]
 WriterDep = Annotated[Principal, Depends(require_scopes("notifications:write"))]

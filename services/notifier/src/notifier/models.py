@@ -4,11 +4,10 @@ from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, MetaData, Text, UniqueConstraint, func, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, Text, UniqueConstraint, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from common.db.database import NAMING, new_id
+from common.db.database import COLUMN_TYPES, NAMING, new_id
 
 OrderKind = Literal["order_placed", "order_confirmed", "order_shipped", "order_delivered", "order_cancelled"]
 SecurityKind = Literal["password_changed", "verify_email", "reset_password", "email_changed"]
@@ -46,12 +45,7 @@ TITLES: Final[dict[Kind, str]] = {
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's declaration
-        datetime: DateTime(timezone=True),
-        str: Text,
-        dict[str, Any]: JSONB,
-        list[str]: ARRAY(Text),
-    }
+    type_annotation_map = COLUMN_TYPES
 
 
 class Contact(Base):

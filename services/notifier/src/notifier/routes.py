@@ -8,8 +8,9 @@ from fastapi import Query
 
 from common.web import ApiRouter, responses
 from common.web.pagination import Page, PageDep, instant
+from common.web.session import SessionDep
 from notifier import handlers, queries
-from notifier.deps import ReaderDep, SessionDep, WriterDep
+from notifier.deps import ReaderDep, WriterDep
 from notifier.schemas import NotificationOut, Preferences, PreferencesOut
 
 router: Final = ApiRouter(tags=["notifications"])

@@ -11,16 +11,14 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from common.settings import ServiceSettings
+from common.settings import ClientSettings
 
 LinkPurpose = Literal["verify_email", "reset_password"]
 
 
-class Settings(ServiceSettings):
+class Settings(ClientSettings):
     service: ClassVar[str] = "notifier"
 
-    client_secret: SecretStr
-    """Secret of notifier's OAuth client, which reads revocations from auth and requests one-time links from users."""
     users_url: str
     """Internal base URL of users."""
     smtp_host: str

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from starlette.types import ASGIApp
 
@@ -13,9 +13,18 @@ from common.security.tokens import TokenVerifier
 from common.security.verifier import token_verifier
 from common.web import create_api
 from orders import routes
-from orders.deps import State
+from orders.handlers import InsertOrder
 from orders.placing import group_inserts
 from orders.settings import Settings
+
+
+class State(TypedDict):
+    """What the lifespan yields: `request.state`."""
+
+    database: Database
+    driver: DriverPool
+    insert_order: InsertOrder
+    tokens: TokenVerifier
 
 
 def create_app(
@@ -30,8 +39,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
-            database = Database.open(settings)
-            stack.push_async_callback(database.close)
+            database = await stack.enter_async_context(Database(settings))
             health.add("postgres", database.ping)
             driver = DriverPool(
                 database.dsn,
@@ -40,10 +48,9 @@ def create_app(
                 name="orders-api-driver",
             )
             stack.push_async_callback(driver.close)
-            if tokens is not None:
-                verifier = tokens
-            else:
-                verifier = await stack.enter_async_context(token_verifier(settings, health))
+            verifier = (
+                tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
+            )
             yield State(database=database, driver=driver, insert_order=group_inserts(driver), tokens=verifier)
 
     return create_api(

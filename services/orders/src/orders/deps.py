@@ -1,34 +1,15 @@
-"""What routes receive: the session, the caller's principal, and what the lifespan holds."""
+"""Who may call which route, and whose orders they see."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.db.database import Database
-from common.db.driver_pool import DriverPool
 from common.errors import Forbidden
 from common.security.guards import Guard, authenticate, require_scopes
-from common.security.tokens import INSUFFICIENT_SCOPE, Principal, TokenVerifier
-from orders.handlers import InsertOrder
+from common.security.tokens import INSUFFICIENT_SCOPE, Principal
 
 _STAFF: Final = ("staff", "admin")
-
-
-class State(TypedDict):
-    """What the lifespan yields: `request.state`."""
-
-    database: Database
-    driver: DriverPool
-    insert_order: InsertOrder
-    tokens: TokenVerifier
-
-
-async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with request.state.database.transaction() as session:
-        yield session
 
 
 def acts_on_all_orders(principal: Principal) -> bool:
@@ -50,8 +31,6 @@ class _AllOrdersGuard(Guard):
             raise Forbidden("Only staff may do this.", headers={"WWW-Authenticate": INSUFFICIENT_SCOPE})
         return principal
 
-
-SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 may_read_orders: Final = Depends(require_scopes("orders:read"))
 may_write_orders: Final = Depends(require_scopes("orders:write"))

@@ -29,7 +29,7 @@ def etag(version: int) -> str:
 def expected_versions(if_match: str | None) -> frozenset[int] | None:
     """The versions that the client accepts, or None for any. Weak tags never match here (§13.1.1).
 
-    Raises BadRequest for tags without a space in between: Envoy makes that of a header that came twice.
+    Raises BadRequest for tags without a space in between: Envoy joins a header that came twice like that.
     """
     if if_match is not None and _JOINED.search(if_match):
         raise BadRequest("If-Match came more than once, or has no space after a comma.")

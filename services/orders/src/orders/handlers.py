@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.db.database import Database, new_id, utc_now
 from common.errors import AppError, PreconditionFailed
 from common.messaging import outbox
-from common.observability.logs import current_traceparent
+from common.observability.trace import current_traceparent
 from common.web.idempotency import IdempotencyKey, RequestInFlight
 from orders import queries
 from orders.errors import InactiveProduct, MixedCurrencies, TotalTooLarge, UnknownSku

@@ -6,21 +6,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    DateTime,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    Text,
-)
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, MetaData, SmallInteger, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column
 
-from common.db.database import NAMING
+from common.db.database import COLUMN_TYPES, NAMING
 from orders.errors import InvalidTransition
 
 MAX_PRICE: Final = 10**12
@@ -48,12 +37,7 @@ class OrderStatus(enum.StrEnum):
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration
-        str: Text,
-        bytes: LargeBinary,
-        datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
-    }
+    type_annotation_map = COLUMN_TYPES
 
 
 class Product(Base):

@@ -12,10 +12,10 @@ from common.web import ApiRouter, responses
 from common.web.headers import IdempotencyKeyHeader, is_not_modified
 from common.web.idempotency import IdempotencyKey
 from common.web.pagination import Page, PageDep
+from common.web.session import SessionDep
 from orders import handlers, queries
 from orders.deps import (
     ReaderDep,
-    SessionDep,
     WriterDep,
     may_change_catalogue,
     may_process_orders,

@@ -2,17 +2,15 @@
 
 from typing import ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from common.settings import ServiceSettings
+from common.settings import ClientSettings
 
 
-class Settings(ServiceSettings):
+class Settings(ClientSettings):
     service: ClassVar[str] = "orders"
     streamed: ClassVar[str | None] = "orders.order.#"
 
-    client_secret: SecretStr
-    """Secret of orders' own OAuth client, with which it reads revocations from auth."""
     database_pool_size: int = Field(default=3, ge=1, le=100)
     """Largest number of database connections of each process, for everything but placing and reading single orders."""
     driver_pool_size: int = Field(default=3, ge=1, le=100)

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from starlette.types import ASGIApp
 
@@ -16,9 +16,19 @@ from common.web import by_port, create_api
 from users import retention
 from users.credentials.concurrency_limiter import ConcurrencyLimiter
 from users.credentials.passwords import HashingPool
-from users.deps import State
 from users.routes import accounts, administration, internal, links, pages
 from users.settings import Settings
+
+
+class State(TypedDict):
+    """What the lifespan yields: `request.state`."""
+
+    settings: Settings
+    database: Database
+    tokens: TokenVerifier
+    hashing: HashingPool
+    login_limiter: ConcurrencyLimiter
+    address_limiter: ConcurrencyLimiter
 
 
 def create_app(
@@ -36,17 +46,15 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
-            database = Database.open(settings)
-            stack.push_async_callback(database.close)
+            database = await stack.enter_async_context(Database(settings))
             health.add("postgres", database.ping)
             hashing = HashingPool(
                 threads=settings.password_threads, queue=settings.password_queue, patience=settings.login_patience
             )
             stack.callback(hashing.close)
-            if tokens is not None:
-                verifier = tokens
-            else:
-                verifier = await stack.enter_async_context(token_verifier(settings, health))
+            verifier = (
+                tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
+            )
             cleanup = partial(every, retention.INTERVAL, partial(retention.delete_expired, database))
             await stack.enter_async_context(background(cleanup))
             login_limiter = ConcurrencyLimiter(timeout=settings.login_patience)

@@ -25,14 +25,11 @@ def promote(load: Any, email: str, role: Role) -> None:
 
 
 async def _promote(settings: Settings, email: str, role: Role) -> str:
-    database = Database.open(settings, role="promote")
     try:
-        async with database.transaction() as session:
+        async with Database(settings, role="promote") as database, database.transaction() as session:
             user, before = await promote_user(session, email.lower(), role)
     except AppError as refusal:
         raise click.ClickException(f"{email}: {refusal.detail}") from None
-    finally:
-        await database.close()
     note = "" if user.status == "active" else " (the account is deactivated)"
     if before == role:
         return f"{user.email} is {role} already{note}"

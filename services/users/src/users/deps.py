@@ -1,31 +1,19 @@
-"""What routes receive: the session, the caller's principal, and what the lifespan holds."""
+"""What routes receive: the lifespan's state, the caller's network, and a principal who may call."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any, Final, Literal, TypedDict
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import Database
 from common.security.guards import Guard, require_scopes
 from common.security.networks import network_of
-from common.security.tokens import Principal, TokenVerifier
+from common.security.tokens import Principal
 from common.web.headers import client_address
 from users.credentials.concurrency_limiter import ConcurrencyLimiter
 from users.credentials.passwords import HashingPool
 from users.models import ADMIN
 from users.settings import Settings
-
-
-class State(TypedDict):
-    """What the lifespan yields: `request.state`."""
-
-    settings: Settings
-    database: Database
-    tokens: TokenVerifier
-    hashing: HashingPool
-    login_limiter: ConcurrencyLimiter
-    address_limiter: ConcurrencyLimiter
 
 
 def _from_state(
@@ -41,15 +29,9 @@ async def get_network(request: Request) -> str:
     return network_of(client_address(request))
 
 
-async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with request.state.database.transaction() as session:
-        yield session
-
-
 SettingsDep = Annotated[Settings, Depends(_from_state("settings"))]
 NetworkDep = Annotated[str, Depends(get_network)]
 """The caller's network, for limits."""
-SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 DatabaseDep = Annotated[Database, Depends(_from_state("database"))]
 """For routes that hash: they open more than one transaction, and none is open in between."""
 HashingDep = Annotated[HashingPool, Depends(_from_state("hashing"))]

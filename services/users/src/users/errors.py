@@ -11,7 +11,7 @@ class EmailTaken(Conflict):
 
 
 class LastAdmin(Conflict):
-    """The change would leave no active admin, hence no one who can manage users."""
+    """The change would leave no active admin to manage users."""
 
     code, title = "last_admin", "This is the last active admin"
 

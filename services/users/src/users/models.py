@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, DateTime, Double, ForeignKey, Index, LargeBinary, MetaData, SmallInteger, Text
+from sqlalchemy import CheckConstraint, Double, ForeignKey, Index, LargeBinary, MetaData, SmallInteger, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from common.db.database import NAMING, new_id, utc_now
+from common.db.database import COLUMN_TYPES, NAMING, new_id, utc_now
 
 Role = Literal["user", "staff", "admin"]
 Status = Literal["active", "deactivated"]
@@ -21,7 +21,7 @@ PROFILE_FIELDS: Final[tuple[ProfileField, ...]] = get_args(ProfileField)
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {datetime: DateTime(timezone=True), str: Text}  # noqa: RUF012 - SQLAlchemy's declaration
+    type_annotation_map = COLUMN_TYPES
 
 
 def _one_of(column: str, values: Any) -> CheckConstraint:

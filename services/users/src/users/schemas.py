@@ -30,7 +30,7 @@ AnyPassword = Annotated[SecretStr, Field(max_length=1024)]
 LinkToken = Annotated[SecretStr, Field(min_length=1, max_length=128)]
 
 _OMITTED: Final[Any] = Field(default_factory=lambda: None)
-"""Of an optional field, for which null is no valid value or has another meaning."""
+"""Default of an optional field for which null is not valid or means something else."""
 
 
 class SignUp(StrictModel):

@@ -2,16 +2,14 @@
 
 from typing import ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from common.settings import ServiceSettings
+from common.settings import ClientSettings
 
 
-class Settings(ServiceSettings):
+class Settings(ClientSettings):
     service: ClassVar[str] = "users"
 
-    client_secret: SecretStr
-    """Secret of users' own OAuth client, with which it reads revocations from auth."""
     password_threads: int | None = Field(default=None, ge=1, le=256)
     """Number of threads that hash passwords; one hash takes about 25 ms of a core and 19 MiB. The default is one thread
     per core. Set it in a container with a CPU quota, which sees all cores of its host.

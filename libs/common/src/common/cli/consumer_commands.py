@@ -161,10 +161,7 @@ def _with_database(load: Any, work: Any) -> Any:
     settings = load("ops")
 
     async def main() -> Any:
-        database = Database.open(settings, role="ops")
-        try:
+        async with Database(settings, role="ops") as database:
             return await work(settings, database)
-        finally:
-            await database.close()
 
     return run(main())

@@ -8,13 +8,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import asyncpg
 import click
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from common.cli.roles import run
 from common.cli.terminal import JSON, Moment, Pages, report, show
-from common.db.driver import driver_dsn
+from common.db.driver import driver_connection
 from common.messaging.asyncapi import event_types
 from common.messaging.cloudevents import rfc3339
 from common.messaging.replay import published
@@ -40,14 +39,11 @@ def status(load: Any, as_json: bool) -> None:
 
 
 async def _outbox_status(settings: ServiceSettings) -> dict[str, Any]:
-    connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
-    try:
+    async with driver_connection(settings.database_url.get_secret_value()) as connection:
         row = await connection.fetchrow(
             "SELECT count(*) AS pending, coalesce(extract(epoch FROM now() - min(occurred_at)), 0)::float8 AS age"
             " FROM outbox"
         )
-    finally:
-        await connection.close()
     return {"pending": row["pending"], "oldest_age_seconds": round(max(row["age"], 0.0), 3)}
 
 
@@ -69,8 +65,7 @@ def tail(load: Any, types: tuple[str, ...], since: datetime, as_json: bool) -> N
 
 
 async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str], printed: Pages) -> None:
-    connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
-    try:
+    async with driver_connection(settings.database_url.get_secret_value()) as connection:
         async for page in published(connection, since, types):
             printed.add(
                 [
@@ -85,8 +80,6 @@ async def _tail(settings: ServiceSettings, since: datetime, types: Sequence[str]
                     for logged in page
                 ]
             )
-    finally:
-        await connection.close()
     printed.end()
 
 

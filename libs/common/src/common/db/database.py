@@ -4,9 +4,10 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, Self
 
-from sqlalchemy import event, text
+from sqlalchemy import DateTime, LargeBinary, Text, event, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from uuid_utils.compat import uuid7
@@ -23,6 +24,15 @@ NAMING: Final = {
     "pk": "pk_%(table_name)s",
 }
 """Constraint names: stable, so that migrations can name what they change."""
+
+COLUMN_TYPES: Final = {
+    str: Text,
+    bytes: LargeBinary,
+    datetime: DateTime(timezone=True),
+    dict[str, Any]: JSONB,
+    list[str]: ARRAY(Text),
+}
+"""PostgreSQL's types of the columns of models, by the types in their annotations."""
 
 OUTBOX_CHANNEL: Final = "outbox"
 _CHANNELS: Final = "channels to notify"
@@ -43,22 +53,16 @@ def utc_now() -> datetime:
 
 
 class Database:
-    """Holds the engine; connects on first use, so that boot order does not matter."""
+    """Holds the engine; connects on first use, so that boot order does not matter. `async with` closes it."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        pool_size: int = 5,
-        pool_overflow: int = 0,
-        timeout: float = 10.0,
-        name: str = "waybill",
-    ) -> None:
+    def __init__(self, settings: ServiceSettings, *, role: str = "api") -> None:
+        url, timeout = settings.database_url.get_secret_value(), settings.database_timeout
+        name = f"{settings.service}-{role}"
         self.dsn = driver_dsn(url)
         self.engine: AsyncEngine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
-            pool_size=pool_size,
-            max_overflow=pool_overflow,
+            pool_size=settings.database_pool_size,
+            max_overflow=settings.database_pool_overflow,
             pool_timeout=timeout,
             pool_pre_ping=False,
             pool_use_lifo=True,
@@ -75,16 +79,6 @@ class Database:
         )
         event.listen(self.engine.sync_engine, "handle_error", _drop_unusable)
         self._notifier = Notifier(self.dsn, name)
-
-    @classmethod
-    def open(cls, settings: ServiceSettings, *, role: str = "api") -> "Database":
-        return cls(
-            settings.database_url.get_secret_value(),
-            pool_size=settings.database_pool_size,
-            pool_overflow=settings.database_pool_overflow,
-            timeout=settings.database_timeout,
-            name=f"{settings.service}-{role}",
-        )
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -117,6 +111,12 @@ class Database:
     async def close(self) -> None:
         await self._notifier.close()
         await self.engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 def _drop_unusable(context: ExceptionContext) -> None:

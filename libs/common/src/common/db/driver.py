@@ -1,5 +1,7 @@
-"""asyncpg: the address it takes, the errors it raises, and which of them make a connection unusable."""
+"""asyncpg: a connection, the addresses it accepts, its errors, and which of them make a connection unusable."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Final
 
 import asyncpg
@@ -15,8 +17,18 @@ READ_ONLY: Final = "SELECT current_setting('transaction_read_only')::boolean"
 
 
 def driver_dsn(url: str) -> str:
-    """The address as asyncpg takes it, from one with SQLAlchemy's driver name."""
+    """The address as asyncpg accepts it, from one with SQLAlchemy's driver name."""
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@contextlib.asynccontextmanager
+async def driver_connection(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for the length of the block. Raises `TimeoutError` if the server does not answer within 10 s."""
+    connection = await asyncpg.connect(driver_dsn(url), timeout=10)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 _UNUSABLE: Final = ("08", "57P", "25006")

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, MetaData, pool
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from common.db.driver import driver_dsn
+from common.db.driver import driver_connection
 
 LOCK_POLL_SECONDS = 0.2
 
@@ -78,12 +78,9 @@ def newest_revision(folder: Path) -> str:
 
 
 async def current_revision(url: str) -> str | None:
-    connection = await asyncpg.connect(driver_dsn(url), timeout=10)
-    try:
-        revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
-    except asyncpg.UndefinedTableError:
-        return None
-    else:
+    async with driver_connection(url) as connection:
+        try:
+            revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+        except asyncpg.UndefinedTableError:
+            return None
         return revision
-    finally:
-        await connection.close()

@@ -27,15 +27,15 @@ _OUTBOX: Final = """
 _PARKED: Final = "SELECT count(*)::float8 AS parked FROM parked_messages WHERE resolved_at IS NULL"
 
 
-def outbox_measured(url: str, name: str) -> contextlib.AbstractAsyncContextManager[None]:
-    return _measured(url, name, _OUTBOX, {"pending": PENDING, "oldest": OLDEST})
+def measuring_outbox(url: str, name: str) -> contextlib.AbstractAsyncContextManager[None]:
+    return _measuring(url, name, _OUTBOX, {"pending": PENDING, "oldest": OLDEST})
 
 
-def parked_measured(url: str, name: str) -> contextlib.AbstractAsyncContextManager[None]:
-    return _measured(url, name, _PARKED, {"parked": PARKED})
+def measuring_parked_messages(url: str, name: str) -> contextlib.AbstractAsyncContextManager[None]:
+    return _measuring(url, name, _PARKED, {"parked": PARKED})
 
 
-def _measured(
+def _measuring(
     url: str, name: str, query: str, gauges: Mapping[str, Gauge]
 ) -> contextlib.AbstractAsyncContextManager[None]:
     async def measure() -> None:

@@ -93,7 +93,7 @@ async def run_with_reconnect(session: Callable[[], Awaitable[None]], stop: async
             return
 
 
-def make_sendable(properties: Basic.Properties, more_headers: dict[str, Any]) -> bool:
+def prepare_for_resending(properties: Basic.Properties, more_headers: dict[str, Any]) -> bool:
     """Changes received properties so that we may send them, with more headers. Returns False if that is impossible.
 
     The broker refuses another sender's `user_id`, and would send copies to the queues in a CC header.
@@ -101,19 +101,19 @@ def make_sendable(properties: Basic.Properties, more_headers: dict[str, Any]) ->
     properties.user_id, properties.cluster_id, properties.delivery_mode = None, "", 2
     try:
         headers = {key: value for key, value in (properties.headers or {}).items() if key not in _COPIES}
-        properties.headers = {**_sendable(headers), **more_headers}
+        properties.headers = {**_encodable(headers), **more_headers}
         return len(properties.marshal()) <= _LARGEST_PROPERTIES
     except (ValueError, TypeError, OverflowError, RecursionError, struct.error):
         return False
 
 
-def _sendable(value: Any) -> Any:
+def _encodable(value: Any) -> Any:
     """A received header value that can be sent again: the driver decodes odd text to bytes, which it cannot encode."""
     match value:
         case dict():
-            return {key: _sendable(item) for key, item in value.items()}
+            return {key: _encodable(item) for key, item in value.items()}
         case list():
-            return [_sendable(item) for item in value]
+            return [_encodable(item) for item in value]
         case bytes():
             return bytearray(value)
         case _:

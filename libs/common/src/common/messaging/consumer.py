@@ -22,7 +22,7 @@ from common.db.database import Database
 from common.db.outages import is_outage, ran_out_of_time
 from common.messaging import broker, parked
 from common.messaging.aggregate_versions import advance, aggregate_versions
-from common.messaging.backlog_metrics import parked_measured
+from common.messaging.backlog_metrics import measuring_parked_messages
 from common.messaging.batch import (
     ATTEMPT_HEADER,
     DEFERRAL_HEADER,
@@ -59,10 +59,10 @@ async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event
     """The `consume` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
     columns = [inbox.c.received_at, parked.parked_messages.c.resolved_at]
     columns += [aggregate_versions.c.known_since] if handlers.in_order else []
-    database = Database.open(settings, role="consume")
+    database = Database(settings, role="consume")
     try:
         async with (
-            parked_measured(database.dsn, f"{settings.service}-consume-backlog"),
+            measuring_parked_messages(database.dsn, f"{settings.service}-consume-backlog"),
             deleting_expired(database, columns, timedelta(days=settings.outbox_retention_days)),
         ):
             await Consumer(settings, database, handlers, health).run(stop)
@@ -206,7 +206,7 @@ class Consumer:
         # A copy: the received message stays unchanged for another attempt or for parking.
         properties = copy(delivery.message.header.properties)
         properties.expiration = str(int(self._delays[tier] * 1000))
-        if not broker.make_sendable(properties, headers):
+        if not broker.prepare_for_resending(properties, headers):
             return False
         label = RETRY_TIERS[tier]
         await publisher.basic_publish(

@@ -52,7 +52,7 @@ class EventHandlers:
 
     def on(self, event_type: str, model: type[T]) -> Callable[[Handler[T]], Handler[T]]:
         def register(handler: Handler[T]) -> Handler[T]:
-            self._add({event_type: model})
+            self._models[event_type] = model
             self._single[event_type] = handler  # type: ignore[assignment]
             return handler
 
@@ -66,14 +66,11 @@ class EventHandlers:
         """
 
         def register(handler: BatchHandler[T]) -> BatchHandler[T]:
-            self._add(models)
+            self._models |= models
             self._batch |= dict.fromkeys(models, handler)  # type: ignore[arg-type]
             return handler
 
         return register
-
-    def _add(self, models: Mapping[str, type[BaseModel]]) -> None:
-        self._models |= models
 
     @property
     def bindings(self) -> list[tuple[str, str]]:

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import asyncpg
 import structlog
-from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Integer, MetaData, Table, Text, Uuid, func
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, MetaData, Table, func
 
 from common.db.database import NAMING
+from common.messaging.outbox import event_columns
 
 log = structlog.get_logger(__name__)
 
@@ -22,13 +22,7 @@ event_log: Final = Table(
     metadata,
     Column("published_at", DateTime(timezone=True), primary_key=True, server_default=func.now()),
     Column("position", BigInteger, Identity(always=True), primary_key=True),
-    Column("event_id", Uuid, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("occurred_at", DateTime(timezone=True), nullable=False),
-    Column("data", JSONB, nullable=False),
-    Column("traceparent", Text),
+    *event_columns(),
     Index(None, "subject"),
     postgresql_partition_by="RANGE (published_at)",
 )

@@ -6,7 +6,7 @@ event log, so the queue stays small.
 
 import uuid
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, DateTime, Identity, Integer, MetaData, Table, Text, Uuid, insert
 from sqlalchemy.dialects.postgresql import JSONB
@@ -14,21 +14,26 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import NAMING, OUTBOX_CHANNEL, new_id, notify_after_commit, utc_now
 from common.messaging.cloudevents import Event
-from common.observability.logs import current_traceparent
+from common.observability.trace import current_traceparent
 
 metadata: Final = MetaData(naming_convention=NAMING)
 
+
+def event_columns() -> tuple[Column[Any], ...]:
+    """The columns of an event, in the outbox and in the event log. New ones for each table, as SQLAlchemy requires."""
+    return (
+        Column("event_id", Uuid, nullable=False),
+        Column("type", Text, nullable=False),
+        Column("subject", Text, nullable=False),
+        Column("version", Integer, nullable=False),
+        Column("occurred_at", DateTime(timezone=True), nullable=False),
+        Column("data", JSONB, nullable=False),
+        Column("traceparent", Text),
+    )
+
+
 outbox: Final = Table(
-    "outbox",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("event_id", Uuid, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("occurred_at", DateTime(timezone=True), nullable=False),
-    Column("data", JSONB, nullable=False),
-    Column("traceparent", Text),
+    "outbox", metadata, Column("id", BigInteger, Identity(always=True), primary_key=True), *event_columns()
 )
 
 _INSERT: Final = insert(outbox).inline()  # made once, and asks for no id back

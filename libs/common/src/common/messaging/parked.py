@@ -36,7 +36,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import NAMING, new_id
-from common.messaging.broker import make_sendable
+from common.messaging.broker import prepare_for_resending
 from common.messaging.topology import own_exchange
 
 metadata: Final = MetaData(naming_convention=NAMING)
@@ -125,7 +125,7 @@ async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel
     properties.headers = {
         name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")
     }
-    if not make_sendable(properties, {}):
+    if not prepare_for_resending(properties, {}):
         properties.headers = {}  # it will be parked again, but does not block the replay of others
     await channel.basic_publish(
         row["body"],

@@ -23,7 +23,7 @@ from common.db.database import OUTBOX_CHANNEL
 from common.db.driver import DRIVER_ERRORS, READ_ONLY, driver_dsn
 from common.db.notify import listen
 from common.messaging import broker, event_log
-from common.messaging.backlog_metrics import outbox_measured
+from common.messaging.backlog_metrics import measuring_outbox
 from common.messaging.cloudevents import encode, exchange_of
 from common.messaging.message_spans import publishing
 from common.messaging.replay import envelope
@@ -64,7 +64,7 @@ _MOVE: Final = """
 async def relay(settings: ServiceSettings, health: Health, stop: asyncio.Event) -> None:
     """The `relay` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
     url = settings.database_url.get_secret_value()
-    async with outbox_measured(url, f"{settings.service}-relay-backlog"):
+    async with measuring_outbox(url, f"{settings.service}-relay-backlog"):
         await Relay(settings, health).run(stop)
 
 

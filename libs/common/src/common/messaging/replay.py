@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import asyncpg
 from aiormq import Channel
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
-from common.db.driver import driver_dsn
+from common.db.driver import driver_connection
 from common.messaging import broker
 from common.messaging.cloudevents import Envelope, encode
 from common.messaging.topology import replay_exchange
@@ -59,20 +58,19 @@ async def replay(settings: ServiceSettings, *, since: datetime, to_queue: str, t
     Raises `PublishError` if it is not bound, or `ChannelNotFoundEntity` if there was nothing to send and no such queue.
     """
     count = 0
-    connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()), timeout=10)
-    try:
-        async with broker.connect(settings.amqp_url.get_secret_value(), f"{settings.service}-replay") as amqp:
-            channel = await broker.raw_channel(amqp, confirms=True)
-            await connection.execute(_SETTLED)
-            async for page in published(connection, since, types):
-                await _send([logged.event for logged in page], channel, replay_exchange(settings.service), to_queue)
-                count += len(page)
-            if count == 0:  # nothing was published that could be returned as unroutable, so look for the queue
-                # An exclusive queue exists, and RabbitMQ 4 reports it only to users with configure permission.
-                with contextlib.suppress(ChannelLockedResource, ChannelAccessRefused):
-                    await channel.queue_declare(to_queue, passive=True)
-    finally:
-        await connection.close()
+    async with (
+        driver_connection(settings.database_url.get_secret_value()) as connection,
+        broker.connect(settings.amqp_url.get_secret_value(), f"{settings.service}-replay") as amqp,
+    ):
+        channel = await broker.raw_channel(amqp, confirms=True)
+        await connection.execute(_SETTLED)
+        async for page in published(connection, since, types):
+            await _send([logged.event for logged in page], channel, replay_exchange(settings.service), to_queue)
+            count += len(page)
+        if count == 0:  # nothing was published that could be returned as unroutable, so look for the queue
+            # An exclusive queue exists, and RabbitMQ 4 reports it only to users with configure permission.
+            with contextlib.suppress(ChannelLockedResource, ChannelAccessRefused):
+                await channel.queue_declare(to_queue, passive=True)
     return count
 
 

@@ -15,7 +15,7 @@ from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-from common.messaging.broker import make_sendable, raw_channel
+from common.messaging.broker import prepare_for_resending, raw_channel
 from common.messaging.cloudevents import exchange_of, producer_of, stream_of
 
 log = structlog.get_logger(__name__)
@@ -127,7 +127,7 @@ async def _drain(channel: Channel, queue: str, exchange: str, routing_key: str) 
     while isinstance((message := await channel.basic_get(queue)).delivery, Basic.GetOk):
         properties = message.header.properties
         properties.expiration = None
-        make_sendable(properties, {})
+        prepare_for_resending(properties, {})
         await channel.basic_publish(
             message.body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=True
         )

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import sys
+from functools import partial
 from typing import Any, Final, TextIO
 
 
@@ -22,9 +23,6 @@ import structlog  # noqa: E402
 
 from common.observability.log_processors import Origin, add_name, escape_controls, scrub  # noqa: E402
 from common.observability.request_log import request_log  # noqa: E402
-from common.observability.trace import current_request_id, current_traceparent, traced  # noqa: E402
-
-__all__ = ["configure_logging", "current_request_id", "current_traceparent", "traced"]
 
 _QUIET: Final = ("httpx", "httpcore", "aio_pika", "aiormq", "sqlalchemy", "alembic", "asyncio")
 """Libraries whose info lines repeat ours, some with addresses in them."""
@@ -49,7 +47,7 @@ def configure_logging(
     structlog.configure(
         processors=[structlog.processors.add_log_level, add_name, *processors],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=_LoggerFactory(stream),
+        logger_factory=partial(_logger, stream),
         cache_logger_on_first_use=False,
     )
     request_log.configure(service, role, stream, direct=not human and threshold <= logging.INFO)
@@ -79,13 +77,8 @@ class _Logger(structlog.WriteLogger):
     name: str
 
 
-class _LoggerFactory:
-    """Creates loggers that write to one stream and know their name."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __call__(self, *args: Any) -> _Logger:
-        logger = _Logger(self._stream)
-        logger.name = str(args[0]) if args else ""
-        return logger
+def _logger(stream: TextIO, *args: Any) -> _Logger:
+    """A logger that writes to the stream and knows its name."""
+    logger = _Logger(stream)
+    logger.name = str(args[0]) if args else ""
+    return logger

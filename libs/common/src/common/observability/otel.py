@@ -36,12 +36,6 @@ from common.observability.trace import Trace, current_request_id, enter_trace, l
 
 _FLUSH_TIMEOUT: Final = 5.0
 """Seconds that a stopping process waits for the collector: well within any grace period."""
-_KINDS: Final[dict[Kind, SpanKind]] = {
-    "server": SpanKind.SERVER,
-    "client": SpanKind.CLIENT,
-    "producer": SpanKind.PRODUCER,
-    "consumer": SpanKind.CONSUMER,
-}
 _NOWHERE: Final = Context()
 
 
@@ -68,7 +62,7 @@ def _starting(tracer: Tracer) -> Start:
     def start(name: str, kind: Kind, attributes: Attributes, parent: str | None, links: Sequence[str]) -> "_Recorded":
         context = _NOWHERE if parent is None else set_span_in_context(NonRecordingSpan(_context(parent)), _NOWHERE)
         linked = [Link(_context(link)) for link in links]
-        return _Recorded(tracer.start_span(name, context, _KINDS[kind], attributes, linked))
+        return _Recorded(tracer.start_span(name, context, SpanKind[kind.upper()], attributes, linked))
 
     return start
 

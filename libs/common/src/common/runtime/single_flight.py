@@ -15,26 +15,23 @@ class SingleFlight(Generic[T]):
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
         self._work = work
-        self._task: asyncio.Task[T] | None = None
+        self._task: asyncio.Future[T] | None = None
 
     @property
     def is_running(self) -> bool:
         return self._task is not None
 
-    def start(self) -> asyncio.Task[T]:
+    def start(self) -> asyncio.Future[T]:
         """Starts the work, or joins the current run, without waiting for it."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task = asyncio.ensure_future(self._work())
             self._task.add_done_callback(self._finished)
         return self._task
 
     async def __call__(self) -> T:
         return await asyncio.shield(self.start())
 
-    async def _run(self) -> T:
-        return await self._work()
-
-    def _finished(self, task: asyncio.Task[T]) -> None:
+    def _finished(self, task: asyncio.Future[T]) -> None:
         self._task = None
         if not task.cancelled():
             task.exception()  # marks it as retrieved, in case no caller waited

@@ -69,11 +69,6 @@ authenticate: Final = Guard()
 """Admits any valid token."""
 
 
-def require_roles(*roles: str) -> Guard:
-    """A guard that admits people with at least one of `roles`."""
-    return Guard(roles=roles)
-
-
 def require_scopes(*scopes: str) -> Guard:
     """A guard that admits tokens with all of `scopes`."""
     return Guard(scopes=scopes)

@@ -1,7 +1,6 @@
 """The issuer's published keys (RFC 7517 §5), refreshed in the background so that requests do not wait for it."""
 
 import asyncio
-import contextlib
 import json
 import re
 import time
@@ -13,6 +12,7 @@ import structlog
 from prometheus_client import Gauge
 
 from common.errors import Unavailable
+from common.runtime.background import first_of
 from common.runtime.single_flight import SingleFlight
 from common.security.verification_keys import UnusableKey, VerificationKey, parse_jwk
 
@@ -114,8 +114,7 @@ class JwksClient:
                 pause = 0.25
                 settles_in = self._settled_at - asyncio.get_running_loop().time()
                 due = min(settles_in, _WHILE_SETTLING) if settles_in > 0 else self._max_age * _REFRESH_AT
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), due)
+                await first_of(self._changed, within=due)
 
     def _remember_missing(self, kid: str, until: float) -> None:
         self._missing.pop(kid, None)

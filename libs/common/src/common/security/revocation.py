@@ -20,6 +20,7 @@ from common.db.database import utc_now
 from common.errors import Unavailable
 from common.messaging import broker
 from common.messaging.cloudevents import Undecodable, decode, exchange_of
+from common.runtime.background import first_of
 from common.security.service_client import ServiceClient
 from common.security.tokens import Principal
 
@@ -217,7 +218,4 @@ class RevocationFeed:
                 pause = _RETRY_INTERVAL
             else:
                 self._loaded = True
-            try:
-                await asyncio.wait_for(self._stale.wait(), pause)
-            except TimeoutError:
-                continue
+            await first_of(self._stale, within=pause)

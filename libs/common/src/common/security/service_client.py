@@ -9,9 +9,10 @@ import httpx
 import structlog
 
 from common.errors import Unavailable
-from common.observability.logs import current_request_id
 from common.observability.spans import span
-from common.security.service_token import TOTAL_TIMEOUT, ClientCredentials, ClientSettings, TokenSource
+from common.observability.trace import current_request_id
+from common.security.service_token import TOTAL_TIMEOUT, ClientCredentials, TokenSource
+from common.settings import ClientSettings
 
 log = structlog.get_logger(__name__)
 
@@ -24,11 +25,7 @@ def http_client(transport: httpx.AsyncBaseTransport | None = None) -> httpx.Asyn
     Tests pass a `transport` in place of the peer.
     """
     wire = transport or httpx.AsyncHTTPTransport(retries=1, limits=httpx.Limits(max_connections=50))
-    return httpx.AsyncClient(
-        transport=_Traced(wire),
-        timeout=_TIMEOUT,
-        trust_env=False,
-    )
+    return httpx.AsyncClient(transport=_Traced(wire), timeout=_TIMEOUT, trust_env=False)
 
 
 class _Traced(httpx.AsyncBaseTransport):

@@ -8,10 +8,10 @@ from urllib.parse import quote_plus
 
 import httpx
 import structlog
-from pydantic import SecretStr
 
 from common.errors import Unavailable
 from common.runtime.single_flight import SingleFlight
+from common.settings import ClientSettings
 
 log = structlog.get_logger(__name__)
 
@@ -31,17 +31,6 @@ class TokenSource(Protocol):
     def forget(self, token: str) -> None:
         """Discards `token`, which a service refused: the next one is new."""
         ...
-
-
-class ClientSettings(Protocol):
-    """The settings of a service as an OAuth client of auth."""
-
-    @property
-    def service(self) -> str: ...
-    @property
-    def auth_url(self) -> str: ...
-    @property
-    def client_secret(self) -> SecretStr: ...
 
 
 class ClientCredentials:

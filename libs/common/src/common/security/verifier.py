@@ -2,31 +2,19 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Protocol
-
-from pydantic import SecretStr
 
 from common.runtime.background import background
 from common.runtime.health import Health
 from common.security.jwks import JwksClient
 from common.security.revocation import SCOPE, Denylist, RevocationFeed
 from common.security.service_client import ServiceClient, http_client
-from common.security.service_token import ClientCredentials, ClientSettings
+from common.security.service_token import ClientCredentials
 from common.security.tokens import TokenVerifier
-from common.settings import resource
-
-
-class VerifierSettings(ClientSettings, Protocol):
-    @property
-    def public_url(self) -> str: ...
-    @property
-    def audience(self) -> str: ...
-    @property
-    def amqp_url(self) -> SecretStr: ...
+from common.settings import ClientSettings, resource
 
 
 @contextlib.asynccontextmanager
-async def token_verifier(settings: VerifierSettings, health: Health) -> AsyncIterator[TokenVerifier]:
+async def token_verifier(settings: ClientSettings, health: Health) -> AsyncIterator[TokenVerifier]:
     """The verifier of a service's tokens, for the length of the block.
 
     It starts without waiting for auth: until the keys are known it raises `Unavailable`, and until the first revocation

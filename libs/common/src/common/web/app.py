@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from common.runtime.health import Health
 from common.runtime.health_endpoints import health_routes
@@ -51,7 +51,7 @@ def create_api(
     lifespan: Lifespan[Any] | None = None,
     version: str = "1",
     description: str = "",
-    exception_handlers: Mapping[type[Exception], ExceptionHandler] | None = None,
+    exception_handlers: Mapping[type[Exception], Any] | None = None,
 ) -> Api:
     """One API. Raises TypeError for a route of another class, ValueError for two operations with one name.
 

@@ -11,7 +11,7 @@ from common.web.models import UNSTORABLE, UNSTORABLE_MESSAGE, storable_text
 
 MAX_DEPTH: Final = 32
 MAX_MEMBERS: Final = 100
-"""Of one object."""
+"""Per object."""
 MAX_SEPARATORS: Final = 4096
 """Commas and opening brackets of a body, those inside of strings included.
 

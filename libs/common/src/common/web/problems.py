@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from common.observability.logs import current_request_id
+from common.observability.trace import current_request_id
 
 PROBLEM_TYPE: Final = "application/problem+json"
 _TYPE_BASE: Final = "https://waybill.invalid/problems/"
@@ -52,10 +52,6 @@ class Problem(BaseModel):
     errors: list[Fault] = []
 
 
-class ProblemResponse(JSONResponse):
-    media_type = PROBLEM_TYPE
-
-
 def problem(
     request: Request,
     status: int,
@@ -65,7 +61,7 @@ def problem(
     *,
     headers: Mapping[str, str] | None = None,
     errors: Sequence[Mapping[str, Any]] | None = None,
-) -> ProblemResponse:
+) -> JSONResponse:
     """The answer for an error. `instance` is the path without the query, which may hold a secret."""
     body: dict[str, Any] = {
         "type": _TYPE_BASE + code,
@@ -78,4 +74,4 @@ def problem(
     }
     if errors is not None:
         body["errors"] = list(errors)
-    return ProblemResponse(body, status_code=status, headers=headers)
+    return JSONResponse(body, status_code=status, headers=headers, media_type=PROBLEM_TYPE)

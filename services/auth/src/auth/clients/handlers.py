@@ -48,7 +48,7 @@ async def delete_client(session: AsyncSession, client_id: str, *, now: datetime)
 
 
 async def _lock(session: AsyncSession, client_id: str) -> Client:
-    client = await queries.lock_client(session, client_id)
+    client = await queries.client(session, client_id, lock=True)
     if client is None:
         raise ClientNotFound
     return client

@@ -7,13 +7,14 @@ from fastapi import Response
 
 from auth import queries
 from auth.clients import handlers
-from auth.deps import SessionDep, admin_only
+from auth.deps import admin_only
 from auth.errors import ClientNotFound
 from auth.models import Client
 from auth.schemas import ClientOut, ClientWithSecret, RegisterClient
 from common.db.database import utc_now
 from common.web import ApiRouter, responses
 from common.web.pagination import Page, PageDep, instant
+from common.web.session import SessionDep
 
 router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[admin_only])
 

@@ -70,12 +70,8 @@ def rewrap_keys(load: Any, old_key: Path) -> None:
 
 
 async def _in_transaction(settings: Settings, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    database = Database.open(settings, role="ops")
-    try:
-        async with database.transaction() as session:
-            return await work(session)
-    finally:
-        await database.close()
+    async with Database(settings, role="ops") as database, database.transaction() as session:
+        return await work(session)
 
 
 def _rows(signing_keys: Sequence[SigningKey]) -> list[dict[str, Any]]:

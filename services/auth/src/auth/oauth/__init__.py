@@ -1,1 +1,1 @@
-"""The OAuth endpoints: token, revocation, introspection, metadata and key set."""
+"""The OAuth endpoints: token, revocation, introspection, metadata and key set; and the tokens that auth itself uses."""

@@ -11,7 +11,7 @@ from auth import queries
 from auth.clients import secrets as client_secrets
 from auth.errors import InvalidClient
 from auth.oauth.form import ClientCredentials
-from auth.oauth.scopes import PERSON_SCOPES
+from auth.scopes import PERSON_SCOPES
 from auth.settings import Settings
 from common.db.database import Database
 

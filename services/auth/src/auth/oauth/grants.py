@@ -18,8 +18,8 @@ from auth.models import SessionLimits
 from auth.oauth.answers import TokenAnswer
 from auth.oauth.client_authentication import DEFAULT_CLIENT, AuthenticatedClient, authenticate_client
 from auth.oauth.form import ClientCredentials, Form
-from auth.oauth.scopes import narrow_resources, narrow_scope
 from auth.oauth.users_client import verify_credentials
+from auth.scopes import narrow_resources, narrow_scope
 from auth.sessions import handlers as sessions
 from auth.sessions.handlers import Refused, SignedIn
 from auth.settings import Settings

@@ -7,10 +7,10 @@ from auth.models import SubjectStatus
 from auth.oauth.answers import Introspection
 from auth.oauth.client_authentication import DEFAULT_CLIENT, AuthenticatedClient, ClientKind, authenticate_client
 from auth.oauth.form import ClientCredentials, Form
+from auth.oauth.own_tokens import OwnTokenVerifier
 from auth.sessions import handlers as sessions
 from auth.settings import Settings
 from auth.tokens import refresh
-from auth.tokens.own import OwnTokenVerifier
 from auth.tokens.refresh import RefreshToken
 from common.db.database import Database, utc_now
 from common.security.tokens import InvalidToken, Principal

@@ -11,7 +11,7 @@ from auth.errors import ContentTooLarge, EncodedContent, InvalidRequest, OAuthEr
 from auth.oauth.answers import Introspection, Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
 from auth.oauth.form import ClientCredentials, Form, client_credentials
 from auth.oauth.grants import TokenRequest
-from auth.oauth.scopes import MANAGED_SCOPES, PERSON_SCOPES
+from auth.scopes import MANAGED_SCOPES, PERSON_SCOPES
 from common.db.outages import is_outage
 from common.errors import Unavailable
 from common.web import ApiRoute, ApiRouter, responses
@@ -174,8 +174,7 @@ async def _read(request: Request) -> tuple[Form, ClientCredentials | None]:
     return form, client_credentials(form, request.headers.getlist("authorization"))
 
 
-async def render_oauth_error(_request: Request, error: Exception) -> Response:
+async def render_oauth_error(_request: Request, error: OAuthError) -> Response:
     """RFC 6749 §5.2."""
-    assert isinstance(error, OAuthError)  # noqa: S101 - Starlette dispatches by type; this narrows the type for mypy
     body = {"error": error.code, "error_description": error.detail}
     return JSONResponse(body, status_code=error.status, headers=_NO_STORE | error.headers)

@@ -6,10 +6,11 @@ from typing import Final
 from fastapi import Request
 
 from auth import queries
-from auth.deps import SessionDep, may_read_revocations
+from auth.deps import may_read_revocations
 from auth.schemas import Revocations, RevokedSession, RevokedSubject
 from common.db.database import utc_now
 from common.web import ApiRouter
+from common.web.session import SessionDep
 
 router: Final = ApiRouter(prefix="/internal", tags=["internal"])
 

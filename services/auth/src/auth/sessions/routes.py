@@ -5,13 +5,14 @@ from functools import partial
 from typing import Final
 
 from auth import queries
-from auth.deps import PrincipalDep, SessionDep
+from auth.deps import PrincipalDep
 from auth.models import Session
 from auth.schemas import SessionOut
 from auth.sessions import handlers
 from common.db.database import utc_now
 from common.web import ApiRouter, responses
 from common.web.pagination import Page, PageDep, instant
+from common.web.session import SessionDep
 
 router: Final = ApiRouter(prefix="/sessions", tags=["sessions"])
 

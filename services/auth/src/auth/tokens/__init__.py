@@ -1,1 +1,1 @@
-"""Access tokens and refresh tokens: their content, and the tokens of auth itself."""
+"""Access tokens and refresh tokens: what they hold."""

@@ -11,7 +11,7 @@ from common.db.database import new_id
 
 @dataclass(frozen=True, slots=True)
 class AccessTokenContent:
-    """What one access token allows, and whom. `authenticated_at` is None for a client's own token."""
+    """What one access token allows, and to whom. `authenticated_at` is None for a client's own token."""
 
     subject: str
     client_id: str

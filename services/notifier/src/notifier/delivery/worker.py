@@ -1,6 +1,6 @@
 """The deliverer: claims due deliveries of one channel, sends them and records the outcomes.
 
-Any number may run. A claim is a lease: taken in one short transaction (`FOR UPDATE SKIP LOCKED`) and renewed while the
+Any number may run. A claim is a lease: made in one short transaction (`FOR UPDATE SKIP LOCKED`) and renewed while the
 delivery is being sent. What a killed deliverer held becomes due again when its lease ends. No transaction is open while
 a delivery is being sent.
 

@@ -18,7 +18,7 @@ from notifier.queries import ClaimedDelivery
 _FIRST_DELAY: Final = 2.0
 _MAX_DELAY: Final = 3600.0
 _MAX_ATTEMPTS: Final = 100
-"""With these delays about four days; RFC 5321 §4.5.4.1 asks for four to five."""
+"""With these delays a mail is tried for about four days; RFC 5321 §4.5.4.1 asks for four to five."""
 _RELEASE_LIMIT: Final = 1000
 """Deliveries without a contact that are checked per poll, at most."""
 

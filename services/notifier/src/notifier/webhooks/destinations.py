@@ -23,7 +23,7 @@ _RESOLVE_TIMEOUT: Final = 3.0
 """Seconds that a registration waits for name resolution; after that the check is left to the delivery."""
 _CONNECT_TIMEOUT: Final = 4.0
 _HOST_NAME: Final = re.compile(r"[a-z0-9._-]+")
-"""Of any length, and IPv4 addresses in any spelling: the resolver refuses what is neither."""
+"""Matches names of any length, and IPv4 addresses in any spelling; the resolver refuses everything else."""
 _NOT_PUBLIC: Final = "the host is at an address that is not public"
 
 _NOT_PUBLIC_IPV4: Final = [

@@ -9,7 +9,8 @@ from fastapi import Request, Response
 from common.errors import Unprocessable
 from common.web import ApiRouter, responses
 from common.web.pagination import Page, PageDep
-from notifier.deps import ReaderDep, SessionDep, WriterDep
+from common.web.session import SessionDep
+from notifier.deps import ReaderDep, WriterDep
 from notifier.models import Webhook
 from notifier.schemas import NewWebhook, WebhookDeliveryOut, WebhookOut, WebhookWithSecret
 from notifier.webhooks import handlers, queries

@@ -7,7 +7,7 @@ Every attempt is counted before its password is checked, so that parallel guesse
   has signed in before.
 
 An account is identified by the address that was typed, whether or not it exists; rows hold digests only. When the
-password is right, its attempt is taken off the counts. E-mail addresses that sign-ups and changes of an address try are
+password is right, its attempt no longer counts. E-mail addresses that sign-ups and changes of an address try are
 counted too, by network, whatever the outcome. Times are the database's, so that all processes agree on them.
 """
 
@@ -87,7 +87,7 @@ async def begin_attempt(session: AsyncSession, *, account: str, network: str, is
 
 
 async def end_attempt(session: AsyncSession, attempt: Attempt, *, succeeded: bool) -> None:
-    """A failed attempt stays counted. A successful one is taken off the counts and resets the account's failures from
+    """A failed attempt stays counted. A successful one no longer counts, and resets the account's failures from
     this network.
     """
     await session.execute(_SUCCEEDED if succeeded else _FAILED, {"key": attempt.backoff})

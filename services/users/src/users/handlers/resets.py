@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import OUTBOX_CHANNEL, new_id, notify_after_commit
-from common.observability.logs import current_traceparent
+from common.observability.trace import current_traceparent
 from users.credentials.throttle import LeakyBucket, count_in_bucket_sql
 from users.events import SecretLinkRequested
 

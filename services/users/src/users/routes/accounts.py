@@ -4,8 +4,9 @@ from fastapi import Response
 
 from common.security.networks import site_of
 from common.web import ApiRouter, responses
+from common.web.session import SessionDep
 from users import queries
-from users.deps import AddressLimiterDep, DatabaseDep, HashingDep, NetworkDep, PrincipalDep, SessionDep, SettingsDep
+from users.deps import AddressLimiterDep, DatabaseDep, HashingDep, NetworkDep, PrincipalDep, SettingsDep
 from users.errors import EmailTaken, WrongPassword
 from users.handlers import accounts, logins
 from users.schemas import PasswordChange, ProfileChange, SignUp, UserOut

@@ -9,8 +9,9 @@ from fastapi import Query
 from common.errors import NotFound
 from common.web import ApiRouter, responses
 from common.web.pagination import Page, PageDep
+from common.web.session import SessionDep
 from users import queries
-from users.deps import PrincipalDep, SessionDep, may_manage_users
+from users.deps import PrincipalDep, may_manage_users
 from users.handlers import administration
 from users.models import ADMIN, Role, Status
 from users.profile import MAX_EMAIL

@@ -3,8 +3,9 @@
 from uuid import UUID
 
 from common.web import ApiRouter, responses
+from common.web.session import SessionDep
 from users.credentials.throttle import attempt_key
-from users.deps import DatabaseDep, HashingDep, LoginLimiterDep, SessionDep, may_issue_links, may_verify_credentials
+from users.deps import DatabaseDep, HashingDep, LoginLimiterDep, may_issue_links, may_verify_credentials
 from users.errors import InvalidCredentials
 from users.handlers import links, logins
 from users.schemas import Credentials, IssuedLinkOut, VerifiedAccount

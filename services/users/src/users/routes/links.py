@@ -5,7 +5,8 @@ import asyncio
 from fastapi import Response
 
 from common.web import ApiRouter, responses
-from users.deps import DatabaseDep, HashingDep, NetworkDep, PrincipalDep, SessionDep
+from common.web.session import SessionDep
+from users.deps import DatabaseDep, HashingDep, NetworkDep, PrincipalDep
 from users.handlers import links, resets
 from users.schemas import EmailConfirmation, PasswordReset, PasswordResetRequest
 

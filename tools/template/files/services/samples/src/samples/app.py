@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from starlette.types import ASGIApp
 
@@ -12,8 +12,14 @@ from common.security.tokens import TokenVerifier
 from common.security.verifier import token_verifier
 from common.web import create_api
 from samples import routes
-from samples.deps import State
 from samples.settings import Settings
+
+
+class State(TypedDict):
+    """What the lifespan yields: `request.state`."""
+
+    database: Database
+    tokens: TokenVerifier
 
 
 def create_app(
@@ -28,13 +34,11 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[Mapping[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
-            database = Database.open(settings)
-            stack.push_async_callback(database.close)
+            database = await stack.enter_async_context(Database(settings))
             health.add("postgres", database.ping)
-            if tokens is not None:
-                verifier = tokens
-            else:
-                verifier = await stack.enter_async_context(token_verifier(settings, health))
+            verifier = (
+                tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
+            )
             yield State(database=database, tokens=verifier)
 
     return create_api(

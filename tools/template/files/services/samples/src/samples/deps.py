@@ -1,27 +1,11 @@
-"""What routes are given: the session and the caller."""
+"""Who may call the routes."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated, TypedDict
+from typing import Annotated
 
-from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncSession
+from fastapi import Depends
 
-from common.db.database import Database
 from common.security.guards import authenticate
-from common.security.tokens import Principal, TokenVerifier
+from common.security.tokens import Principal
 
 
-class State(TypedDict):
-    """What the lifespan yields."""
-
-    database: Database
-    tokens: TokenVerifier
-
-
-async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with request.state.database.transaction() as session:
-        yield session
-
-
-SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 CallerDep = Annotated[Principal, Depends(authenticate)]

@@ -5,8 +5,9 @@ from uuid import UUID
 from fastapi import Response
 
 from common.web import ApiRouter, responses
+from common.web.session import SessionDep
 from samples import handlers, queries
-from samples.deps import CallerDep, SessionDep
+from samples.deps import CallerDep
 from samples.schemas import ItemIn, ItemOut
 
 samples = ApiRouter(prefix="/samples", tags=["samples"])

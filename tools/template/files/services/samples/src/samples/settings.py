@@ -2,13 +2,8 @@
 
 from typing import ClassVar
 
-from pydantic import SecretStr
-
-from common.settings import ServiceSettings
+from common.settings import ClientSettings
 
 
-class Settings(ServiceSettings):
+class Settings(ClientSettings):
     service: ClassVar[str] = "samples"
-
-    client_secret: SecretStr
-    """Secret of the service's own OAuth client, which reads revocations from auth."""
