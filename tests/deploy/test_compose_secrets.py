@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from common.settings import ServiceSettings
 from waybill_dev.compose.secrets import make_secrets
 from waybill_dev.services.programs import ROLES
 
@@ -42,6 +43,7 @@ def test_each_service_starts_with_its_secrets_and_the_environment_of_its_contain
         monkeypatch.setenv("WAYBILL_SECRETS_DIR", str(folder / service))
         settings = settings_of(service).load()
         assert settings.database_url.get_secret_value().endswith(f"@postgres:5432/{service}")
+        assert settings.retry_delays == ServiceSettings.model_fields["retry_delays"].default
 
 
 def test_a_second_start_makes_no_new_passwords(folder: Path) -> None:

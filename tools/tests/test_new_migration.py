@@ -80,6 +80,7 @@ async def test_the_generated_migrations_make_models_and_database_agree(
 async def test_an_empty_migration_is_written_where_one_is_asked_for(folder: Path, make_database: MakeDatabase) -> None:
     name, text = await generate(folder, await make_database(folder), "Fill me in", "--empty")
     assert name == "0001_fill_me_in.py"
+    assert "sqlalchemy" not in text
     assert text.endswith(EMPTY)
 
 

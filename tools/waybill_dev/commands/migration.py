@@ -49,8 +49,6 @@ def _write(state: State, service: str, message: str, *, empty: bool) -> Path | N
     if not done.stdout:
         return None
     written = Path(done.stdout.strip())
-    # An empty file keeps its unused imports, because its author will need them.
-    fixes = [["check", "--quiet", "--fix", f"--select={'I' if empty else 'I,F401'}"], ["format", "--quiet"]]
-    for fix in fixes:
+    for fix in (["check", "--quiet", "--fix", "--select=I"], ["format", "--quiet"]):
         subprocess.run([sys.executable, "-m", "ruff", *fix, written], cwd=state.checkout, check=True)
     return written

@@ -1,7 +1,6 @@
 """${message}"""
 
-import sqlalchemy as sa
-from alembic import op
+${"import sqlalchemy as sa\n" if "sa." in (upgrades or "") + (downgrades or "") else ""}from alembic import op
 ${imports if imports else ""}
 
 revision = ${repr(up_revision)}
