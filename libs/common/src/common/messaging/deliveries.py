@@ -55,8 +55,8 @@ class Deliveries:
     async def acknowledge(self, batch: Sequence[DeliveredMessage]) -> None:
         """Acknowledges the batch and all before it."""
         if self._careful and any(each.consumer_tag == self._careful and not each.redelivered for each in batch):
-            # A consumer keeps its prefetch, even if one with the same tag follows while a delivery is unacknowledged. Before
-            # the acknowledgement, so that no other delivery is under way.
+            # Before the acknowledgement, so that nothing else is under way. With the same tag, RabbitMQ 3.10 would keep
+            # the old prefetch.
             await self._channel.basic_cancel(self._careful)
             await self._consume(self._queue, PREFETCH)
             self._careful = None
