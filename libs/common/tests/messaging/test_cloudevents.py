@@ -152,7 +152,7 @@ def check(body: bytes, properties: Basic.Properties) -> None:
     """`decode` returns an event that PostgreSQL can store, or raises `Undecodable`; `decode_delivery` never raises."""
     properties.headers = {**(properties.headers or {}), ATTEMPT_HEADER: (properties.headers or {}).get("odd")}
     delivery = Basic.Deliver("tag", 1, exchange="shop.events", routing_key="shop.item.sold.v1")
-    message = DeliveredMessage(delivery, ContentHeader(properties=properties), body, channel=None)
+    message = DeliveredMessage(delivery, ContentHeader(properties=properties), body, channel=None)  # type: ignore[arg-type]
     delivered = decode_delivery(message, "shop.inbound", make_handlers())
     with delivered.traced():
         assert 0 <= delivered.count(ATTEMPT_HEADER) <= 3
