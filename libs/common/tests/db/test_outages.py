@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from common.db.outages import is_outage, ran_out_of_time
+from common.db.outages import is_outage, is_unstorable, ran_out_of_time
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,32 @@ def test_a_temporary_server_error_is_an_outage(state: type[Exception]) -> None:
 @pytest.mark.parametrize("state", [asyncpg.UndefinedTableError, asyncpg.UniqueViolationError, asyncpg.DataError])
 def test_an_error_that_a_retry_cannot_fix_is_no_outage(state: type[Exception]) -> None:
     assert not is_outage(state("…"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 2147483648::bigint::integer",
+        r"""SELECT '{"a": "\u0000"}'::jsonb""",
+        "SELECT 'NaN'::jsonb",
+        "SELECT '9999-12-31'::timestamptz + interval '300000 years'",
+    ],
+)
+async def test_a_value_that_the_database_cannot_hold_is_known_as_such(postgres_server: str, statement: str) -> None:
+    engine = create_async_engine(postgres_server.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as raised:
+            await connection.exec_driver_sql(statement)
+    await engine.dispose()
+    assert is_unstorable(raised.value)
+    assert not is_outage(raised.value)
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.CheckViolationError("…"), asyncpg.AdminShutdownError("…"), ValueError(), TimeoutError()]
+)
+def test_any_other_error_may_pass(error: Exception) -> None:
+    assert not is_unstorable(error)
 
 
 def end_backend(server: str, pid: int) -> None:

@@ -28,6 +28,8 @@ class Sold(BaseModel):
 
 POISON = 13
 ENDLESS = 14
+TOO_LARGE = 2**40
+"""For the column that the handler writes it to."""
 
 
 def make_handlers() -> EventHandlers:
@@ -41,6 +43,8 @@ def make_handlers() -> EventHandlers:
         )
         if event.data.number == POISON:
             raise ValueError("thirteen")
+        if event.data.number == TOO_LARGE:
+            await session.execute(text("SELECT CAST(:number AS integer)"), {"number": event.data.number})
         if event.data.number == ENDLESS:
             await session.execute(text("SELECT pg_sleep(60)"))
 

@@ -15,7 +15,7 @@ from common.runtime.health import Health
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually
 
-from .consuming import ENDLESS, POISON, consuming, effects, has_effect, is_ready, parked, publish
+from .consuming import ENDLESS, POISON, TOO_LARGE, consuming, effects, has_effect, is_ready, parked, publish
 
 
 async def test_an_event_delivered_many_times_has_its_effect_once(
@@ -71,6 +71,16 @@ async def test_a_failing_message_is_parked_with_its_cause_after_the_tiers_while_
         dict.fromkeys(RETRY_TIERS, 1)
     )
     assert sorted(await effects(database)) == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_message_with_a_value_that_the_database_cannot_hold_is_parked_at_once(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        await publish(channel, TOO_LARGE)
+        ((_, cause, attempts, _, _),) = await eventually(lambda: parked(database))
+    assert "out of int32 range" in cause
+    assert attempts == 1
 
 
 async def test_waiting_events_are_processed_in_batches_each_once(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, FailFast, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.messaging.event_handlers import EventHandlers, Received
@@ -66,7 +66,7 @@ class Order(PassThroughModel):
 
 
 class PlacedOrder(Order):
-    lines: list[OrderLine]
+    lines: Annotated[list[OrderLine], FailFast()]  # a list can have hundreds of thousands of faults
 
 
 class ShippedOrder(Order):

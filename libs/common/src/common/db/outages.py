@@ -1,4 +1,4 @@
-"""Distinguishes an outage of a backing service, which passes, from a defect of ours, which does not."""
+"""Distinguishes an outage of a backing service, which passes, from a defect, which does not."""
 
 import errno
 import socket
@@ -13,6 +13,8 @@ _PASSING_CLASSES: Final = ("08", "53", "57")
 _PASSING_STATES: Final = frozenset({"25006", "40001", "40P01", "55000", "55P03"})
 """Read-only transaction (a stand-by just promoted or demoted), serialization failure, deadlock, database closed to
 connections, lock not available."""
+_VALUE_CLASSES: Final = ("22", "54")
+"""SQLSTATE classes: data exception, program limit exceeded (an integer, index entry or JSON value too large)."""
 
 _LOST: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, ConnectionError, socket.gaierror)
 """`InternalClientError`: a statement on a connection that was closed before the driver has noticed."""
@@ -23,8 +25,7 @@ _UNREACHABLE: Final = frozenset({None, errno.EHOSTUNREACH, errno.ENETUNREACH, er
 def is_outage(error: BaseException) -> bool:
     """Whether the same request may soon succeed: the database is unavailable, starting, overloaded or timed out."""
     if isinstance(error, DBAPIError):
-        cause = getattr(error.orig, "__cause__", None) or error.orig  # the driver's own
-        return error.connection_invalidated or isinstance(error, InterfaceError) or _is_passing(cause)
+        return error.connection_invalidated or isinstance(error, InterfaceError) or _is_passing(_drivers(error))
     if isinstance(error, BaseExceptionGroup):
         return all(is_outage(part) for part in error.exceptions)
     return isinstance(error, PoolTimeout) or _is_passing(error)
@@ -33,11 +34,26 @@ def is_outage(error: BaseException) -> bool:
 def _is_passing(error: BaseException | None) -> bool:
     if isinstance(error, _LOST) or (type(error) is OSError and error.errno in _UNREACHABLE):
         return True
-    state = getattr(error, "sqlstate", None)
-    return isinstance(state, str) and (state[:2] in _PASSING_CLASSES or state in _PASSING_STATES)
+    state = _sqlstate(error)
+    return state.startswith(_PASSING_CLASSES) or state in _PASSING_STATES
 
 
 def ran_out_of_time(error: BaseException) -> bool:
     """Whether a statement timed out, at the driver or at the server (`query_canceled`)."""
-    cause = getattr(error.orig, "__cause__", None) or error.orig if isinstance(error, DBAPIError) else error
-    return isinstance(cause, TimeoutError) or getattr(cause, "sqlstate", None) == "57014"
+    cause = _drivers(error)
+    return isinstance(cause, TimeoutError) or _sqlstate(cause) == "57014"
+
+
+def is_unstorable(error: BaseException) -> bool:
+    """Whether PostgreSQL or its driver refused a value that it cannot hold: the same value will be refused again."""
+    return _sqlstate(_drivers(error)).startswith(_VALUE_CLASSES)
+
+
+def _drivers(error: BaseException) -> BaseException | None:
+    """The driver's own error."""
+    return getattr(error.orig, "__cause__", None) or error.orig if isinstance(error, DBAPIError) else error
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    state = getattr(error, "sqlstate", None)
+    return state if isinstance(state, str) else ""

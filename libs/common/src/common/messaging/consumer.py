@@ -2,8 +2,8 @@
 
 A batch of deliveries is one transaction of inbox rows and handlers' effects. If it fails, its messages are processed
 one by one, so that a poisonous one affects only itself: it passes through the retry tiers and is then parked. During a
-database outage the batch waits and no message uses up an attempt. A statement that always times out looks like
-an outage; it counts as the message's failure when the database answers other statements.
+database outage the batch waits, no more messages are received, and none uses up an attempt. A statement that always
+times out looks like an outage; it counts as the message's failure when the database answers other statements.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from aiormq.abc import DeliveredMessage
 from prometheus_client import Counter
 
 from common.db.database import Database
-from common.db.outages import is_outage, ran_out_of_time
+from common.db.outages import is_outage, is_unstorable, ran_out_of_time
 from common.messaging import broker, parked
 from common.messaging.aggregate_versions import advance, aggregate_versions
 from common.messaging.backlog_metrics import measuring_parked_messages
@@ -31,6 +31,7 @@ from common.messaging.batch import (
     decode_delivery,
     process_batch,
 )
+from common.messaging.deliveries import Deliveries
 from common.messaging.event_handlers import EventHandlers
 from common.messaging.inbox import inbox
 from common.messaging.retention import deleting_expired
@@ -45,8 +46,6 @@ RETRIES: Final = Counter("waybill_consumer_retries_total", "Messages sent to a r
 for _tier in RETRY_TIERS:
     RETRIES.labels(_tier)  # exports a zero, without which Prometheus would miss the first increment
 
-PREFETCH: Final = 300
-BATCH: Final = 100
 CAUSE_HEADER: Final = "x-waybill-cause"
 _OUTAGE_PAUSE: Final = 1.0
 _TIMEOUTS_TO_SUSPECT: Final = 3
@@ -96,30 +95,37 @@ class Consumer:
             broker.connect(self._amqp_url, f"{self._service}-consume-publish") as out,
         ):
             await self._declare(amqp)
-            channel, publisher = (
-                await broker.raw_channel(amqp, confirms=False),
-                await broker.raw_channel(out, confirms=True),
-            )
-            deliveries: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
-            await channel.basic_qos(prefetch_count=PREFETCH)
-            lost = asyncio.Event()
-            channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())
-            for closing in (channel.closing, publisher.closing):
-                closing.add_done_callback(lambda _: lost.set())
-            for queue in (self._queue, f"{self._queue}.parked"):
-                await channel.basic_consume(queue, deliveries.put, consumer_tag=queue)
-            self._attached = True
-            log.info("consumer attached", queue=self._queue)
+            publisher = await broker.raw_channel(out, confirms=True)
+            deliveries = Deliveries(await broker.raw_channel(amqp, confirms=False), self._queue)
+            publisher.closing.add_done_callback(lambda _: deliveries.lost.set())
             try:
-                while not stop.is_set() and not lost.is_set():
-                    if batch := await _next_batch(deliveries, stop, lost):
-                        await self._settle(batch, channel, publisher, stop, lost)
+                while not stop.is_set() and not deliveries.lost.is_set():
+                    if not self._attached:
+                        await self._attach(deliveries, stop)
+                    elif batch := await deliveries.next_batch(stop):
+                        await self._settle(batch, deliveries, publisher, stop)
             finally:
                 self._attached = False
-            if lost.is_set():
+            if deliveries.lost.is_set():
                 raise ConnectionError("the broker cancelled the consumer or closed the channel")
             # Deliveries that were not processed return to the queue in order when the connection closes. Hundreds
             # returned by nack came out of a quorum queue in another order (RabbitMQ 3.10).
+
+    async def _attach(self, deliveries: Deliveries, stop: asyncio.Event) -> None:
+        """Begins to receive, or pauses if the database is unavailable.
+
+        A message that is received in an outage would be held, and each connection lost meanwhile (by a restart, or by
+        the broker after its `consumer_timeout` of 30 minutes) would count against it.
+        """
+        try:
+            await self._database.ping()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the database may be mended
+            log.warning("database unavailable, not attached", queue=self._queue, error=type(error).__name__)
+            await first_of(stop, deliveries.lost, within=_OUTAGE_PAUSE)
+            return
+        await deliveries.begin()
+        self._attached = True
+        log.info("consumer attached", queue=self._queue)
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         self._has_old_queues = await declare_consumer(amqp, self._service, self._handlers.bindings)
@@ -129,10 +135,9 @@ class Consumer:
     async def _settle(
         self,
         batch: Sequence[DeliveredMessage],
-        channel: Channel,
+        received: Deliveries,
         publisher: Channel,
         stop: asyncio.Event,
-        lost: asyncio.Event,
     ) -> None:
         """Processes the batch and acknowledges it. Returns without acknowledging when stopped in an outage."""
         deliveries = [
@@ -140,10 +145,10 @@ class Consumer:
             for message in batch
         ]
         timeouts = 0
-        while not lost.is_set():
+        while not received.lost.is_set():
             try:
                 await self._process(deliveries, publisher, suspect=timeouts >= _TIMEOUTS_TO_SUSPECT)
-                await channel.basic_ack(_tag(batch[-1]), multiple=True)
+                await received.acknowledge(batch)
             except Exception as error:
                 if not is_outage(error):
                     raise
@@ -177,7 +182,7 @@ class Consumer:
 
     async def _retry_or_park(self, delivery: DecodedDelivery, error: Exception, publisher: Channel) -> None:
         attempt, cause = delivery.count(ATTEMPT_HEADER), f"{type(error).__name__}: {error}"[:500]
-        if attempt < len(RETRY_TIERS):
+        if attempt < len(RETRY_TIERS) and not is_unstorable(error):
             async with self._database.transaction() as session:
                 # Marks this version as missing, so that later events of the aggregate are deferred.
                 await advance(session, self._queue, delivery.up_to(delivery.version - 1))
@@ -225,25 +230,3 @@ class Consumer:
             await parked.park(session, self._queue, delivery.message, cause, attempts=attempts)
             await advance(session, self._queue, delivery.up_to(delivery.version))  # later events need not wait for it
         HANDLED.labels("parked").inc()
-
-
-async def _next_batch(deliveries: asyncio.Queue[DeliveredMessage], *until: asyncio.Event) -> list[DeliveredMessage]:
-    """Waits for one delivery and returns it with those already received, up to `BATCH`; [] once an `until` is set."""
-    first = asyncio.ensure_future(deliveries.get())
-    waits = [first, *(asyncio.ensure_future(event.wait()) for event in until)]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits[1:]:
-            wait.cancel()
-    if not first.done():
-        first.cancel()
-        return []
-    batch = [first.result()]
-    while len(batch) < BATCH and not deliveries.empty():
-        batch.append(deliveries.get_nowait())
-    return batch
-
-
-def _tag(message: DeliveredMessage) -> int:
-    return message.delivery_tag or 0

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,8 @@ from common.messaging.cloudevents import Envelope, Undecodable, aggregate_of, ex
 from common.observability.trace import traced
 
 T = TypeVar("T", bound=BaseModel)
+
+_LONGEST_CAUSE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,9 @@ class EventHandlers:
             data = model.model_validate_json(event.data)
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, part["loc"])) for part in error.errors(include_input=False))
-            raise Undecodable(f"data does not fit {event.type}: {fields}") from None
+            raise Undecodable(f"data does not fit {event.type}: {fields}"[:_LONGEST_CAUSE]) from None
+        except Exception as error:  # noqa: BLE001 - from a model's own validator
+            raise Undecodable(f"data does not fit {event.type}: {type(error).__name__}") from None
         return Received(event.id, event.type, event.subject, event.version, event.time, data, event.traceparent)
 
     async def handle(self, session: AsyncSession, *events: Received[BaseModel]) -> None:

@@ -1,0 +1,67 @@
+"""What a consumer receives from its queues: one message at a time at first, then many, in batches.
+
+RabbitMQ counts each delivery that is not acknowledged, and dead-letters a message at its limit. A process that dies
+returns all that it received, so the death would count against messages that did not cause it. Therefore a consumer
+receives one by one while its messages are redelivered ones, which a quorum queue returns before new ones. The first new
+message ends that.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
+
+PREFETCH: Final = 300
+BATCH: Final = 100
+
+
+class Deliveries:
+    """Deliveries of `queue` and of its parked queue on one channel."""
+
+    def __init__(self, channel: Channel, queue: str) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._received: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        self._careful: str | None = f"{queue}, one by one"
+        """The tag of the consumer with a prefetch of one, while there is one."""
+        self.lost = asyncio.Event()
+        """Set when the broker cancels a consumer or closes the channel."""
+        channel.on_consumer_cancel_callbacks.add(lambda _: self.lost.set())
+        channel.closing.add_done_callback(lambda _: self.lost.set())
+
+    async def begin(self) -> None:
+        await self._consume(self._queue, 1, self._careful)
+        await self._consume(f"{self._queue}.parked", PREFETCH)  # its messages are only stored
+
+    async def next_batch(self, stop: asyncio.Event) -> list[DeliveredMessage]:
+        """Waits for a message and returns it with those already received, up to `BATCH`; [] on `stop` or `lost`."""
+        first = asyncio.ensure_future(self._received.get())
+        waits = [first, *(asyncio.ensure_future(event.wait()) for event in (stop, self.lost))]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits[1:]:
+                wait.cancel()
+        if not first.done():
+            first.cancel()
+            return []
+        batch = [first.result()]
+        while len(batch) < BATCH and not self._received.empty():
+            batch.append(self._received.get_nowait())
+        return batch
+
+    async def acknowledge(self, batch: Sequence[DeliveredMessage]) -> None:
+        """Acknowledges the batch and all before it."""
+        if self._careful and any(each.consumer_tag == self._careful and not each.redelivered for each in batch):
+            # Before the acknowledgement, so that nothing else is under way. With the same tag, RabbitMQ 3.10 would keep
+            # the old prefetch.
+            await self._channel.basic_cancel(self._careful)
+            await self._consume(self._queue, PREFETCH)
+            self._careful = None
+        await self._channel.basic_ack(batch[-1].delivery_tag or 0, multiple=True)
+
+    async def _consume(self, queue: str, prefetch: int, tag: str | None = None) -> None:
+        await self._channel.basic_qos(prefetch_count=prefetch)
+        await self._channel.basic_consume(queue, self._received.put, consumer_tag=tag or queue)
