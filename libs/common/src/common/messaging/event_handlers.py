@@ -75,6 +75,9 @@ class EventHandlers:
     def _add(self, models: Mapping[str, type[BaseModel]]) -> None:
         self._models |= models
 
+    def __contains__(self, event_type: str) -> bool:
+        return event_type in self._models
+
     @property
     def bindings(self) -> list[tuple[str, str]]:
         """The queue's bindings: (exchange, routing key)."""

@@ -1,0 +1,146 @@
+"""Publishes rows of the outbox with confirms, and slows down for the event types that the broker refuses.
+
+A broker refuses a message as a whole if one bound queue refuses it, and by then the other queues have it: whatever is
+repeated is a copy for all of them. So after a refusal one event of the type is tried, with growing pauses, and each
+confirmed batch doubles the next. A new process begins with one event as well, so that a crash loop repeats no batch.
+"""
+
+import asyncio
+from collections import Counter as Count
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Any, Final
+
+import structlog
+from aiormq import Channel
+from aiormq.exceptions import DeliveryError
+from prometheus_client import Counter, Histogram
+
+from common.messaging.cloudevents import encode, exchange_of
+from common.messaging.message_spans import publishing
+from common.messaging.replay import envelope
+
+log = structlog.get_logger(__name__)
+
+CONFIRM: Final = Histogram(
+    "waybill_publish_confirm_seconds",
+    "From an event's publishing to the broker's confirm.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
+)
+CONFIRMED: Final = Counter("waybill_publish_confirmed_total", "Events confirmed by the broker.", ["type"])
+REFUSED: Final = Counter("waybill_publish_refused_total", "Events refused or not confirmed in time.", ["type"])
+
+_CONFIRM_TIMEOUT: Final = 10.0
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 30.0
+_MOST: Final = 1024
+"""More than a batch has."""
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How many events of a type are published at once, and from when."""
+
+    most: int = 1
+    pause: float = _FIRST_PAUSE
+    held_until: float = 0.0
+
+    def confirmed(self) -> None:
+        self.most, self.pause = min(self.most * 2, _MOST), max(self.pause / 2, _FIRST_PAUSE)
+
+    def refused(self) -> None:
+        self.most, self.held_until = 1, monotonic() + self.pause
+        self.pause = min(self.pause * 2, _LONGEST_PAUSE)
+
+
+class Publisher:
+    """Publishes a service's events. It outlives connections, because a refusal can cost one."""
+
+    def __init__(self, service: str) -> None:
+        self._exchange = exchange_of(service)
+        self._paces: defaultdict[str, _Pace] = defaultdict(_Pace)
+
+    def held(self) -> dict[str, float]:
+        """The refused types, with the seconds until one event of each may be tried again."""
+        now = monotonic()
+        return {event: pace.held_until - now for event, pace in self._paces.items() if pace.held_until > now}
+
+    async def publish(self, channel: Channel, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
+        """Publishes as many rows as their types' paces allow: one unconfirmed per aggregate, aggregates concurrently.
+
+        Returns the ids that the broker confirmed, and the first failure other than a refusal. A row that is not
+        confirmed has an unknown outcome, stays in the outbox, and is published again with the same id. Later events of
+        its aggregate wait for it.
+        """
+        aggregates = self._admitted(rows)
+        confirmed: list[int] = []
+        outcomes: Sequence[BaseException | None]
+        try:
+            async with asyncio.timeout(_CONFIRM_TIMEOUT):
+                outcomes = await asyncio.gather(
+                    *(self._in_order(channel, aggregate, confirmed) for aggregate in aggregates),
+                    return_exceptions=True,
+                )
+        except TimeoutError:
+            failure: Exception | None = TimeoutError("the broker did not confirm in time")
+            outcomes = [failure] * len(aggregates)
+        else:
+            failures = (outcome for outcome in outcomes if isinstance(outcome, Exception))
+            failure = next((error for error in failures if not isinstance(error, DeliveryError)), None)
+        self._adjust(aggregates, set(confirmed), outcomes)
+        return confirmed, failure
+
+    def _admitted(self, rows: Sequence[Any]) -> list[list[Any]]:
+        admitted: Count[str] = Count()
+        aggregates: dict[str, list[Any]] = {}
+        waiting: set[str] = set()
+        for row in rows:
+            event_type, subject = row["type"], row["subject"]
+            if subject not in waiting and admitted[event_type] < self._paces[event_type].most:
+                admitted[event_type] += 1
+                aggregates.setdefault(subject, []).append(row)
+            else:
+                waiting.add(subject)
+        return list(aggregates.values())
+
+    async def _in_order(self, channel: Channel, aggregate: list[Any], confirmed: list[int]) -> None:
+        for row in aggregate:
+            sent = perf_counter()
+            with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
+                body, properties = encode(envelope(row, span.traceparent))
+                await channel.basic_publish(
+                    body,
+                    exchange=self._exchange,
+                    routing_key=row["type"],
+                    properties=properties,
+                    mandatory=True,
+                    wait=False,
+                )
+            CONFIRM.observe(perf_counter() - sent)
+            confirmed.append(row["id"])
+
+    def _adjust(
+        self, aggregates: list[list[Any]], confirmed: set[int], outcomes: Sequence[BaseException | None]
+    ) -> None:
+        """Counts what was confirmed and refused, and sets the pace of each type accordingly."""
+        passed, refused, failed = Count[str](), Count[str](), set[str]()
+        for aggregate, outcome in zip(aggregates, outcomes, strict=True):
+            left = next((row for row in aggregate if row["id"] not in confirmed), None)
+            passed.update(row["type"] for row in aggregate if row["id"] in confirmed)
+            if left is not None and isinstance(outcome, DeliveryError | TimeoutError):
+                refused[left["type"]] += 1
+            elif left is not None:  # a lost connection
+                failed.add(left["type"])
+        for event_type, count in passed.items():
+            CONFIRMED.labels(event_type).inc(count)
+            if event_type not in refused:
+                self._paces[event_type].confirmed()
+        for event_type in failed:
+            self._paces[event_type].most = 1
+        for event_type, count in refused.items():
+            REFUSED.labels(event_type).inc(count)
+            self._paces[event_type].refused()
+            # AMQP does not say which queue it was.
+            log.warning("event refused", type=event_type, events=count, again_in=self.held().get(event_type))
