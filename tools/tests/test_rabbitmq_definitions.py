@@ -50,11 +50,15 @@ def test_a_service_may_use_its_own_names_and_read_the_events_that_it_consumes(
 @pytest.mark.parametrize(
     ("kind", "name", "allowed"),
     [
-        ("configure", "acme.inbound", True),
+        ("configure", "acme.inbound", False),
         ("configure", "acme", False),
-        ("configure", "xacme.inbound", False),
         ("configure", "orders.events.log", False),
-        ("write", "acme.dead", True),
+        ("write", "acme.inbound", True),
+        ("write", "xacme.inbound", False),
+        ("write", "acme.dead", False),
+        ("write", "acme.parked", False),
+        ("read", "acme.inbound", True),
+        ("read", "acme.parked", True),
         ("write", "amq.default", False),
         ("write", "orders.events", False),
         ("read", "orders.events", True),
@@ -64,7 +68,7 @@ def test_a_service_may_use_its_own_names_and_read_the_events_that_it_consumes(
         ("read", "notifier.inbound", False),
     ],
 )
-def test_a_subscriber_may_use_its_own_names_and_read_orders_events(kind: str, name: str, allowed: bool) -> None:
+def test_a_subscriber_may_bind_its_queue_and_read_orders_events_and_creates_nothing(kind: str, name: str, allowed: bool) -> None:
     generated: dict[str, Any] = subscriber("acme", "secret")
     assert "secret" not in str(generated)
     assert bool(re.search(generated["permissions"][0][kind], name)) is allowed
