@@ -1,4 +1,4 @@
-"""The permissions of an external subscriber at the broker: bind and read its own queues and the stream, nothing else."""
+"""The permissions of an external subscriber at the broker: it binds and reads its queues, and nothing else."""
 
 import asyncio
 import subprocess

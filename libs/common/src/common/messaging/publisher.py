@@ -18,6 +18,7 @@ from aiormq import Channel
 from aiormq.exceptions import DeliveryError
 from prometheus_client import Counter, Histogram
 
+from common.messaging.broker import BROKER_ERRORS
 from common.messaging.cloudevents import encode, exchange_of
 from common.messaging.message_spans import publishing
 from common.messaging.replay import envelope
@@ -70,12 +71,12 @@ class Publisher:
     async def publish(self, channel: Channel, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
         """Publishes as many rows as their types' paces allow: one unconfirmed per aggregate, aggregates concurrently.
 
-        Returns the ids that the broker confirmed, and the first failure other than a refusal. A row that is not
-        confirmed has an unknown outcome, stays in the outbox, and is published again with the same id. Later events of
-        its aggregate wait for it.
+        Returns the ids that the broker confirmed, and the failure of the connection. A row that is not confirmed has
+        an unknown outcome, stays in the outbox, and is published again with the same id. Later events of its aggregate
+        wait for it.
         """
         aggregates = self._admitted(rows)
-        confirmed: list[int] = []
+        confirmed: list[Any] = []
         outcomes: Sequence[BaseException | None]
         try:
             async with asyncio.timeout(_CONFIRM_TIMEOUT):
@@ -84,13 +85,12 @@ class Publisher:
                     return_exceptions=True,
                 )
         except TimeoutError:
-            failure: Exception | None = TimeoutError("the broker did not confirm in time")
-            outcomes = [failure] * len(aggregates)
-        else:
-            failures = (outcome for outcome in outcomes if isinstance(outcome, Exception))
-            failure = next((error for error in failures if not isinstance(error, DeliveryError)), None)
-        self._adjust(aggregates, set(confirmed), outcomes)
-        return confirmed, failure
+            outcomes = [TimeoutError("the broker did not confirm in time")] * len(aggregates)
+        ids = [row["id"] for row in confirmed]
+        unconfirmed = self._unconfirmed(aggregates, outcomes, set(ids)) if any(outcomes) else []
+        self._adjust(Count(row["type"] for row in confirmed), unconfirmed)
+        failures = (error for _, error in unconfirmed if isinstance(error, BROKER_ERRORS))
+        return ids, next((error for error in failures if not isinstance(error, DeliveryError)), None)
 
     def _admitted(self, rows: Sequence[Any]) -> list[list[Any]]:
         admitted: Count[str] = Count()
@@ -105,7 +105,7 @@ class Publisher:
                 waiting.add(subject)
         return list(aggregates.values())
 
-    async def _in_order(self, channel: Channel, aggregate: list[Any], confirmed: list[int]) -> None:
+    async def _in_order(self, channel: Channel, aggregate: list[Any], confirmed: list[Any]) -> None:
         for row in aggregate:
             sent = perf_counter()
             with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
@@ -119,28 +119,34 @@ class Publisher:
                     wait=False,
                 )
             CONFIRM.observe(perf_counter() - sent)
-            confirmed.append(row["id"])
+            confirmed.append(row)
 
-    def _adjust(
-        self, aggregates: list[list[Any]], confirmed: set[int], outcomes: Sequence[BaseException | None]
-    ) -> None:
+    @staticmethod
+    def _unconfirmed(
+        aggregates: list[list[Any]], outcomes: Sequence[BaseException | None], confirmed: set[int]
+    ) -> list[tuple[str, Exception]]:
+        """The type of each aggregate's first event that was not confirmed, and why."""
+        return [
+            (next(row["type"] for row in aggregate if row["id"] not in confirmed), outcome)
+            for aggregate, outcome in zip(aggregates, outcomes, strict=True)
+            if isinstance(outcome, Exception) and aggregate[-1]["id"] not in confirmed
+        ]
+
+    def _adjust(self, confirmed: Count[str], unconfirmed: list[tuple[str, Exception]]) -> None:
         """Counts what was confirmed and refused, and sets the pace of each type accordingly."""
-        passed, refused, failed = Count[str](), Count[str](), set[str]()
-        for aggregate, outcome in zip(aggregates, outcomes, strict=True):
-            left = next((row for row in aggregate if row["id"] not in confirmed), None)
-            passed.update(row["type"] for row in aggregate if row["id"] in confirmed)
-            if left is not None and isinstance(outcome, DeliveryError | TimeoutError):
-                refused[left["type"]] += 1
-            elif left is not None:  # a lost connection
-                failed.add(left["type"])
-        for event_type, count in passed.items():
-            CONFIRMED.labels(event_type).inc(count)
-            if event_type not in refused:
-                self._paces[event_type].confirmed()
-        for event_type in failed:
+        refused: Count[str] = Count()
+        for event_type, error in unconfirmed:
+            if isinstance(error, DeliveryError | TimeoutError) or not isinstance(error, BROKER_ERRORS):
+                refused[event_type] += 1
             self._paces[event_type].most = 1
+        for event_type in confirmed.keys() - {event_type for event_type, _ in unconfirmed}:
+            self._paces[event_type].confirmed()
+        for event_type, count in confirmed.items():
+            CONFIRMED.labels(event_type).inc(count)
         for event_type, count in refused.items():
             REFUSED.labels(event_type).inc(count)
+            # AMQP does not say which queue it was. An event that cannot be sent at all is held in the same way.
+            error = next(error for failed, error in unconfirmed if failed == event_type)
+            pause = self._paces[event_type].pause
+            log.warning("event refused", type=event_type, events=count, error=type(error).__name__, pause=pause)
             self._paces[event_type].refused()
-            # AMQP does not say which queue it was.
-            log.warning("event refused", type=event_type, events=count, again_in=self.held().get(event_type))
