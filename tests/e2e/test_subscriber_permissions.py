@@ -11,6 +11,7 @@ import aiormq
 import httpx
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from pamqp.common import FieldTable
 
 from common.testing.plugin import eventually
 from waybill_dev.servers.rabbitmq_definitions import DELIVERY_LIMIT
@@ -54,7 +55,7 @@ async def declare_a_queue_that_refuses(channel: AbstractChannel, team: str) -> N
 
 
 async def redeclare_its_own(channel: AbstractChannel, team: str) -> None:
-    arguments = {"x-queue-type": "quorum", "x-dead-letter-exchange": f"{team}.dead"}
+    arguments: FieldTable = {"x-queue-type": "quorum", "x-dead-letter-exchange": f"{team}.dead"}
     await channel.declare_queue(f"{team}.inbound", durable=True, arguments=arguments)
 
 
