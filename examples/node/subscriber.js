@@ -10,8 +10,7 @@ import amqp from "amqplib";
 import pg from "pg";
 
 const url = process.env.AMQP_URL;
-const team = new URL(url).username; // the prefix of everything that we may declare
-const quorum = { "x-queue-type": "quorum" };
+const team = new URL(url).username; // the prefix of our queues
 
 const TABLES = `
   CREATE TABLE IF NOT EXISTS inbox (event_id uuid PRIMARY KEY);
@@ -61,13 +60,8 @@ async function tryProcess(database, message) {
   return true;
 }
 
-/** Declares and binds our queue, after the dead-letter queue for invalid messages. */
-async function declareInbound(channel) {
-  await channel.assertExchange(`${team}.dead`, "fanout", { durable: true });
-  await channel.assertQueue(`${team}.parked`, { durable: true, arguments: quorum });
-  await channel.bindQueue(`${team}.parked`, `${team}.dead`, "");
-  const target = { ...quorum, "x-dead-letter-exchange": `${team}.dead` };
-  await channel.assertQueue(`${team}.inbound`, { durable: true, arguments: target });
+/** Binds our queue to the events that we want. The broker's operator created it; we may create none. */
+async function bindInbound(channel) {
   await channel.bindQueue(`${team}.inbound`, "orders.events", "orders.order.#");
   await channel.bindQueue(`${team}.inbound`, "orders.replay", `${team}.inbound`); // so that history can be sent to us
   return `${team}.inbound`;
@@ -105,7 +99,7 @@ const connection = await amqp.connect(url);
 connection.on("close", () => process.exit(1)); // the supervisor restarts the process
 const channel = await connection.createChannel();
 await channel.prefetch(100); // required for a stream
-const inbound = await declareInbound(channel); // before the history, so that no event is missed
+const inbound = await bindInbound(channel); // before the history, so that no event is missed
 if (process.argv.includes("--history")) {
   const reading = await connection.createChannel();
   await reading.prefetch(100);

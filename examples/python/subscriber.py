@@ -20,7 +20,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 URL = os.environ["AMQP_URL"]
-TEAM = urlsplit(URL).username  # the prefix of everything that we may declare
+TEAM = urlsplit(URL).username  # the prefix of our queues
 TABLES = """
     CREATE TABLE IF NOT EXISTS inbox (event_id TEXT PRIMARY KEY);
     CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, version INTEGER NOT NULL, state TEXT NOT NULL);
@@ -61,16 +61,10 @@ def try_process(database: sqlite3.Connection, message: AbstractIncomingMessage) 
     return True
 
 
-async def declare_inbound(channel: AbstractChannel) -> aio_pika.abc.AbstractQueue:
-    """Declares and binds our queue, after the dead-letter queue for invalid messages."""
-    dead = await channel.declare_exchange(f"{TEAM}.dead", "fanout", durable=True)
-    parked = await channel.declare_queue(f"{TEAM}.parked", durable=True, arguments={"x-queue-type": "quorum"})
-    await parked.bind(dead)
-    inbound = await channel.declare_queue(
-        f"{TEAM}.inbound",
-        durable=True,
-        arguments={"x-queue-type": "quorum", "x-dead-letter-exchange": f"{TEAM}.dead"},
-    )
+async def bind_inbound(channel: AbstractChannel) -> aio_pika.abc.AbstractQueue:
+    """Binds our queue to the events that we want. The broker's operator created it; we may create none."""
+    # Without checking it: RabbitMQ 4.2.6 and 4.3.0 refuse even a passive declaration to those who may create nothing.
+    inbound = await channel.get_queue(f"{TEAM}.inbound", ensure=False)
     await inbound.bind("orders.events", "orders.order.#")
     await inbound.bind("orders.replay", f"{TEAM}.inbound")  # so that history can be sent to us
     return inbound
@@ -99,7 +93,7 @@ async def subscribe(database: sqlite3.Connection, *, history: bool) -> None:
     async with await aio_pika.connect(URL) as connection:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=100)
-        inbound = await declare_inbound(channel)  # before the history, so that no event is missed
+        inbound = await bind_inbound(channel)  # before the history, so that no event is missed
         if history:
             async with connection.channel() as reading:
                 await read_history(reading, database)

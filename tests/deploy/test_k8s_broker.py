@@ -64,6 +64,24 @@ def test_a_subscriber_has_the_permissions_of_the_local_broker() -> None:
     assert policies("examples") == as_resources(made["policies"])
 
 
+def test_a_subscriber_has_the_queues_of_the_local_broker() -> None:
+    made: dict[str, Any] = subscriber("acme", "")
+    specs = {
+        kind: [found["spec"] for found in of_kind("examples", kind).values() if "acme" in str(found["spec"])]
+        for kind in TOPOLOGY_KINDS
+    }
+    assert [(spec["name"], spec["type"], spec["durable"], spec.get("arguments", {})) for spec in specs["Exchange"]] == [
+        (row["name"], row["type"], row["durable"], row["arguments"]) for row in made["exchanges"]
+    ]
+    assert _sorted(
+        (spec["name"], spec["durable"], {**spec.get("arguments", {}), "x-queue-type": spec["type"]})
+        for spec in specs["Queue"]
+    ) == _sorted((row["name"], row["durable"], row["arguments"]) for row in made["queues"])
+    assert [(spec["source"], spec["destination"], spec.get("routingKey", "")) for spec in specs["Binding"]] == [
+        (row["source"], row["destination"], row["routing_key"]) for row in made["bindings"]
+    ]
+
+
 def policies(folder: str) -> list[dict[str, Any]]:
     return sorted((found["spec"] for found in of_kind(folder, "Policy").values()), key=lambda spec: str(spec["name"]))
 

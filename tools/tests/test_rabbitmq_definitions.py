@@ -1,8 +1,10 @@
+import json
 import re
 from typing import Any
 
 import pytest
 
+from waybill_dev.base.state import find_state
 from waybill_dev.servers.rabbitmq_definitions import definitions, password_hash, subscriber
 
 
@@ -75,11 +77,15 @@ def test_a_service_may_bind_to_the_routing_keys_that_it_reads_and_to_no_wildcard
 @pytest.mark.parametrize(
     ("kind", "name", "allowed"),
     [
-        ("configure", "acme.inbound", True),
+        ("configure", "acme.inbound", False),
         ("configure", "acme", False),
-        ("configure", "xacme.inbound", False),
         ("configure", "orders.events.log", False),
-        ("write", "acme.dead", True),
+        ("write", "acme.inbound", True),
+        ("write", "xacme.inbound", False),
+        ("write", "acme.dead", False),
+        ("write", "acme.parked", False),
+        ("read", "acme.inbound", True),
+        ("read", "acme.parked", True),
         ("write", "amq.default", False),
         ("write", "orders.events", False),
         ("read", "orders.events", True),
@@ -89,7 +95,7 @@ def test_a_service_may_bind_to_the_routing_keys_that_it_reads_and_to_no_wildcard
         ("read", "notifier.inbound", False),
     ],
 )
-def test_a_subscriber_may_use_its_own_names_and_read_orders_events(kind: str, name: str, allowed: bool) -> None:
+def test_a_subscriber_may_read_and_bind_its_queue_and_creates_nothing(kind: str, name: str, allowed: bool) -> None:
     generated: dict[str, Any] = subscriber("acme", "secret")
     assert "secret" not in str(generated)
     assert bool(re.search(generated["permissions"][0][kind], name)) is allowed
@@ -99,3 +105,19 @@ def test_only_a_service_of_the_last_release_may_write_to_the_default_exchange() 
     generated = definitions(services={"orders": "", "auth": ""}, administrator="", released=["orders"])
     allowed = {row["user"]: bool(re.search(str(row["write"]), "amq.default")) for row in generated["permissions"]}
     assert allowed == {"orders": True, "auth": False, "waybill-admin": True}
+
+
+def test_the_documented_commands_create_the_subscriber_of_the_local_broker() -> None:
+    page = (find_state().checkout / "docs" / "events.md").read_text()
+    made: dict[str, Any] = subscriber("acme", "secret")
+    granted = re.search(r"^rabbitmqctl set_permissions acme '(.+)' '(.+)' '(.+)'$", page, re.MULTILINE)
+    assert granted is not None
+    assert granted.groups() == tuple(made["permissions"][0][kind] for kind in ("configure", "write", "read"))
+    policies = re.findall(
+        r"^rabbitmqctl set_policy (\S+) '(.+)' --apply-to queues --priority (\d) \\\n  '(.+)'$", page, re.MULTILINE
+    )
+    assert [(name, pattern, int(priority), json.loads(limits)) for name, pattern, priority, limits in policies] == [
+        (row["name"], row["pattern"], row["priority"], row["definition"]) for row in made["policies"]
+    ]
+    imported = page[page.index("<<'EOF'\n") + len("<<'EOF'\n") : page.index("\nEOF\n")]
+    assert json.loads(imported) == {kind: made[kind] for kind in ("exchanges", "queues", "bindings")}

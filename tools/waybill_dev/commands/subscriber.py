@@ -21,8 +21,8 @@ NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 def subscriber(name: str) -> None:
     """Prints the AMQP URL of an outside subscriber.
 
-    A subscriber may create queues and exchanges whose names begin with NAME. and bind them to orders' events. The first
-    call creates the subscriber.
+    The first call creates the subscriber and its queues: NAME.inbound, which it may bind to orders' events, and
+    NAME.parked. Later calls restore both, and withdraw the right to create queues, which 0.1.0 gave.
     """
     if not NAME.fullmatch(name) or name in {*ROLES, rabbitmq_definitions.ADMINISTRATOR}:
         raise LocalError(
@@ -34,12 +34,17 @@ def subscriber(name: str) -> None:
         raise LocalError("the broker is external: docs/events.md has the commands for its operator")
     password = credentials.secret(state, f"rabbitmq/{name}", "password")
     administrator = urlsplit(broker["amqp_url"])
-    answer = httpx.post(
-        f"{broker['management_url']}/api/definitions",
-        json=rabbitmq_definitions.subscriber(name, password),
+    wanted = rabbitmq_definitions.subscriber(name, password)
+    with httpx.Client(
+        base_url=f"{broker['management_url']}/api",
         auth=(administrator.username or "", administrator.password or ""),
         timeout=20,
-    )
-    if answer.is_error:
-        raise LocalError(f"RabbitMQ answered {answer.status_code}: {answer.text}")
+    ) as api:
+        for answer in (api.post("/definitions", json=wanted), listed := api.get("/queues/%2F")):
+            if answer.is_error:
+                raise LocalError(f"RabbitMQ answered {answer.status_code}: {answer.text}")
+    made = {queue["name"]: queue["arguments"] for queue in wanted["queues"]}
+    for queue in listed.json():
+        if queue["name"].startswith(f"{name}.") and queue["arguments"] != made.get(queue["name"]):
+            click.echo(f"{queue['name']} was not made here and may refuse events: see docs/events.md", err=True)
     print(f"amqp://{name}:{password}@{administrator.hostname}:{administrator.port}/")

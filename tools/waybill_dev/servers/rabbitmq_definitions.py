@@ -63,12 +63,16 @@ def definitions(
 
 
 def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
-    """An outside team that reads orders' events and their stream into queues of its own prefix, and nothing else.
+    """An outside team with its queues, which may bind `NAME.inbound` to orders' events, consume, and nothing else.
 
-    It may not write to `amq.default`, which reaches every queue, so its dead letters need an exchange of its own.
+    It can create no queue, because one that refuses (`x-overflow: reject-publish`) makes the broker refuse the event
+    for everybody, and no policy can forbid it. It can publish nothing, and bind no exchange.
     """
     permission = _permission(
-        name, configure=rf"^{name}\.", write=rf"^{name}\.", read=rf"^({name}\..*|orders\.(events(\.log)?|replay))$"
+        name,
+        configure="^$",
+        write=rf"^{name}\.inbound$",
+        read=rf"^({name}\.(inbound|parked)|orders\.(events(\.log)?|replay))$",
     )
     limits: dict[str, object] = {
         "delivery-limit": DELIVERY_LIMIT,
@@ -76,9 +80,25 @@ def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
         # The alternative would block the relay, and so all other subscribers.
         "overflow": "drop-head",
     }
+    dead, quorum = f"{name}.dead", {"x-queue-type": "quorum"}
     return {
         "users": [_user(name, password, tags=[])],
         "permissions": [permission],
+        "exchanges": [{**_durable(dead), "type": "fanout", "internal": False, "arguments": {}}],
+        "queues": [
+            {**_durable(f"{name}.parked"), "arguments": quorum},
+            {**_durable(f"{name}.inbound"), "arguments": {**quorum, "x-dead-letter-exchange": dead}},
+        ],
+        "bindings": [
+            {
+                "vhost": VIRTUAL_HOST,
+                "source": dead,
+                "destination": f"{name}.parked",
+                "destination_type": "queue",
+                "routing_key": "",
+                "arguments": {},
+            }
+        ],
         "policies": [
             _policy(f"subscriber-{name}", rf"^{name}\.", limits, priority=1),
             # Reading a message and returning it counts as a delivery.
@@ -139,6 +159,10 @@ def _topic_permissions(service: Service) -> Iterator[dict[str, object]]:
             "write": "^$",
             "read": f"^({'|'.join(map(re.escape, patterns))})$",
         }
+
+
+def _durable(name: str) -> dict[str, object]:
+    return {"vhost": VIRTUAL_HOST, "name": name, "durable": True, "auto_delete": False}
 
 
 def _policy(name: str, pattern: str, definition: dict[str, object], *, priority: int = 0) -> dict[str, object]:

@@ -9,6 +9,7 @@ from uuid import UUID
 import aio_pika
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 import common.messaging.relay
@@ -27,6 +28,10 @@ class Sold(Event):
     type: ClassVar[str] = "shop.item.sold.v1"
 
     number: int
+
+
+class Returned(Sold):
+    type: ClassVar[str] = "shop.item.returned.v1"
 
 
 @asynccontextmanager
@@ -277,3 +282,104 @@ async def test_a_relay_that_never_idles_still_maintains_the_event_log(
     async with relaying(settings):
         await eventually(lambda: _is(counts(database), (0, 5)))
     assert {5, 4, 3, 2, 1} <= pending
+
+
+@asynccontextmanager
+async def refusing_queue(amqp_url: str, pattern: str) -> AsyncIterator[None]:
+    """A queue on the exchange that is full from the start, as only an administrator can declare one."""
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        await declare_producer(channel, "shop")
+        full = await channel.declare_queue("full", arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+        await full.bind("shop.events", pattern)
+        try:
+            yield
+        finally:
+            await full.delete(if_empty=False)
+
+
+def refusals(event_type: str) -> float:
+    return REGISTRY.get_sample_value("waybill_publish_refused_total", {"type": event_type}) or 0
+
+
+def copies_of(event_id: UUID, subscriber: list[Any]) -> int:
+    return [message.message_id for message in subscriber].count(str(event_id))
+
+
+async def test_a_queue_that_refuses_costs_the_other_queues_one_copy_for_each_probe(
+    settings: ServiceSettings, database: Database, subscriber: list[Any], amqp_url: str
+) -> None:
+    sent = [await sell(database, n, subject=f"item-{n % 7}", version=n // 7 + 1) for n in range(100)]
+    before = refusals("shop.item.sold.v1")
+    async with relaying(settings):
+        async with refusing_queue(amqp_url, "#"):
+            await eventually(lambda: _is(_true(copies_of(sent[0], subscriber) >= 4), True))
+            assert len(subscriber) == 4  # not 400: one event is tried, not the batch
+            assert await counts(database) == (100, 0)
+        await eventually(lambda: _is(counts(database), (0, 100)), within=30)
+    assert len(subscriber) == 100 + refusals("shop.item.sold.v1") - before
+    first_copies = list(dict.fromkeys(message.message_id for message in subscriber))
+    versions: dict[int, list[int]] = {}
+    for number in (sent.index(UUID(event_id)) for event_id in first_copies):
+        versions.setdefault(number % 7, []).append(number)
+    assert versions == {n: list(range(n, 100, 7)) for n in range(7)}
+
+
+async def test_a_queue_that_begins_to_refuse_costs_each_other_queue_one_batch_and_the_probes(
+    settings: ServiceSettings, database: Database, subscriber: list[Any], amqp_url: str
+) -> None:
+    async with relaying(settings):
+        for number in range(1, 11):  # until the relay publishes full batches
+            await sell(database, number, subject=new_id())
+            await eventually(partial(_length, subscriber, number))
+        async with refusing_queue(amqp_url, "#"):
+            subscriber.clear()
+            before = refusals("shop.item.sold.v1")
+            async with database.transaction() as session:
+                for number in range(100):
+                    await record(session, Sold(number=number), subject=new_id(), version=1)
+            await eventually(lambda: _is(_true(refusals("shop.item.sold.v1") >= before + 104), True))
+            assert len(subscriber) == 104
+        await eventually(lambda: _is(counts(database), (0, 110)), within=30)
+    assert len(subscriber) == 100 + refusals("shop.item.sold.v1") - before
+
+
+async def test_a_queue_that_refuses_one_type_delays_only_it_and_its_aggregates_later_events(
+    settings: ServiceSettings, database: Database, subscriber: list[Any], amqp_url: str
+) -> None:
+    async with refusing_queue(amqp_url, "shop.item.returned.v1"):
+        async with database.transaction() as session:
+            await record(session, Sold(number=1), subject="a", version=1)
+            await record(session, Returned(number=2), subject="a", version=2)
+            await record(session, Sold(number=3), subject="a", version=3)
+            await record(session, Sold(number=4), subject="b", version=1)
+        async with relaying(settings):
+            await eventually(lambda: _is(counts(database), (2, 2)))
+            await sell(database, 5, subject="c")
+            await eventually(lambda: _is(counts(database), (2, 3)))
+    passed = [message.body for message in subscriber if message.type == "shop.item.sold.v1"]
+    assert sorted(passed) == [b'{"number": 1}', b'{"number": 4}', b'{"number": 5}']
+
+
+async def test_an_event_that_cannot_be_sent_delays_no_other(
+    settings: ServiceSettings, database: Database, subscriber: list[Any]
+) -> None:
+    endless = f"shop.item.{'x' * 300}.v1"  # AMQP's limit is 255
+    async with database.engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO outbox (event_id, type, subject, version, occurred_at, data)"
+                " VALUES (gen_random_uuid(), :type, 'item', 1, now(), '{}')"
+            ),
+            {"type": endless},
+        )
+    sent = {str(await sell(database, number, subject=new_id())) for number in range(20)}
+    async with relaying(settings):
+        await eventually(lambda: _is(counts(database), (1, 20)))
+    assert {message.message_id for message in subscriber} == sent
+    assert len(subscriber) == 20
+    assert refusals(endless) >= 1
+
+
+async def _true(value: bool) -> bool:
+    return value

@@ -1,20 +1,24 @@
 """An event is accepted only through its producer's exchanges. The queues of the last release can be moved."""
 
+import asyncio
 import json
 from typing import Any
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
+from prometheus_client import REGISTRY
 
 from common.db.database import Database, new_id, utc_now
-from common.messaging import broker
+from common.messaging import broker, topology
 from common.messaging.cloudevents import Envelope, encode
+from common.messaging.relay import relay
 from common.messaging.topology import RETRY_TIERS, StillConsumed, declare_consumer, move_retry_queues
+from common.runtime.health import Health
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually
 
-from .consuming import POISON, consuming, effects, has_effect, parked, publish
+from .consuming import POISON, consuming, effects, has_effect, is_ready, parked, publish
 
 SOLD = "shop.item.sold.v1"
 
@@ -130,3 +134,48 @@ async def _parked(database: Database, count: int) -> list[Any]:
 
 async def _have_effects(database: Database, count: int) -> bool:
     return len(await effects(database)) == count
+
+
+async def test_a_consumer_binds_its_queue_again_after_somebody_unbound_it(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topology, "_DECLARE_INTERVAL", 0.2)
+    received = REGISTRY.get_sample_value("waybill_consumer_received_total", {"type": SOLD}) or 0
+    async with consuming(settings, database):
+        queue = await channel.get_queue("shop.inbound")
+        await queue.unbind("shop.events", SOLD)
+
+        async def processed_again() -> bool:
+            await publish(channel, 1)
+            return await has_effect(database, "1")
+
+        await eventually(processed_again)
+    counted = REGISTRY.get_sample_value("waybill_consumer_received_total", {"type": SOLD})
+    assert counted == received + len(await effects(database))
+    assert REGISTRY.get_sample_value("waybill_consumer_bound", {"type": SOLD}) == 1
+
+
+async def test_a_relay_binds_the_stream_again_after_somebody_unbound_it(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topology, "_DECLARE_INTERVAL", 0.2)
+    monkeypatch.setattr(type(settings), "streamed", "shop.item.#")
+    stop, health = asyncio.Event(), Health()
+    running = asyncio.ensure_future(relay(settings, health, stop))
+    try:
+        await eventually(lambda: is_ready(health))
+        stream = await channel.get_queue("shop.events.log")
+        await stream.unbind("shop.events", "shop.item.#")
+        events = await channel.get_exchange("shop.events")
+        await channel.set_qos(1)
+        kept: asyncio.Queue[Any] = asyncio.Queue()
+        await stream.consume(kept.put, arguments={"x-stream-offset": "first"})
+
+        async def is_kept() -> bool:
+            await events.publish(sold(1), SOLD)
+            return not kept.empty()
+
+        await eventually(is_kept)
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 20)

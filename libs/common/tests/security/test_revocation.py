@@ -192,6 +192,25 @@ async def test_a_lost_connection_is_restored_and_a_new_snapshot_is_read(auth: Au
         await eventually(lambda: auth.denied(sid="s-2"))
 
 
+async def test_a_binding_lost_with_its_exchange_is_restored_and_a_new_snapshot_is_read(
+    auth: Auth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.security.revocation._BIND_INTERVAL", 0.2)
+    async with auth.listening():
+        await eventually(auth.attached)
+        async with await aio_pika.connect(auth.amqp_url) as connection:
+            await (await connection.channel()).exchange_delete("auth.events")
+        auth.sessions = ["s-1"]
+        await auth.declare()
+        await eventually(lambda: auth.denied(sid="s-1"))
+
+        async def arrives() -> bool:
+            await auth.publish("auth.session.revoked.v1", '{"session_id": "s-2"}')
+            return await auth.denied(sid="s-2")
+
+        await eventually(arrives)
+
+
 async def test_an_undecodable_message_does_not_stop_the_feed(auth: Auth) -> None:
     async with auth.listening():
         await eventually(auth.attached)

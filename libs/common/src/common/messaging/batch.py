@@ -29,6 +29,7 @@ from common.observability.trace import traced
 log = structlog.get_logger(__name__)
 
 HANDLED: Final = Counter("waybill_consumer_messages_total", "Deliveries by outcome.", ["outcome"])
+RECEIVED: Final = Counter("waybill_consumer_received_total", "Deliveries of events that have a handler.", ["type"])
 FORGED: Final = Counter("waybill_consumer_forged_total", "Events from another sender than their type names.")
 GAPS: Final = Counter(
     "waybill_consumer_gaps_total", "Events processed although an earlier one of their aggregate is missing."
@@ -88,6 +89,8 @@ def decode_delivery(
         FORGED.inc()
         log.error("forged event", queue=queue, type=envelope.type, exchange=message.exchange)
         return DecodedDelivery(message, cause=parked.FORGED)
+    if envelope.type in handlers:
+        RECEIVED.labels(envelope.type).inc()
     aggregate = handlers.aggregate_in_order(envelope)
     try:
         return DecodedDelivery(message, handlers.decode(envelope), None, aggregate, envelope.version)

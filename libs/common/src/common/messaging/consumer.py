@@ -16,7 +16,7 @@ import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from common.db.database import Database
 from common.db.outages import is_outage, is_unstorable, ran_out_of_time
@@ -27,6 +27,7 @@ from common.messaging.batch import (
     ATTEMPT_HEADER,
     DEFERRAL_HEADER,
     HANDLED,
+    RECEIVED,
     DecodedDelivery,
     decode_delivery,
     process_batch,
@@ -35,7 +36,7 @@ from common.messaging.deliveries import Deliveries
 from common.messaging.event_handlers import EventHandlers
 from common.messaging.inbox import inbox
 from common.messaging.retention import deleting_expired
-from common.messaging.topology import RETRY_TIERS, declare_consumer, own_exchange
+from common.messaging.topology import RETRY_TIERS, declare_consumer, kept_declared, own_exchange
 from common.runtime.background import first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -43,6 +44,7 @@ from common.settings import ServiceSettings
 log = structlog.get_logger(__name__)
 
 RETRIES: Final = Counter("waybill_consumer_retries_total", "Messages sent to a retry queue, by its delay.", ["tier"])
+BOUND: Final = Gauge("waybill_consumer_bound", "1 for each event type that the queue is bound for.", ["type"])
 for _tier in RETRY_TIERS:
     RETRIES.labels(_tier)  # exports a zero, without which Prometheus would miss the first increment
 
@@ -92,9 +94,9 @@ class Consumer:
     async def _session(self, stop: asyncio.Event) -> None:
         async with (
             broker.connect(self._amqp_url, f"{self._service}-consume") as amqp,
+            kept_declared(lambda: self._declare(amqp)),
             broker.connect(self._amqp_url, f"{self._service}-consume-publish") as out,
         ):
-            await self._declare(amqp)
             publisher = await broker.raw_channel(out, confirms=True)
             deliveries = Deliveries(await broker.raw_channel(amqp, confirms=False), self._queue)
             publisher.closing.add_done_callback(lambda _: deliveries.lost.set())
@@ -129,6 +131,9 @@ class Consumer:
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         self._has_old_queues = await declare_consumer(amqp, self._service, self._handlers.bindings)
+        for event_type in self._handlers.types:
+            BOUND.labels(event_type).set(1)
+            RECEIVED.labels(event_type)  # exports a zero, which differs from a type that this consumer ignores
         if self._has_old_queues:
             log.warning("retry queues have the arguments of release 0.1.0: run `queues --move`", queue=self._queue)
 

@@ -10,24 +10,21 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
-from time import perf_counter
 from typing import Any, Final
 
 import asyncpg
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
 from common.db.database import OUTBOX_CHANNEL
 from common.db.driver import DRIVER_ERRORS, READ_ONLY, driver_dsn
 from common.db.notify import listen
 from common.messaging import broker, event_log
 from common.messaging.backlog_metrics import measuring_outbox
-from common.messaging.cloudevents import encode, exchange_of
-from common.messaging.message_spans import publishing
-from common.messaging.replay import envelope
-from common.messaging.topology import declare_producer
+from common.messaging.publisher import Publisher
+from common.messaging.topology import declare_producer, kept_declared
 from common.runtime.background import background, first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -35,16 +32,10 @@ from common.settings import ServiceSettings
 log = structlog.get_logger(__name__)
 
 PUBLISHED: Final = Counter("waybill_relay_published_total", "Events confirmed by the broker and moved to the log.")
-CONFIRM: Final = Histogram(
-    "waybill_publish_confirm_seconds",
-    "From an event's publishing to the broker's confirm.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
-)
 
 BATCH: Final = 500
 _POLL: Final = 1.0
 _MAINTENANCE_INTERVAL: Final = 3600.0
-_CONFIRM_TIMEOUT: Final = 10.0
 _FROZEN: Final = "15000"
 """Milliseconds after which PostgreSQL ends the transaction of a frozen relay; longer than confirms may take."""
 # No row while another relay leads, else the time at which this one got the lock. The transaction's own start may lie
@@ -53,6 +44,13 @@ _LEADER: Final = "SELECT clock_timestamp() WHERE pg_try_advisory_xact_lock(hasht
 _OLDEST: Final = """
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
     FROM outbox ORDER BY id LIMIT $1"""
+# While types are held: without their events, and without the later events of the same aggregates.
+_OLDEST_OTHERS: Final = """
+    SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
+    FROM outbox WHERE NOT EXISTS (
+        SELECT FROM outbox AS held
+        WHERE held.subject = outbox.subject AND held.id <= outbox.id AND held.type = ANY($2::text[]))
+    ORDER BY id LIMIT $1"""
 # By a list of ids, because presence in the outbox means "pending". A cursor would skip rows that commit late.
 _MOVE: Final = """
     WITH sent AS (DELETE FROM outbox WHERE id = ANY($1::bigint[]) RETURNING *)
@@ -75,6 +73,7 @@ class Relay:
         self._amqp_url = settings.amqp_url.get_secret_value()
         self._streamed = settings.streamed
         self._retention_days = settings.outbox_retention_days
+        self._publisher = Publisher(settings.service)
         self._attached = False
         health.add("broker", self._check)
         health.add("postgres", self._ping)
@@ -105,9 +104,9 @@ class Relay:
             async with (
                 background(listening),
                 broker.connect(self._amqp_url, name) as amqp,
+                kept_declared(lambda: self._declare(amqp)),
                 self._database(name) as database,
             ):
-                await self._declare(amqp)
                 channel = await broker.raw_channel(amqp, confirms=True)
                 await event_log.maintain(database, self._retention_days)
                 self._attached = True
@@ -127,64 +126,31 @@ class Relay:
                 await event_log.maintain(database, self._retention_days)
                 maintained = loop.time()
             try:
-                if await self._batch(database, channel) == BATCH:
+                if await self._batch(database, channel):
                     continue
             except TimeoutError:
                 await broker.until_unblocked(channel, stop)
                 raise
-            await first_of(recorded, stop, within=_POLL)
+            await first_of(recorded, stop, within=min([_POLL, *self._publisher.held().values()]))
             if channel.is_closed:
                 raise ConnectionError("connection lost")
 
-    async def _batch(self, database: Any, channel: Channel) -> int:
-        """Publishes and moves up to `BATCH` rows. Returns how many it read; 0 while another relay leads."""
+    async def _batch(self, database: Any, channel: Channel) -> bool:
+        """Publishes and moves up to `BATCH` rows. Returns whether more may be waiting; never while another leads."""
+        held = [*self._publisher.held()]
         async with database.transaction():
             if (led_at := await database.fetchval(_LEADER)) is None:
-                return 0
-            rows = await database.fetch(_OLDEST, BATCH)
+                return False
+            rows = await (database.fetch(_OLDEST_OTHERS, BATCH, held) if held else database.fetch(_OLDEST, BATCH))
             if not rows:
-                return 0
-            confirmed, failure = await self._publish(channel, rows)
+                return False
+            confirmed, failure = await self._publisher.publish(channel, rows)
             if confirmed:
                 await database.execute(_MOVE, confirmed, led_at)
         PUBLISHED.inc(len(confirmed))
         if failure is not None:
             raise failure
-        return len(rows)
-
-    async def _publish(self, channel: Channel, rows: list[Any]) -> tuple[list[int], Exception | None]:
-        """Returns the ids that the broker confirmed, and the first failure.
-
-        A publish that failed or timed out has an unknown outcome: the row stays in the outbox and is published again
-        with the same id on a new channel. Later events of its aggregate wait for it.
-        """
-        by_aggregate: dict[str, list[Any]] = {}
-        for row in rows:
-            by_aggregate.setdefault(row["subject"], []).append(row)
-        confirmed: list[int] = []
-
-        async def in_order(aggregate: list[Any]) -> None:
-            for row in aggregate:
-                sent = perf_counter()
-                with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
-                    body, properties = encode(envelope(row, span.traceparent))
-                    await channel.basic_publish(
-                        body,
-                        exchange=exchange_of(self._service),
-                        routing_key=row["type"],
-                        properties=properties,
-                        mandatory=True,
-                        wait=False,
-                    )
-                CONFIRM.observe(perf_counter() - sent)
-                confirmed.append(row["id"])
-
-        try:
-            async with asyncio.timeout(_CONFIRM_TIMEOUT):
-                outcomes = await asyncio.gather(*map(in_order, by_aggregate.values()), return_exceptions=True)
-        except TimeoutError:
-            return confirmed, TimeoutError("the broker did not confirm in time")
-        return confirmed, next((error for error in outcomes if isinstance(error, Exception)), None)
+        return len(rows) == BATCH or len(confirmed) < len(rows)
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         channel = await amqp.channel()

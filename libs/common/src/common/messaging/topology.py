@@ -4,7 +4,9 @@ Only a producer can write to its own exchanges, so the exchange of a delivery sa
 not. Nothing is sent through the default exchange, which reaches every queue.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,6 +19,7 @@ from pamqp.common import FieldTable
 
 from common.messaging.broker import prepare_for_resending, raw_channel
 from common.messaging.cloudevents import exchange_of, producer_of, stream_of
+from common.runtime.background import Work, background, every
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +31,7 @@ _STREAM: Final[FieldTable] = {
     # service's events would stay for years.
     "x-stream-max-segment-size-bytes": 20_000_000,
 }
+_DECLARE_INTERVAL: Final = 60.0
 
 
 class StillConsumed(Exception):
@@ -48,6 +52,14 @@ def is_authentic(exchange: str | None, event_type: str, consumer: str) -> bool:
     """Whether an event of this type may arrive through `exchange`: its producer's, or the consumer's own."""
     producer = producer_of(event_type)
     return exchange in {exchange_of(producer), replay_exchange(producer), own_exchange(consumer)}
+
+
+@asynccontextmanager
+async def kept_declared(declare: Work) -> AsyncIterator[None]:
+    """Calls `declare` first, and every minute during the block, so that a removed binding is restored."""
+    await declare()
+    async with background(partial(every, _DECLARE_INTERVAL, declare)):
+        yield
 
 
 async def declare_producer(channel: AbstractChannel, service: str, stream: str | None = None) -> None:

@@ -38,6 +38,8 @@ LAG: Final = Histogram(
 )
 _POLL_INTERVAL: Final = 5.0
 """Seconds between snapshots while the broker is unavailable."""
+_BIND_INTERVAL: Final = 60.0
+"""Seconds between bindings, each followed by a snapshot."""
 _RETRY_INTERVAL: Final = 1.0
 """Seconds until the next attempt after a snapshot failed."""
 
@@ -175,14 +177,16 @@ class RevocationFeed:
             channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())
             queue = f"{self._service}.revocations.{uuid.uuid4().hex}"
             await channel.queue_declare(queue, exclusive=True, auto_delete=True)
-            for event_type in (SESSION_REVOKED, SUBJECT_REVOKED, KEYS_CHANGED):
-                await channel.queue_bind(queue, exchange_of("auth"), event_type)
             await channel.basic_consume(queue, self._receive, no_ack=True)
-            self._attached = True
-            self._stale.set()
-            log.info("listening for revocations", queue=queue)
             try:
-                await lost.wait()
+                while not lost.is_set():  # again and again, because somebody may remove a binding
+                    for event_type in (SESSION_REVOKED, SUBJECT_REVOKED, KEYS_CHANGED):
+                        await channel.queue_bind(queue, exchange_of("auth"), event_type)
+                    if not self._attached:
+                        log.info("listening for revocations", queue=queue)
+                    self._attached = True
+                    self._stale.set()
+                    await first_of(lost, within=_BIND_INTERVAL)
             finally:
                 self._attached = False
                 self._stale.set()

@@ -1,0 +1,152 @@
+"""Publishes rows of the outbox with confirms, and slows down for the event types that the broker refuses.
+
+A broker refuses a message as a whole if one bound queue refuses it, and by then the other queues have it: whatever is
+repeated is a copy for all of them. So after a refusal one event of the type is tried, with growing pauses, and each
+confirmed batch doubles the next. A new process begins with one event as well, so that a crash loop repeats no batch.
+"""
+
+import asyncio
+from collections import Counter as Count
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Any, Final
+
+import structlog
+from aiormq import Channel
+from aiormq.exceptions import DeliveryError
+from prometheus_client import Counter, Histogram
+
+from common.messaging.broker import BROKER_ERRORS
+from common.messaging.cloudevents import encode, exchange_of
+from common.messaging.message_spans import publishing
+from common.messaging.replay import envelope
+
+log = structlog.get_logger(__name__)
+
+CONFIRM: Final = Histogram(
+    "waybill_publish_confirm_seconds",
+    "From an event's publishing to the broker's confirm.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
+)
+CONFIRMED: Final = Counter("waybill_publish_confirmed_total", "Events confirmed by the broker.", ["type"])
+REFUSED: Final = Counter("waybill_publish_refused_total", "Events refused or not confirmed in time.", ["type"])
+
+_CONFIRM_TIMEOUT: Final = 10.0
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 30.0
+_MOST: Final = 1024
+"""More than a batch has."""
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How many events of a type are published at once, and from when."""
+
+    most: int = 1
+    pause: float = _FIRST_PAUSE
+    held_until: float = 0.0
+
+    def confirmed(self) -> None:
+        self.most, self.pause = min(self.most * 2, _MOST), max(self.pause / 2, _FIRST_PAUSE)
+
+    def refused(self) -> None:
+        self.most, self.held_until = 1, monotonic() + self.pause
+        self.pause = min(self.pause * 2, _LONGEST_PAUSE)
+
+
+class Publisher:
+    """Publishes a service's events. It outlives connections, because a refusal can cost one."""
+
+    def __init__(self, service: str) -> None:
+        self._exchange = exchange_of(service)
+        self._paces: defaultdict[str, _Pace] = defaultdict(_Pace)
+
+    def held(self) -> dict[str, float]:
+        """The refused types, with the seconds until one event of each may be tried again."""
+        now = monotonic()
+        return {event: pace.held_until - now for event, pace in self._paces.items() if pace.held_until > now}
+
+    async def publish(self, channel: Channel, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
+        """Publishes as many rows as their types' paces allow: one unconfirmed per aggregate, aggregates concurrently.
+
+        Returns the ids that the broker confirmed, and the failure of the connection. A row that is not confirmed has
+        an unknown outcome, stays in the outbox, and is published again with the same id. Later events of its aggregate
+        wait for it.
+        """
+        aggregates = self._admitted(rows)
+        confirmed: list[Any] = []
+        outcomes: Sequence[BaseException | None]
+        try:
+            async with asyncio.timeout(_CONFIRM_TIMEOUT):
+                outcomes = await asyncio.gather(
+                    *(self._in_order(channel, aggregate, confirmed) for aggregate in aggregates),
+                    return_exceptions=True,
+                )
+        except TimeoutError:
+            outcomes = [TimeoutError("the broker did not confirm in time")] * len(aggregates)
+        ids = [row["id"] for row in confirmed]
+        unconfirmed = self._unconfirmed(aggregates, outcomes, set(ids)) if any(outcomes) else []
+        self._adjust(Count(row["type"] for row in confirmed), unconfirmed)
+        failures = (error for _, error in unconfirmed if isinstance(error, BROKER_ERRORS))
+        return ids, next((error for error in failures if not isinstance(error, DeliveryError)), None)
+
+    def _admitted(self, rows: Sequence[Any]) -> list[list[Any]]:
+        admitted: Count[str] = Count()
+        aggregates: dict[str, list[Any]] = {}
+        waiting: set[str] = set()
+        for row in rows:
+            event_type, subject = row["type"], row["subject"]
+            if subject not in waiting and admitted[event_type] < self._paces[event_type].most:
+                admitted[event_type] += 1
+                aggregates.setdefault(subject, []).append(row)
+            else:
+                waiting.add(subject)
+        return list(aggregates.values())
+
+    async def _in_order(self, channel: Channel, aggregate: list[Any], confirmed: list[Any]) -> None:
+        for row in aggregate:
+            sent = perf_counter()
+            with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
+                body, properties = encode(envelope(row, span.traceparent))
+                await channel.basic_publish(
+                    body,
+                    exchange=self._exchange,
+                    routing_key=row["type"],
+                    properties=properties,
+                    mandatory=True,
+                    wait=False,
+                )
+            CONFIRM.observe(perf_counter() - sent)
+            confirmed.append(row)
+
+    @staticmethod
+    def _unconfirmed(
+        aggregates: list[list[Any]], outcomes: Sequence[BaseException | None], confirmed: set[int]
+    ) -> list[tuple[str, Exception]]:
+        """The type of each aggregate's first event that was not confirmed, and why."""
+        return [
+            (next(row["type"] for row in aggregate if row["id"] not in confirmed), outcome)
+            for aggregate, outcome in zip(aggregates, outcomes, strict=True)
+            if isinstance(outcome, Exception) and aggregate[-1]["id"] not in confirmed
+        ]
+
+    def _adjust(self, confirmed: Count[str], unconfirmed: list[tuple[str, Exception]]) -> None:
+        """Counts what was confirmed and refused, and sets the pace of each type accordingly."""
+        refused: Count[str] = Count()
+        for event_type, error in unconfirmed:
+            if isinstance(error, DeliveryError | TimeoutError) or not isinstance(error, BROKER_ERRORS):
+                refused[event_type] += 1
+            self._paces[event_type].most = 1
+        for event_type in confirmed.keys() - {event_type for event_type, _ in unconfirmed}:
+            self._paces[event_type].confirmed()
+        for event_type, count in confirmed.items():
+            CONFIRMED.labels(event_type).inc(count)
+        for event_type, count in refused.items():
+            REFUSED.labels(event_type).inc(count)
+            # AMQP does not say which queue it was. An event that cannot be sent at all is held in the same way.
+            error = next(error for failed, error in unconfirmed if failed == event_type)
+            pause = self._paces[event_type].pause
+            log.warning("event refused", type=event_type, events=count, error=type(error).__name__, pause=pause)
+            self._paces[event_type].refused()
