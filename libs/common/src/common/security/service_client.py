@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
-import structlog
 
 from common.errors import Unavailable
+from common.observability.log_limit import limited_logger
 from common.observability.logs import current_request_id
 from common.observability.spans import span
 from common.security.service_token import TOTAL_TIMEOUT, ClientCredentials, ClientSettings, TokenSource
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 _TIMEOUT: Final = httpx.Timeout(connect=1.0, read=4.0, write=2.0, pool=2.0)
 
