@@ -1,5 +1,5 @@
--- What Envoy's settings cannot express: which request id is used, at most one Authorization header, no dot segments in
--- a path, and CORS headers on the gateway's own responses.
+-- What Envoy's settings cannot express: which request id is used, at most one Authorization and Host header, no dot
+-- segments in a path, and CORS headers on the gateway's own responses.
 
 local HEADER_OFFERED = "x-waybill-offered-request-id"
 local METADATA = "waybill"
@@ -44,8 +44,11 @@ function envoy_on_request(handle)
   end
   handle:streamInfo():dynamicMetadata():set(METADATA, "origin", headers:get("origin") or "")
   -- Envoy joins repeated headers with a comma; a single one contains none (RFC 7617, RFC 6750).
-  if string.find(headers:get("authorization") or "", ",", 1, true) then
-    handle:respond({[":status"] = "400"}, "")
+  for _, name in ipairs({"authorization", ":authority"}) do
+    if string.find(headers:get(name) or "", ",", 1, true) then
+      handle:respond({[":status"] = "400"}, "")
+      return
+    end
   end
 end
 

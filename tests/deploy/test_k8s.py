@@ -14,7 +14,7 @@ from waybill_dev.base.declaration import SERVICES
 from waybill_dev.servers.postgres import PRIVACY, SETTINGS
 from waybill_dev.services.programs import ROLES, WITH_INTERNAL_PORT
 
-from .compose_file import environment
+from .compose_file import COMPOSE, environment
 from .manifest_files import CHECKOUT, K8S, documents, literals, of_kind
 
 OVERLAYS = ("local", "production")
@@ -101,6 +101,46 @@ def test_paths_go_where_the_local_gateway_sends_them() -> None:
     assert found == wanted
 
 
+def test_a_clients_share_of_the_gateway_is_that_of_the_local_one() -> None:
+    """Memory, connections, streams, time to send a request, and requests of a network: an IPv4 address or IPv6 /64."""
+    local = ENVOY["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    filters = {found["name"]: found.get("typed_config") for found in local["http_filters"]}
+    (proxy,) = of_kind("components/gateway", "EnvoyProxy").values()
+    (clients,) = (found["spec"] for found in of_kind("components/gateway", "ClientTrafficPolicy").values())
+    (traffic,) = (found["spec"] for found in of_kind("components/gateway", "BackendTrafficPolicy").values())
+    (gateway,) = of_kind("components/gateway", "Gateway").values()
+    assert gateway["spec"]["infrastructure"]["parametersRef"]["name"] == proxy["metadata"]["name"]
+
+    (patch,) = proxy["spec"]["bootstrap"]["jsonPatches"]
+    assert (patch["path"], patch["value"]) == ("/overload_manager", ENVOY["overload_manager"])
+    container = proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"]["container"]
+    assert _bytes(container["resources"]["limits"]["memory"]) == _bytes(COMPOSE["services"]["gateway"]["mem_limit"])
+
+    http2 = local["http2_protocol_options"]
+    assert clients["http2"]["maxConcurrentStreams"] == http2["max_concurrent_streams"]
+    assert _bytes(clients["http2"]["initialStreamWindowSize"]) == http2["initial_stream_window_size"]
+    assert _bytes(clients["http2"]["initialConnectionWindowSize"]) == http2["initial_connection_window_size"]
+    times = clients["timeout"]["http"]
+    assert times["requestHeadersReceivedTimeout"] == local["request_headers_timeout"]
+    assert times["requestReceivedTimeout"] == local["request_timeout"]
+    assert times["streamIdleTimeout"] == local["stream_idle_timeout"]
+    assert _bytes(traffic["requestBuffer"]["limit"]) == filters["envoy.filters.http.buffer"]["max_request_bytes"]
+    (ignored,) = clients["http1"]["ignoredUpgradeTypes"]
+    (offer,) = local["http_protocol_options"]["ignore_http_11_upgrade"]
+    assert ignored["value"] == offer["safe_regex"]["regex"]
+
+    buckets = filters["envoy.filters.http.local_ratelimit"]["descriptors"]
+    rules = traffic["rateLimit"]["local"]["rules"]
+    assert [rule["limit"]["requests"] for rule in rules] == [
+        bucket["token_bucket"]["tokens_per_fill"] for bucket in buckets
+    ]
+    (network,) = clients["headers"]["earlyRequestHeaders"]["set"]
+    assert network["value"].endswith("(64)%")
+    for rule in rules:
+        (selector,) = rule["clientSelectors"]
+        assert selector["headers"] == [{"type": "Distinct", "name": network["name"]}]
+
+
 def test_no_manifest_holds_a_secret() -> None:
     assert [found for found in documents(".") if found.get("kind") == "Secret"] == []
 
@@ -133,6 +173,11 @@ def built(kustomization: str) -> list[dict[str, Any]]:
         pytest.skip("kubectl is not installed")
     text = subprocess.check_output([kubectl, "kustomize", K8S / kustomization])  # noqa: S603 - a program of the machine's own
     return list(yaml.safe_load_all(text))
+
+
+def _bytes(quantity: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(Ki|Mi|m)", quantity).groups()  # type: ignore[union-attr]
+    return int(number) * (1024 if unit == "Ki" else 1024**2)
 
 
 def _rewritten(rule: dict[str, Any]) -> str | None:

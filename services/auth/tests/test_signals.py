@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from auth.commands import log_digest
 from auth.settings import Settings
+from common.observability.log_limit import MOST_LINES
 from common.observability.logs import configure_logging
 
 from .conftest import PASSWORD, Auth
@@ -116,3 +117,20 @@ async def test_reuse_of_a_refresh_token_is_counted(auth: Auth) -> None:
     assert count("waybill_token_reuse_total") == before
     assert (await auth.refresh(used)).status_code == 400
     assert count("waybill_token_reuse_total") == before + 1
+
+
+async def test_a_flood_of_refusals_is_counted_exactly_and_logged_up_to_a_limit(auth: Auth) -> None:
+    auth.users.add(ADA)
+    stream = io.StringIO()
+    configure_logging("auth", "api", stream=stream)
+    before, refused = sign_ins(), count("waybill_client_authentications_failed_total")
+    flood = MOST_LINES + 20
+    for _ in range(flood):
+        assert (await sign_in(auth, "not the password")).status_code == 400
+        await auth.http.post("/token", data={"grant_type": "client_credentials"})
+        await auth.refresh("not a token at all")
+    configure_logging("test", "pytest", "warning")
+    assert sign_ins() == before | {"wrong": before["wrong"] + flood}
+    assert count("waybill_client_authentications_failed_total") == refused + flood
+    for event in ("sign-in refused", "client authentication failed"):
+        assert stream.getvalue().count(event) == MOST_LINES

@@ -134,6 +134,49 @@ async def test_whether_an_address_is_taken_can_be_asked_no_faster_with_an_accoun
     assert await change(name="Ann") == (200, None)
 
 
+async def test_reset_requests_of_a_network_are_limited_whether_or_not_the_account_exists(
+    start: Any, settings: Any
+) -> None:
+    world = await start(settings.model_copy(update={"addresses_per_network": 4}))
+    person = await world.sign_up()
+
+    async def request(address: str, email: str) -> tuple[int, str | None, str | None]:
+        headers = {"X-Forwarded-For": address}
+        answer = await world.public.post("/password-resets", json={"email": email}, headers=headers)
+        code = answer.json()["code"] if answer.content else None
+        return answer.status_code, code, answer.headers.get("Retry-After")
+
+    for number in range(4):
+        assert await request("203.0.113.1", f"nobody{number}@example.com") == (202, None, None)
+    before = await world.rows("SELECT count(*) AS rows FROM login_buckets")
+    for email in (person["email"], "nobody@example.com"):
+        assert await request("203.0.113.1", email) == (429, "too_many_addresses", "150")
+    assert await world.rows("SELECT count(*) AS rows FROM login_buckets") == before  # refused before any other work
+    assert await request("203.0.113.2", person["email"]) == (202, None, None)
+    await world.time_passes(150)
+    assert await request("203.0.113.1", person["email"]) == (202, None, None)
+
+
+async def test_an_ipv6_64_requests_no_more_resets_than_one_address(start: Any, settings: Any) -> None:
+    world = await start(settings.model_copy(update={"addresses_per_network": 1}))
+    statuses = []
+    for address in ("2001:db8:1:1::1", "2001:db8:1:1::2", "2001:db8:1:2::1"):
+        body, headers = {"email": "ann@example.com"}, {"X-Forwarded-For": address}
+        statuses.append((await world.public.post("/password-resets", json=body, headers=headers)).status_code)
+    assert statuses == [202, 429, 202]
+
+
+async def test_verification_mails_requested_by_a_network_are_limited_however_many_accounts_it_has(
+    start: Any, settings: Any
+) -> None:
+    world = await start(settings.model_copy(update={"addresses_per_network": 3}))
+    ann, bob = await world.sign_up(), await world.sign_up()
+    answers = [await world.public.post("/email-verifications", headers=world.bearer(person)) for person in (ann, bob)]
+    assert [answer.status_code for answer in answers] == [202, 429]
+    assert answers[1].json()["code"] == "too_many_addresses"
+    assert (await world.public.post("/email-verifications")).status_code == 401
+
+
 async def test_a_hundred_people_can_sign_up_at_one_address_by_default(world: Any) -> None:
     for _ in range(100):
         assert (await try_sign_up(world, "203.0.113.1")).status_code == 201

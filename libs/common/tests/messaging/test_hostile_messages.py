@@ -1,5 +1,6 @@
 """Malformed and hostile messages are parked at once and delay no other message."""
 
+import io
 from typing import Any
 
 import aio_pika
@@ -8,9 +9,12 @@ from aio_pika.abc import AbstractChannel
 from pamqp.commands import Basic
 
 from common.db.database import Database, new_id, utc_now
+from common.messaging.batch import FORGED, HANDLED
 from common.messaging.broker import prepare_for_resending
 from common.messaging.cloudevents import Envelope, encode
 from common.messaging.topology import RETRY_TIERS
+from common.observability.log_limit import MOST_LINES
+from common.observability.logs import configure_logging
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually
 
@@ -142,3 +146,28 @@ def test_properties_that_cannot_be_sent_are_recognised() -> None:
     assert not prepare_for_resending(Basic.Properties(headers={"large": "a" * 125_000}), {})
     odd: Any = {"odd": object()}
     assert not prepare_for_resending(Basic.Properties(headers=odd), {})
+
+
+async def test_a_flood_of_forged_and_undecodable_messages_is_counted_exactly_and_logged_up_to_a_limit(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    stream, flood = io.StringIO(), MOST_LINES + 20
+    body, properties = encode(Envelope(new_id(), "shop.item.sold.v1", "item", 1, utc_now(), '{"number": 1}'))
+    before = FORGED._value.get(), HANDLED.labels("parked")._value.get()
+    async with consuming(settings, database):
+        configure_logging("shop", "consume", stream=stream)
+        for number in range(flood):
+            forged = aio_pika.Message(body, headers=properties.headers, message_id=str(number))
+            await channel.default_exchange.publish(forged, "shop.inbound")
+            undecodable = aio_pika.Message(b"[%d]" % number)
+            await (await channel.get_exchange("shop.events")).publish(undecodable, "shop.item.sold.v1")
+
+        async def all_parked() -> bool:
+            return len(await parked(database)) == 2 * flood
+
+        await eventually(all_parked)
+        configure_logging("test", "pytest", "warning")
+    assert FORGED._value.get() == before[0] + flood
+    assert HANDLED.labels("parked")._value.get() == before[1] + 2 * flood
+    assert stream.getvalue().count('"forged event"') == MOST_LINES
+    assert stream.getvalue().count('"message parked"') == MOST_LINES

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import pytest
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from common.runtime.health import Health
+from common.runtime.server import Server
 from common.testing.plugin import eventually
 from common.web import ApiRouter, StrictModel, create_api
 
@@ -54,15 +54,13 @@ async def port(settings: Any, health: Health) -> AsyncIterator[int]:
     """The port of a server of the sample API."""
     app = create_api(settings, title="Shop", routers=[router], health=health)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="on", ws="none")
-    )
+    server = Server(app, health, lambda _: None)
     serving = asyncio.create_task(server.serve([listener]))
     try:
         await eventually(lambda: _is(server.started))
         yield listener.getsockname()[1]
     finally:
-        server.should_exit = True
+        server.close()
         await serving
 
 
@@ -153,3 +151,28 @@ async def test_an_error_after_the_start_of_an_answer_is_logged_and_ends_the_conn
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert not answer.endswith(b"0\r\n\r\n")
     assert any("ZeroDivisionError" in line.get("exception", "") for line in log_lines())
+
+
+BODY = b'{"text": "ten lines"}'
+
+
+@pytest.mark.parametrize("offer", [b"TLS/1.2", b"h2c", b"websocket", b"x/1, y/2"])
+@pytest.mark.parametrize("step", [1000, 1])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_read(
+    port: int, log_lines: LogLines, offer: bytes, step: int, chunked: bool
+) -> None:
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(BODY)
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY) if chunked else BODY
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: " + offer + b"\r\nContent-Type: application/json\r\n"
+    post = b"POST /notes HTTP/1.1\r\nHost: x\r\n" + upgrade + framing + b"\r\n\r\n" + body
+    get = b"GET /length HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n"
+    requests = post + get + post
+    async with connection(port) as (reader, writer):
+        for start in range(0, len(requests), step):
+            writer.write(requests[start : start + step])
+            await writer.drain()
+        for expected in (BODY.replace(b" ", b"", 1), b"12345", BODY.replace(b" ", b"", 1)):
+            assert (await read_head(reader)).startswith("http/1.1 200 ")
+            assert await reader.readexactly(len(expected)) == expected
+    assert [line for line in log_lines() if line["event"] != "request"] == []

@@ -1,15 +1,16 @@
 """What routes receive: the lifespan's state, the caller's network, and a principal who may call."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from fastapi import Depends, Request
 
 from common.db.database import Database
 from common.security.guards import Guard, require_scopes
-from common.security.networks import network_of
+from common.security.networks import network_of, site_of
 from common.security.tokens import Principal
 from common.web.headers import client_address
+from users.credentials import throttle
 from users.credentials.concurrency_limiter import ConcurrencyLimiter
 from users.credentials.passwords import HashingPool
 from users.models import ADMIN
@@ -39,6 +40,24 @@ LoginLimiterDep = Annotated[ConcurrencyLimiter, Depends(_from_state("login_limit
 AddressLimiterDep = Annotated[ConcurrencyLimiter, Depends(_from_state("address_limiter"))]
 """One at a time for each network: they lock the same row, and would wait for it on all database connections."""
 
+
+class _CountAddress:
+    """Counts an e-mail address that the caller's network requests a mail for. Raises `TooManyAddresses`.
+
+    It happens before anything depends on an account, and in a transaction of its own, because requests of one network
+    wait for each other here.
+    """
+
+    statuses: ClassVar = (429,)
+
+    async def __call__(
+        self, network: NetworkDep, settings: SettingsDep, database: DatabaseDep, limiter: AddressLimiterDep
+    ) -> None:
+        async with limiter.acquire(site_of(network)), database.transaction() as session:
+            await throttle.count_address(session, network, limit=settings.addresses_per_network)
+
+
+limit_mails: Final = Depends(_CountAddress())
 PrincipalDep = Annotated[Principal, Depends(require_scopes("account"))]
 may_manage_users: Final = Depends(Guard(scopes=("account",), roles=(ADMIN,)))
 may_verify_credentials: Final = Depends(require_scopes("credentials:verify"))

@@ -49,7 +49,9 @@ class TooManyAttempts(_TryLater):
 
 
 class TooManyAddresses(_TryLater):
-    """For sign-ups and changes of an address. Successful ones count too: each answers whether an address is taken."""
+    """For sign-ups, changes of an address and requests for a mail. Successful ones count too: those of the first two
+    answer whether an address is taken.
+    """
 
     code, title = "too_many_addresses", "Too many e-mail addresses tried from your network"
 

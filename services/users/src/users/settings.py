@@ -24,7 +24,8 @@ class Settings(ClientSettings):
     sign-in fails there first.
     """
     addresses_per_network: int = Field(default=1000, ge=1, le=1_000_000)
-    """Number of sign-ups and new e-mail addresses that one network (an IPv4 address or an IPv6 /64) may try at once,
-    and again in every ten minutes; further ones get 429. An IPv6 /48 may try four times as many. Whether an address is
-    taken can be asked no faster. The default lets an office or a school behind one address sign up in a morning.
+    """Number of e-mail addresses that one network (an IPv4 address or an IPv6 /64) may sign up or change to, or request
+    a reset or verification mail for, at once, and again in every ten minutes; further ones get 429. An IPv6 /48 may use
+    four times as many. This also limits how fast a stranger can find out which addresses are taken. The default lets an
+    office or a school behind one address sign up in a morning.
     """

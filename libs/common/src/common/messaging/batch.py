@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-import structlog
 from aiormq.abc import DeliveredMessage
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel
@@ -24,9 +23,10 @@ from common.messaging.event_handlers import EventHandlers, Received
 from common.messaging.inbox import first_deliveries
 from common.messaging.message_spans import processing
 from common.messaging.topology import RETRY_TIERS, is_authentic
+from common.observability.log_limit import limited_logger
 from common.observability.trace import traced
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 HANDLED: Final = Counter("waybill_consumer_messages_total", "Deliveries by outcome.", ["outcome"])
 RECEIVED: Final = Counter("waybill_consumer_received_total", "Deliveries of events that have a handler.", ["type"])

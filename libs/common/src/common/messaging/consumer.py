@@ -12,7 +12,6 @@ from copy import copy
 from datetime import timedelta
 from typing import Any, Final
 
-import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
@@ -37,11 +36,12 @@ from common.messaging.event_handlers import EventHandlers
 from common.messaging.inbox import inbox
 from common.messaging.retention import deleting_expired
 from common.messaging.topology import RETRY_TIERS, declare_consumer, kept_declared, own_exchange
+from common.observability.log_limit import limited_logger
 from common.runtime.background import first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 RETRIES: Final = Counter("waybill_consumer_retries_total", "Messages sent to a retry queue, by its delay.", ["tier"])
 BOUND: Final = Gauge("waybill_consumer_bound", "1 for each event type that the queue is bound for.", ["type"])

@@ -74,6 +74,9 @@ class EventHandlers:
 
         return register
 
+    def __contains__(self, event_type: str) -> bool:
+        return event_type in self._models
+
     @property
     def bindings(self) -> list[tuple[str, str]]:
         """The queue's bindings: (exchange, routing key)."""

@@ -21,6 +21,7 @@ _import_structlog_without_rich()
 
 import structlog  # noqa: E402
 
+from common.observability.log_limit import LineLimit  # noqa: E402
 from common.observability.log_processors import Origin, add_name, escape_controls, scrub  # noqa: E402
 from common.observability.request_log import request_log  # noqa: E402
 
@@ -45,7 +46,7 @@ def configure_logging(
     else:
         processors += [structlog.processors.JSONRenderer(default=str)]
     structlog.configure(
-        processors=[structlog.processors.add_log_level, add_name, *processors],
+        processors=[LineLimit(), structlog.processors.add_log_level, add_name, *processors],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=partial(_logger, stream),
         cache_logger_on_first_use=False,

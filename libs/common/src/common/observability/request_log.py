@@ -9,10 +9,13 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from common.observability.log_limit import LineLimit
 from common.observability.log_processors import scrubbed, timestamp
 from common.observability.trace import Trace
 
 _NAME: Final = "common.request"
+_MOST_REFUSED: Final = 1000
+"""Lines a minute of requests that were refused with the same status. Anybody can cause them."""
 _log = structlog.get_logger(_NAME)
 
 
@@ -22,9 +25,11 @@ class RequestLog:
     def __init__(self) -> None:
         self._stream: TextIO | None = None
         self._origin = ""
+        self._refused = LineLimit(most=_MOST_REFUSED)
 
     def configure(self, service: str, role: str, stream: TextIO, *, direct: bool) -> None:
         self._stream = stream if direct else None
+        self._refused = LineLimit(most=_MOST_REFUSED)
         self._origin = f'"logger":"{_NAME}","service":{quoted(service)},"role":{quoted(role)},'
 
     def write(
@@ -34,6 +39,8 @@ class RequestLog:
 
         `status` is 0 where no answer was sent. A `principal` has a `subject` and a `client_id`.
         """
+        if 400 <= status < 500 and not self._refused.admits(f"request {status}", "info"):
+            return
         if self._stream is None or status >= 500:
             fields: dict[str, Any] = {"method": method, "route": route, "status": status, "ms": round(ms, 1)}
             if principal:

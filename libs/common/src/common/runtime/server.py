@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 
 from common.runtime.health import Health
+from common.runtime.http_protocol import UpgradeIgnoringProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +27,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http="httptools",
+                http=UpgradeIgnoringProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import structlog
 from aiormq.abc import DeliveredMessage
 from prometheus_client import Histogram
 from pydantic import BaseModel, ValidationError
@@ -20,11 +19,12 @@ from common.db.database import utc_now
 from common.errors import Unavailable
 from common.messaging import broker
 from common.messaging.cloudevents import Undecodable, decode, exchange_of
+from common.observability.log_limit import limited_logger
 from common.runtime.background import first_of
 from common.security.service_client import ServiceClient
 from common.security.tokens import Principal
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 SCOPE: Final = "revocations:read"
 SESSION_REVOKED: Final = "auth.session.revoked.v1"

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
-import structlog
 
 from common.errors import Unavailable
+from common.observability.log_limit import limited_logger
 from common.observability.spans import span
 from common.observability.trace import current_request_id
 from common.security.service_token import TOTAL_TIMEOUT, ClientCredentials, TokenSource
 from common.settings import ClientSettings
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 _TIMEOUT: Final = httpx.Timeout(connect=1.0, read=4.0, write=2.0, pool=2.0)
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-import structlog
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -14,9 +13,10 @@ from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 from common.db.outages import is_outage
 from common.errors import AppError
+from common.observability.log_limit import limited_logger
 from common.web.problems import TITLES, problem
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 MAX_FAULTS: Final = 100
 _MAX_LOC_PART: Final = 100

@@ -5,10 +5,10 @@ import re
 from time import perf_counter
 from typing import Final
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.observability.http_metrics import observe_request
+from common.observability.log_limit import limited_logger
 from common.observability.log_processors import scrubbed
 from common.observability.request_log import request_log
 from common.observability.spans import Span, are_recorded
@@ -16,7 +16,7 @@ from common.observability.spans import span as start_span
 from common.observability.trace import Trace, enter_trace, leave_trace, new_trace, read_traceparent
 from common.runtime.health import Health
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _UNMATCHED: Final = "(no route)"

@@ -4,7 +4,6 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
 from prometheus_client import Counter
 
 from auth import queries
@@ -14,8 +13,9 @@ from auth.oauth.form import ClientCredentials
 from auth.scopes import PERSON_SCOPES
 from auth.settings import Settings
 from common.db.database import Database
+from common.observability.log_limit import limited_logger
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 FAILED: Final = Counter("waybill_client_authentications_failed_total", "Client authentications that were refused.")
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Never
 
-import structlog
 from prometheus_client import Counter
 
 from auth.errors import InvalidGrant, TemporarilyUnavailable, UnauthorizedClient, UnsupportedGrantType
@@ -27,10 +26,11 @@ from auth.tokens import refresh
 from auth.tokens.access import AccessTokenContent, claims
 from auth.tokens.refresh import RefreshToken
 from common.db.database import Database, new_id, utc_now
+from common.observability.log_limit import limited_logger
 from common.security.log_digests import LogDigests
 from common.security.service_client import ServiceClient
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 TOKEN_REUSE: Final = Counter("waybill_token_reuse_total", "Sessions ended because a used refresh token came back.")
 

@@ -3,18 +3,18 @@
 import contextlib
 from typing import Final, Literal
 
-import structlog
 from prometheus_client import Counter
 from pydantic import TypeAdapter, ValidationError
 
 from auth.errors import InvalidGrant, OAuthError, TemporarilyUnavailable, Throttled
 from auth.sessions.handlers import VerifiedPerson
 from common.errors import Unavailable
+from common.observability.log_limit import limited_logger
 from common.security.log_digests import LogDigests
 from common.security.networks import network_of
 from common.security.service_client import ServiceClient
 
-log = structlog.get_logger(__name__)
+log = limited_logger(__name__)
 
 SIGN_INS: Final = Counter("waybill_sign_ins_total", "Checks of a person's password by outcome.", ["outcome"])
 for _outcome in ("succeeded", "wrong", "throttled", "unavailable"):

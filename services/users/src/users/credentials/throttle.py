@@ -7,8 +7,9 @@ Every attempt is counted before its password is checked, so that parallel guesse
   has signed in before.
 
 An account is identified by the address that was typed, whether or not it exists; rows hold digests only. When the
-password is right, its attempt no longer counts. E-mail addresses that sign-ups and changes of an address try are
-counted too, by network, whatever the outcome. Times are the database's, so that all processes agree on them.
+password is right, its attempt no longer counts. E-mail addresses that sign-ups, changes of an address and requests for
+a mail name are counted too, by network, whatever the outcome. Times are the database's, so that all processes agree on
+them.
 """
 
 import hashlib
@@ -103,7 +104,7 @@ async def count_unless_full(session: AsyncSession, bucket: LeakyBucket, subject:
 
 
 async def count_address(session: AsyncSession, network: str, *, limit: int) -> None:
-    """Counts an e-mail address that someone in the network wants to use, free or taken. Commit it in either case.
+    """Counts an e-mail address that someone in the network wants to use or have a mail sent to. Commit it in any case.
 
     Raises `TooManyAddresses`; the transaction then rolls back and nothing is counted.
     """

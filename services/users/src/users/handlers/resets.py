@@ -6,7 +6,8 @@ why the link and its event are written in SQL here. The SQL repeats the columns 
 writes and the fields of `SecretLinkRequested`: change them together.
 
 Mails are limited, so that no mailbox is flooded. Each network from which the account has signed in before has a limit
-of its own, which requests from strangers cannot use up.
+of its own, which requests from strangers cannot use up. What one network may request for all addresses together is
+limited before this (`users.deps.limit_mails`).
 """
 
 from typing import Final

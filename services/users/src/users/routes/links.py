@@ -6,16 +6,25 @@ from fastapi import Response
 
 from common.web import ApiRouter, responses
 from common.web.session import SessionDep
-from users.deps import DatabaseDep, HashingDep, NetworkDep, PrincipalDep
+from users.deps import DatabaseDep, HashingDep, NetworkDep, PrincipalDep, limit_mails
 from users.handlers import links, resets
 from users.schemas import EmailConfirmation, PasswordReset, PasswordResetRequest
 
 router = ApiRouter(tags=["links"])
 
 
-@router.post("/email-verifications", status_code=202, response_class=Response, responses=responses(404))
+@router.post(
+    "/email-verifications",
+    status_code=202,
+    response_class=Response,
+    dependencies=[limit_mails],
+    responses=responses(404),
+)
 async def request_email_verification(principal: PrincipalDep, session: SessionDep) -> None:
-    """Mails a link to the account's e-mail address, unless it is verified or has got several such mails this hour."""
+    """Mails a link to the account's e-mail address, unless it is verified or has got several such mails this hour.
+
+    Each network may request a limited number of mails; then the answer is 429 `too_many_addresses`.
+    """
     await links.request_email_verification(session, principal.user_id)
 
 
@@ -25,9 +34,12 @@ async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
     await links.confirm_email(session, body.token.get_secret_value())
 
 
-@router.post("/password-resets", status_code=202, response_class=Response)
+@router.post("/password-resets", status_code=202, response_class=Response, dependencies=[limit_mails])
 async def request_password_reset(body: PasswordResetRequest, network: NetworkDep, database: DatabaseDep) -> None:
-    """Mails a link if there is such an account. The response is the same if there is not."""
+    """Mails a link if there is such an account. The response is the same if there is not.
+
+    Each network may request a limited number of mails; then the answer is 429 `too_many_addresses`.
+    """
     clock = asyncio.get_running_loop().time
     respond_at = clock() + resets.RESPONSE_TIME
     async with database.transaction() as session:

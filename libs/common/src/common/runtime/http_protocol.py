@@ -1,0 +1,58 @@
+"""uvicorn's HTTP/1.1 protocol, except that an offer to upgrade is ignored (RFC 9110 §7.8).
+
+The parser expects another protocol after the head of such a request. uvicorn then loses the body and reads it as the
+next request (Kludex/uvicorn#2722). Over http, Apache's HttpClient offers TLS/1.2 and Java's own client h2c by default.
+"""
+
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class _Parser(httptools.HttpRequestParser):
+    """Parses a second head after one with an offer: without the offer, and with the same body."""
+
+    def __init__(self, protocol: "UpgradeIgnoringProtocol") -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def feed_data(self, data: Any) -> None:
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            framing = [b"%b: %b\r\n" % header for header in self._protocol.headers if header[0] in _FRAMING]
+            self._protocol.in_second_head = True
+            super().feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+            self._protocol.in_second_head = False
+            self.feed_data(data[offer.args[0] :])
+
+
+class UpgradeIgnoringProtocol(HttpToolsProtocol):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.in_second_head = False
+        self.parser = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+
+    def on_message_begin(self) -> None:
+        if not self.in_second_head:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self.in_second_head:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_second_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self.in_second_head:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
