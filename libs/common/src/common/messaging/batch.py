@@ -125,6 +125,8 @@ async def process_batch(
                 firsts.setdefault(event.id, event)
         processed = list(firsts.values())
         await handlers.handle(session, *processed)
+        processable = (delivery.message for delivery in on_time if delivery.cause is None)
+        await parked.close_processed(session, queue, filter(parked.may_be_parked, processable))
         undecodable = [delivery for delivery in on_time if delivery.cause is not None]
         for delivery in undecodable:
             attempts = delivery.count(ATTEMPT_HEADER)
