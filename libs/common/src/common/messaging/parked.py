@@ -103,7 +103,7 @@ async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, 
         cause=_text(cause),
         attempts=attempts,
         body=message.body,
-        properties=_as_json({name: getattr(properties, name) for name in properties.attributes()}),
+        properties=as_json(properties),
     )
     # DO NOTHING would lose the message if its row is being closed at this moment. This waits, and then inserts.
     await session.execute(
@@ -152,7 +152,7 @@ async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel
     row = await find(session, consumer, message_id)
     if row is None or row["resolved_at"] is not None:
         return False
-    properties = Basic.Properties(**_restored(row["properties"]))
+    properties = Basic.Properties(**restored(row["properties"]))
     properties.expiration = None
     properties.headers = {
         name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")
@@ -192,12 +192,13 @@ def _text(value: str | None) -> str | None:
     return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="backslashreplace").decode()
 
 
-def _as_json(properties: dict[str, Any]) -> Any:
+def as_json(properties: Basic.Properties) -> Any:
     """As JSON. Headers nested too deep for that are left out: the message must be parked in any case."""
+    attributes = {name: getattr(properties, name) for name in properties.attributes()}
     try:
-        return _plain(properties)
+        return _plain(attributes)
     except RecursionError:
-        return _plain({**properties, "headers": None})
+        return _plain({**attributes, "headers": None})
 
 
 def _plain(value: Any) -> Any:
@@ -218,7 +219,7 @@ def _plain(value: Any) -> Any:
     return plain
 
 
-def _restored(value: Any) -> Any:
+def restored(value: Any) -> Any:
     """The AMQP field from the JSON of `_plain`."""
     match value:
         case {"$bytes": str(encoded)}:
@@ -226,8 +227,8 @@ def _restored(value: Any) -> Any:
         case {"$time": str(moment)}:
             return datetime.fromisoformat(moment)
         case dict():
-            return {key: _restored(item) for key, item in value.items()}
+            return {key: restored(item) for key, item in value.items()}
         case list():
-            return [_restored(item) for item in value]
+            return [restored(item) for item in value]
         case _:
             return value
