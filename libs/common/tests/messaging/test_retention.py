@@ -70,8 +70,8 @@ class Ahead(datetime):
     """The clock of a host that is 40 days ahead."""
 
     @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:
-        return datetime.now(tz) + timedelta(days=40)
+    def now(cls, tz: tzinfo | None = None) -> "Ahead":
+        return super().now(tz) + timedelta(days=40)
 
 
 def _host_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
