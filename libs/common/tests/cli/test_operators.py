@@ -33,6 +33,24 @@ async def test_a_parked_message_is_listed_with_its_cause_and_has_its_effect_once
     assert await shop.effects() == ["1"]
 
 
+async def test_a_parked_message_that_fails_again_after_its_replay_waits_again_with_its_new_cause(shop: Shop) -> None:
+    shop.broken = True
+    async with shop.open():
+        await shop.sell(1, 1)
+        (before,) = await eventually(shop.waiting, within=20)
+        for _ in range(2):
+            await shop.command(consumer_commands.parked, "replay", "--all")
+
+        async def failed_again() -> bool:
+            (row,) = await shop.waiting()
+            return bool(row["parked_at"] > before["parked_at"])
+
+        await eventually(failed_again, within=20)
+        (row,) = await shop.waiting()
+        assert (row["id"], row["attempts"]) == (before["id"], 4)
+    assert await shop.effects() == []
+
+
 async def test_text_from_a_sender_is_escaped_and_cannot_control_the_terminal(shop: Shop) -> None:
     async with shop.open():
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:

@@ -1,13 +1,14 @@
 """Expired rows and partitions are deleted, and nothing else is."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy import text
 
+from common.db import database as database_module
 from common.db.database import Database
 from common.messaging import event_log, retention
 from common.messaging.inbox import inbox
@@ -32,8 +33,11 @@ async def test_history_past_retention_is_dropped_by_whole_days_and_the_rest_stay
                 " VALUES ($1, gen_random_uuid(), 'a.b.c.v1', 's', 1, $1, '{}')",
                 day + timedelta(hours=12),
             )
+        await _log(connection, today + timedelta(days=9))  # a partition's age is also that to the newest event
         await event_log.maintain(connection, HISTORY.days)
-        kept = await connection.fetch("SELECT tableoid::regclass::text AS partition, published_at FROM event_log")
+        kept = await connection.fetch(
+            "SELECT tableoid::regclass::text AS partition, published_at FROM event_log WHERE published_at < now()"
+        )
         last_kept = today - timedelta(days=30)
         assert [tuple(row) for row in kept] == [(f"event_log_p{last_kept:%Y%m%d}", last_kept + timedelta(hours=12))]
         assert (
@@ -54,11 +58,99 @@ async def test_expired_history_in_the_default_partition_is_deleted_too(database:
                 " VALUES ($1, gen_random_uuid(), 'a.b.c.v1', 's', 1, $1, '{}')",
                 today - timedelta(days=days) + timedelta(hours=12),
             )
+        await _log(connection, today + timedelta(days=9))
         await event_log.maintain(connection, HISTORY.days)
-        kept = await connection.fetch("SELECT published_at FROM event_log")
+        kept = await connection.fetch("SELECT published_at FROM event_log WHERE published_at < now()")
         assert [row["published_at"] for row in kept] == [today - timedelta(days=30) + timedelta(hours=12)]
     finally:
         await connection.close()
+
+
+class Ahead(datetime):
+    """The clock of a host that is 40 days ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Ahead":
+        return super().now(tz) + timedelta(days=40)
+
+
+def _host_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (event_log, database_module):
+        monkeypatch.setattr(module, "datetime", Ahead)
+
+
+async def test_a_relay_whose_hosts_clock_is_40_days_ahead_drops_no_history(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        await event_log.maintain(connection, HISTORY.days)
+        await _log(connection, datetime.now(UTC))
+        before = await _partitions(connection)
+        _host_is_ahead(monkeypatch)
+        await event_log.maintain(connection, HISTORY.days)
+        assert await _partitions(connection) == before
+        assert await connection.fetchval("SELECT count(*) FROM event_log") == 1
+    finally:
+        await connection.close()
+
+
+async def test_history_is_dropped_a_day_at_a_time_and_not_if_it_is_recent_by_the_logs_own_times(
+    database: Database,
+) -> None:
+    """As after a failover to a server whose clock is ahead."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        for days in range(42, 37, -1):
+            day = today - timedelta(days=days)
+            await connection.execute(
+                f"CREATE TABLE event_log_p{day:%Y%m%d} PARTITION OF event_log"
+                f" FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
+            )
+            await _log(connection, day + timedelta(hours=12))
+        counts = []
+        for newest in (None, None, today, None, None):
+            if newest is not None:
+                await _log(connection, newest)
+            await event_log.maintain(connection, HISTORY.days)
+            counts.append(await connection.fetchval("SELECT count(*) FROM event_log"))
+        assert counts == [5, 5, 5, 4, 3]
+    finally:
+        await connection.close()
+
+
+async def test_rows_expire_by_the_servers_clock_and_a_day_at_a_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with database.transaction() as session:
+        await session.execute(
+            text(
+                "INSERT INTO inbox (consumer, event_id, received_at)"
+                " SELECT 'c', gen_random_uuid(), now() - days * interval '1 day' FROM generate_series(1, 40) AS days"
+            )
+        )
+
+    async def rows() -> int:
+        async with database.transaction() as session:
+            return int(await session.scalar(text("SELECT count(*) FROM inbox")))
+
+    _host_is_ahead(monkeypatch)
+    async with retention.deleting_expired(database, [inbox.c.received_at], HISTORY):
+
+        async def one_deleted() -> bool:
+            return await rows() < 40
+
+        await eventually(one_deleted)
+    assert await rows() == 39
+
+
+async def _log(connection: Any, published_at: datetime) -> None:
+    await connection.execute(
+        "INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data)"
+        " VALUES ($1, gen_random_uuid(), 'a.b.c.v1', 's', 1, $1, '{}')",
+        published_at,
+    )
 
 
 async def test_an_inbox_row_is_kept_while_a_replay_could_repeat_its_event_and_deleted_after_that(

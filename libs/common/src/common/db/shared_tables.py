@@ -77,6 +77,20 @@ _VERSIONS: Final = (
     "CREATE INDEX ix_aggregate_versions_known_since ON aggregate_versions (known_since)",
 )
 
+_DEFERRED: Final = (
+    """CREATE TABLE deferred_messages (
+    id uuid CONSTRAINT pk_deferred_messages PRIMARY KEY,
+    consumer text NOT NULL,
+    aggregate text NOT NULL,
+    subject text NOT NULL,
+    version integer NOT NULL,
+    body bytea NOT NULL,
+    properties jsonb NOT NULL,
+    deferred_at timestamptz NOT NULL DEFAULT now()
+)""",
+    "CREATE INDEX ix_deferred_messages_aggregate ON deferred_messages (consumer, aggregate, subject, version)",
+)
+
 
 class Operations(Protocol):
     def execute(self, sqltext: str, /) -> None: ...
@@ -107,3 +121,12 @@ def create_aggregate_versions(op: Operations) -> None:
 
 def drop_aggregate_versions(op: Operations) -> None:
     op.execute("DROP TABLE aggregate_versions")
+
+
+def create_deferred(op: Operations) -> None:
+    for statement in _DEFERRED:
+        op.execute(statement)
+
+
+def drop_deferred(op: Operations) -> None:
+    op.execute("DROP TABLE deferred_messages")

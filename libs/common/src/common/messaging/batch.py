@@ -7,7 +7,7 @@ statement per event the throughput was 0.5 of it.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -16,9 +16,10 @@ from prometheus_client import Counter, Histogram
 from pydantic import BaseModel
 
 from common.db.database import Database, utc_now
-from common.messaging import aggregate_versions, parked
+from common.messaging import aggregate_versions, deferred, parked
 from common.messaging.aggregate_versions import UNKNOWN, Aggregate
 from common.messaging.cloudevents import Undecodable, decode
+from common.messaging.deferred import DEFERRAL_HEADER, WAITED
 from common.messaging.event_handlers import EventHandlers, Received
 from common.messaging.inbox import first_deliveries
 from common.messaging.message_spans import processing
@@ -43,7 +44,7 @@ for _outcome in ("processed", "duplicate", "retried", "deferred", "parked"):
     HANDLED.labels(_outcome)  # exports a zero, without which Prometheus would miss the first increment
 
 ATTEMPT_HEADER: Final = "x-waybill-attempt"
-DEFERRAL_HEADER: Final = "x-waybill-deferral"
+UNSENDABLE: Final = "an earlier event is missing, and this one cannot be sent to a retry queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +111,19 @@ def _returned_by_old_queue(message: DeliveredMessage, queue: str) -> bool:
 
 async def process_batch(
     database: Database, queue: str, handlers: EventHandlers, deliveries: Sequence[DecodedDelivery]
-) -> list[DecodedDelivery]:
-    """Processes the batch in one transaction. Returns the deliveries to defer: an earlier version is missing."""
+) -> None:
+    """Processes the batch in one transaction. Defers the deliveries of which an earlier version is missing."""
     candidates = [delivery.event for delivery in deliveries if delivery.event is not None]
     async with processing(queue, candidates) as received, database.transaction() as session:
         known = await aggregate_versions.advance(
             session, queue, {d.aggregate: UNKNOWN for d in deliveries if d.aggregate}
         )
+        earliest = {d.aggregate: d.version for d in reversed(deliveries) if d.aggregate}
+        if unseen := [each for each, version in earliest.items() if known[each] == UNKNOWN and version > 1]:
+            known |= dict.fromkeys(await aggregate_versions.seen_from_birth(session, queue, unseen), 0)
         on_time, early = _split_by_order(deliveries, known)
         await aggregate_versions.advance(session, queue, known)
+        await deferred.defer(session, queue, ((d.aggregate, d.version, d.message) for d in early if d.aggregate))
         events = [delivery.event.id for delivery in on_time if delivery.event is not None]
         new = await first_deliveries(session, queue, events)
         # Each event at its first position in the batch: a repetition may come after later events of its aggregate.
@@ -128,6 +133,8 @@ async def process_batch(
                 firsts.setdefault(event.id, event)
         processed = list(firsts.values())
         await handlers.handle(session, *processed)
+        processable = (delivery.message for delivery in on_time if delivery.cause is None)
+        await parked.close_processed(session, queue, filter(parked.may_be_parked, processable))
         undecodable = [delivery for delivery in on_time if delivery.cause is not None]
         for delivery in undecodable:
             attempts = delivery.count(ATTEMPT_HEADER)
@@ -136,11 +143,11 @@ async def process_batch(
                 log.error("message parked", queue=queue, cause=delivery.cause)
     HANDLED.labels("processed").inc(len(processed))
     HANDLED.labels("duplicate").inc(len(events) - len(processed))
+    HANDLED.labels("deferred").inc(len(early))
     HANDLED.labels("parked").inc(len(undecodable))
     now = utc_now()
     for event in processed:
         LAG.observe(max(0.0, (now - event.time).total_seconds()))
-    return early
 
 
 def _split_by_order(
@@ -148,20 +155,26 @@ def _split_by_order(
 ) -> tuple[list[DecodedDelivery], list[DecodedDelivery]]:
     """Returns those to process now and those to defer. Advances `known` to the versions of those to process.
 
-    An event is deferred while its predecessor can still return from the retry queues.
+    An event that has waited for its predecessor once is processed.
     """
-    on_time, early = [], []
+    on_time: list[DecodedDelivery] = []
+    early: list[DecodedDelivery] = []
     for delivery in deliveries:
         if delivery.aggregate is not None:
             last = known[delivery.aggregate]
             if last != UNKNOWN and delivery.version > last + 1:
-                if delivery.count(DEFERRAL_HEADER) < len(RETRY_TIERS):
+                if delivery.count(DEFERRAL_HEADER) >= WAITED:
+                    log.warning(
+                        "gap not filled, processing", aggregate=delivery.aggregate, last=last, version=delivery.version
+                    )
+                    GAPS.inc()
+                elif deferred.is_sendable(delivery.message):
                     early.append(delivery)
                     continue
-                log.warning(
-                    "gap not filled, processing", aggregate=delivery.aggregate, last=last, version=delivery.version
-                )
-                GAPS.inc()
+                else:
+                    on_time.append(replace(delivery, event=None, cause=UNSENDABLE))
+                    known[delivery.aggregate] = delivery.version
+                    continue
             known[delivery.aggregate] = max(last, delivery.version)
         on_time.append(delivery)
     return on_time, early

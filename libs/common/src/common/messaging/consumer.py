@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from copy import copy
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from aio_pika.abc import AbstractConnection
@@ -19,12 +20,11 @@ from prometheus_client import Counter, Gauge
 
 from common.db.database import Database
 from common.db.outages import is_outage, is_unstorable, ran_out_of_time
-from common.messaging import broker, parked
-from common.messaging.aggregate_versions import advance, aggregate_versions
+from common.messaging import broker, deferred, parked
+from common.messaging.aggregate_versions import advance, aggregate_versions, keep_order
 from common.messaging.backlog_metrics import measuring_parked_messages
 from common.messaging.batch import (
     ATTEMPT_HEADER,
-    DEFERRAL_HEADER,
     HANDLED,
     RECEIVED,
     DecodedDelivery,
@@ -37,7 +37,7 @@ from common.messaging.inbox import inbox
 from common.messaging.retention import deleting_expired
 from common.messaging.topology import RETRY_TIERS, declare_consumer, kept_declared, own_exchange
 from common.observability.log_limit import limited_logger
-from common.runtime.background import first_of
+from common.runtime.background import background, every, first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 
@@ -52,6 +52,9 @@ CAUSE_HEADER: Final = "x-waybill-cause"
 _OUTAGE_PAUSE: Final = 1.0
 _TIMEOUTS_TO_SUSPECT: Final = 3
 """Timeouts in a row after which the batch's own statements are suspected instead of the database."""
+_RELEASE_PAUSE: Final = 0.5
+_PATIENCE_MARGIN: Final = 10.0
+"""Seconds that a deferred event waits longer than all retries of an earlier one take, processing included."""
 _TIER_TIMEOUT: Final = 20.0
 """Seconds; shorter than the time a process has to stop."""
 
@@ -100,12 +103,15 @@ class Consumer:
             publisher = await broker.raw_channel(out, confirms=True)
             deliveries = Deliveries(await broker.raw_channel(amqp, confirms=False), self._queue)
             publisher.closing.add_done_callback(lambda _: deliveries.lost.set())
+            patience = timedelta(seconds=sum(self._delays) + _PATIENCE_MARGIN)
+            releasing = partial(deferred.release, self._database, self._queue, publisher, patience)
             try:
-                while not stop.is_set() and not deliveries.lost.is_set():
-                    if not self._attached:
-                        await self._attach(deliveries, stop)
-                    elif batch := await deliveries.next_batch(stop):
-                        await self._settle(batch, deliveries, publisher, stop)
+                async with background(*[partial(every, _RELEASE_PAUSE, releasing)] * bool(self._handlers.in_order)):
+                    while not stop.is_set() and not deliveries.lost.is_set():
+                        if not self._attached:
+                            await self._attach(deliveries, stop)
+                        elif batch := await deliveries.next_batch(stop):
+                            await self._settle(batch, deliveries, publisher, stop)
             finally:
                 self._attached = False
             if deliveries.lost.is_set():
@@ -121,6 +127,9 @@ class Consumer:
         """
         try:
             await self._database.ping()
+            if self._handlers.in_order:
+                async with self._database.transaction() as session:
+                    await keep_order(session, self._queue, self._handlers.in_order)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the database may be mended
             log.warning("database unavailable, not attached", queue=self._queue, error=type(error).__name__)
             await first_of(stop, deliveries.lost, within=_OUTAGE_PAUSE)
@@ -169,7 +178,7 @@ class Consumer:
     async def _process(self, deliveries: Sequence[DecodedDelivery], publisher: Channel, *, suspect: bool) -> None:
         """Processes all in one transaction or, if that fails, each in its own. Retries or parks what fails then."""
         try:
-            early = await process_batch(self._database, self._queue, self._handlers, deliveries)
+            await process_batch(self._database, self._queue, self._handlers, deliveries)
         except Exception as error:
             if is_outage(error):
                 if not (suspect and ran_out_of_time(error)):
@@ -181,9 +190,6 @@ class Consumer:
             else:
                 for delivery in deliveries:
                     await self._process([delivery], publisher, suspect=suspect)
-        else:
-            for delivery in early:
-                await self._defer(delivery, publisher)
 
     async def _retry_or_park(self, delivery: DecodedDelivery, error: Exception, publisher: Channel) -> None:
         attempt, cause = delivery.count(ATTEMPT_HEADER), f"{type(error).__name__}: {error}"[:500]
@@ -198,16 +204,6 @@ class Consumer:
                 return
         log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
         await self._park(delivery, cause, attempts=attempt + 1)
-
-    async def _defer(self, early: DecodedDelivery, publisher: Channel) -> None:
-        """Sends it through the same delays as a failed event before it, so that it returns after that event."""
-        times = early.count(DEFERRAL_HEADER)
-        if await self._send_to_tier(times, early, {DEFERRAL_HEADER: times + 1}, publisher):
-            HANDLED.labels("deferred").inc()
-        else:
-            await self._park(
-                early, "an earlier event is missing, and this one cannot be sent to a retry queue", attempts=0
-            )
 
     async def _send_to_tier(
         self, tier: int, delivery: DecodedDelivery, headers: dict[str, Any], publisher: Channel

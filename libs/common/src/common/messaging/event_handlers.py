@@ -41,8 +41,9 @@ class EventHandlers:
 
     def __init__(self, *, in_order: Collection[str] = ()) -> None:
         """`in_order` names kinds of aggregates (`orders.order`) whose every event this consumer receives, even events
-        without a handler: only then can it see that one is missing. Later events are deferred through the retry
-        delays until the missing one has arrived or all delays are over.
+        without a handler: only then can it see that one is missing. Later events are deferred until the missing one was
+        processed or parked, or a little longer than all retry delays. The first events of an aggregate are only kept
+        in order if its id is a UUIDv7.
 
         Events of other kinds are processed as they arrive. Handlers compare versions in any case, because a gap may
         stay.

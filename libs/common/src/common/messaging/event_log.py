@@ -1,6 +1,7 @@
 """The event log: published events in published order, in one partition a day.
 
-Partitions are created ahead and dropped past retention; rows are deleted only from the default partition.
+Partitions are created ahead and dropped past retention; rows are deleted only from the default partition. The clock is
+PostgreSQL's and the log's own: with a relay's, one host with a wrong date could drop the whole history.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -44,18 +45,25 @@ _CREATE: Final = """
 # relay is inserting; a DELETE without a limit could exceed the relay's timeout every time.
 _DELETE_EXPIRED: Final = """
     DELETE FROM event_log_default WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM event_log_default WHERE published_at < $1 LIMIT 100000))"""
+        SELECT ctid FROM event_log_default
+        WHERE published_at < least($1, (SELECT min(published_at) FROM event_log_default) + interval '1 day')
+        LIMIT 100000))"""
+_TODAY: Final = "SELECT (now() AT TIME ZONE 'UTC')::date"
+_LAST_DAY: Final = "SELECT (max(published_at) AT TIME ZONE 'UTC')::date FROM event_log"
 
 
 async def maintain(connection: Any, retention_days: int) -> None:
-    """Creates the partitions of today and the next days and drops those older than `retention_days`.
+    """Creates the partitions of today and the next days, and drops a day that is older than `retention_days`.
+
+    A day is old only if it is that much older than the newest event, too, so that a server whose clock jumped ahead
+    drops nothing at once.
 
     `connection` is asyncpg's. Relays take turns; the second finds nothing to do. A step that would wait for a long
     transaction is postponed to the next call: a backup locks every table until it is done, and the relay's inserts
     would queue behind a lock that waits for it.
     """
-    today = datetime.now(UTC).date()
-    oldest = today - timedelta(days=retention_days)
+    today: date = await connection.fetchval(_TODAY)
+    oldest = min(today, await connection.fetchval(_LAST_DAY) or today) - timedelta(days=retention_days)
     for step, day in ((_create, today), (_drop, oldest)):
         try:
             async with connection.transaction():
@@ -77,10 +85,10 @@ async def _create(connection: Any, today: date) -> None:
 
 
 async def _drop(connection: Any, oldest: date) -> None:
-    for name in sorted(await _partitions(connection)):
-        if name.startswith(_PREFIX) and name < _name(oldest):
-            await connection.execute(f"DROP TABLE {name}")
-            log.info("event log partition dropped", partition=name)
+    expired = (name for name in await _partitions(connection) if name.startswith(_PREFIX) and name < _name(oldest))
+    if name := min(expired, default=None):  # one a call: a wrong clock costs a day, and is noticed
+        await connection.execute(f"DROP TABLE {name}")
+        log.info("event log partition dropped", partition=name)
 
 
 async def _partitions(connection: Any) -> set[str]:

@@ -1,12 +1,14 @@
 """Parked messages: those a consumer could not process, kept whole in PostgreSQL with their cause.
 
-An operator replays or discards them. The table is the record. The `.parked` queue only carries messages that the broker
-dead-lettered because they reached the delivery limit; the consumer moves them into the table.
+An operator replays or discards them. The table is the record: a row stays open until the transaction that processes its
+message closes it, or an operator discards it. The `.parked` queue only carries messages that the broker dead-lettered
+because they reached the delivery limit; the consumer moves them into the table.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,11 +37,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from common.db.bulk import columns_of
 from common.db.database import NAMING, new_id
 from common.messaging.broker import prepare_for_resending
 from common.messaging.topology import own_exchange
 
 metadata: Final = MetaData(naming_convention=NAMING)
+_KEY: Final = ("consumer", "event_id", "digest")
+"""Names a message among the open ones."""
 
 parked_messages: Final = Table(
     "parked_messages",
@@ -62,9 +67,7 @@ parked_messages: Final = Table(
     Index("ix_parked_messages_parked_at", "parked_at"),
     Index(
         "uq_parked_messages_open",
-        "consumer",
-        "event_id",
-        "digest",
+        *_KEY,
         unique=True,
         postgresql_where=text("resolved_at IS NULL"),
         postgresql_nulls_not_distinct=True,
@@ -74,29 +77,58 @@ parked_messages: Final = Table(
 FORGED: Final = "forged"
 """The cause of an event that did not come from the producer that its type names."""
 LISTED: Final = ("id", "event_id", "type", "cause", "attempts", "parked_at")
+REPLAYED_HEADER: Final = "x-waybill-replayed"
+"""Marks a replayed message: the consumer closes its row. From any other sender it causes a statement, no more."""
 DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connection too often while it held this message"
+
+_CLOSE: Final = text(
+    """UPDATE parked_messages SET resolved_at = now(), resolution = 'replayed'
+    FROM unnest(CAST(:ids AS text[]), CAST(:digests AS bytea[])) AS processed (event_id, digest)
+    WHERE consumer = :consumer AND resolved_at IS NULL AND parked_messages.digest = processed.digest
+    AND parked_messages.event_id IS NOT DISTINCT FROM processed.event_id"""
+)
 
 
 async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, cause: str, *, attempts: int) -> None:
     """Stores the message in the caller's transaction; the caller acknowledges it after the commit.
 
-    If that acknowledgement is lost, the message is delivered again and stored only once.
+    A message that is parked again, after a replay or a lost acknowledgement, keeps its open row, with the new cause.
     """
     properties = message.header.properties
-    await session.execute(
-        insert(parked_messages)
-        .values(
-            id=new_id(),
-            consumer=consumer,
-            event_id=_text(properties.message_id),
-            type=_text(properties.message_type),
-            cause=_text(cause),
-            attempts=attempts,
-            body=message.body,
-            properties=_as_json({name: getattr(properties, name) for name in properties.attributes()}),
-        )
-        .on_conflict_do_nothing()
+    row = insert(parked_messages).values(
+        id=new_id(),
+        consumer=consumer,
+        event_id=_text(properties.message_id),
+        type=_text(properties.message_type),
+        cause=_text(cause),
+        attempts=attempts,
+        body=message.body,
+        properties=as_json(properties),
     )
+    # DO NOTHING would lose the message if its row is being closed at this moment. This waits, and then inserts.
+    await session.execute(
+        row.on_conflict_do_update(
+            index_elements=_KEY,
+            index_where=parked_messages.c.resolved_at.is_(None),
+            set_={"cause": row.excluded.cause, "attempts": row.excluded.attempts, "parked_at": func.now()},
+            where=row.excluded.cause != FORGED,  # a forged copy says nothing about the message
+        )
+    )
+
+
+async def close_processed(session: AsyncSession, consumer: str, messages: Iterable[DeliveredMessage]) -> None:
+    """Closes the open rows of these messages, in the transaction that processes them."""
+    keys = [
+        {"ids": _text(message.header.properties.message_id), "digests": sha256(message.body).digest()}
+        for message in messages
+    ]
+    if keys:
+        await session.execute(_CLOSE, {"consumer": consumer, **columns_of(keys)})
+
+
+def may_be_parked(message: DeliveredMessage) -> bool:
+    """Whether an open row of the message may exist: it was replayed, or its acknowledgement may have been lost."""
+    return bool(message.redelivered) or REPLAYED_HEADER in (message.header.properties.headers or {})
 
 
 async def list_open(session: AsyncSession, consumer: str, *, limit: int = 100) -> Sequence[RowMapping]:
@@ -114,19 +146,19 @@ async def find(session: AsyncSession, consumer: str, message_id: UUID) -> RowMap
 async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel: Channel) -> bool:
     """Sends an open message to its consumer again, with its attempts reset. Returns whether it was open.
 
-    The broker confirms it before the caller commits. After a crash in between it can be sent a second time; because of
-    the inbox it is processed once.
+    It stays open until the consumer has processed it, so that neither a crash nor another failure loses it. It can be
+    sent several times; because of the inbox it is processed once.
     """
-    row = await _lock(session, consumer, message_id)
-    if row is None:
+    row = await find(session, consumer, message_id)
+    if row is None or row["resolved_at"] is not None:
         return False
-    properties = Basic.Properties(**_restored(row["properties"]))
+    properties = Basic.Properties(**restored(row["properties"]))
     properties.expiration = None
     properties.headers = {
         name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")
     }
-    if not prepare_for_resending(properties, {}):
-        properties.headers = {}  # it will be parked again, but does not block the replay of others
+    if not prepare_for_resending(properties, {REPLAYED_HEADER: True}):
+        properties.headers = {REPLAYED_HEADER: True}  # parked again if it needs others; blocks no other replay
     await channel.basic_publish(
         row["body"],
         exchange=own_exchange(consumer.removesuffix(".inbound")),
@@ -135,33 +167,22 @@ async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel
         mandatory=True,
         timeout=30,
     )
-    await _resolve(session, message_id, "replayed", None)
     return True
 
 
 async def discard(session: AsyncSession, consumer: str, message_id: UUID, reason: str) -> bool:
     """Closes an open message without processing it and keeps the reason. Returns whether it was open."""
-    if await _lock(session, consumer, message_id) is None:
-        return False
-    await _resolve(session, message_id, "discarded", reason)
-    return True
+    closed = await session.scalars(
+        update(parked_messages)
+        .where(_open(consumer), parked_messages.c.id == message_id)
+        .values(resolved_at=func.now(), resolution="discarded", reason=reason)
+        .returning(parked_messages.c.id)
+    )
+    return closed.one_or_none() is not None
 
 
 def _open(consumer: str) -> ColumnElement[bool]:
     return (parked_messages.c.consumer == consumer) & parked_messages.c.resolved_at.is_(None)
-
-
-async def _lock(session: AsyncSession, consumer: str, message_id: UUID) -> RowMapping | None:
-    query = select(parked_messages).where(_open(consumer), parked_messages.c.id == message_id).with_for_update()
-    return (await session.execute(query)).mappings().one_or_none()
-
-
-async def _resolve(session: AsyncSession, message_id: UUID, resolution: str, reason: str | None) -> None:
-    await session.execute(
-        update(parked_messages)
-        .where(parked_messages.c.id == message_id)
-        .values(resolved_at=func.now(), resolution=resolution, reason=reason)
-    )
 
 
 def _text(value: str | None) -> str | None:
@@ -171,12 +192,13 @@ def _text(value: str | None) -> str | None:
     return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="backslashreplace").decode()
 
 
-def _as_json(properties: dict[str, Any]) -> Any:
+def as_json(properties: Basic.Properties) -> Any:
     """As JSON. Headers nested too deep for that are left out: the message must be parked in any case."""
+    attributes = {name: getattr(properties, name) for name in properties.attributes()}
     try:
-        return _plain(properties)
+        return _plain(attributes)
     except RecursionError:
-        return _plain({**properties, "headers": None})
+        return _plain({**attributes, "headers": None})
 
 
 def _plain(value: Any) -> Any:
@@ -197,7 +219,7 @@ def _plain(value: Any) -> Any:
     return plain
 
 
-def _restored(value: Any) -> Any:
+def restored(value: Any) -> Any:
     """The AMQP field from the JSON of `_plain`."""
     match value:
         case {"$bytes": str(encoded)}:
@@ -205,8 +227,8 @@ def _restored(value: Any) -> Any:
         case {"$time": str(moment)}:
             return datetime.fromisoformat(moment)
         case dict():
-            return {key: _restored(item) for key, item in value.items()}
+            return {key: restored(item) for key, item in value.items()}
         case list():
-            return [_restored(item) for item in value]
+            return [restored(item) for item in value]
         case _:
             return value

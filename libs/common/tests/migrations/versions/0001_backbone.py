@@ -10,11 +10,13 @@ def upgrade() -> None:
     shared_tables.create_outbox(op)
     shared_tables.create_inbox(op)
     shared_tables.create_aggregate_versions(op)
+    shared_tables.create_deferred(op)
     op.execute("CREATE TABLE effects (position bigint GENERATED ALWAYS AS IDENTITY, event_id uuid, note text)")
 
 
 def downgrade() -> None:
     op.execute("DROP TABLE effects")
+    shared_tables.drop_deferred(op)
     shared_tables.drop_aggregate_versions(op)
     shared_tables.drop_inbox(op)
     shared_tables.drop_outbox(op)

@@ -1,0 +1,112 @@
+"""Messages that arrived before an earlier event of their aggregate, and wait for it in PostgreSQL.
+
+The transaction that finds the gap stores them. Twice a second each process of the consumer sends those that need not
+wait any longer to its queue again: their predecessor was processed or parked, or did not arrive within the time of all
+retries. A row's deletion is committed after the broker's confirm; a crash in between sends the message twice.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from copy import copy
+from datetime import timedelta
+from typing import Any, Final
+
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from sqlalchemy import Column, DateTime, Index, Integer, LargeBinary, MetaData, Table, Text, Uuid, delete, func, select
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.db.database import NAMING, Database, new_id
+from common.messaging.aggregate_versions import Aggregate, aggregate_versions
+from common.messaging.broker import prepare_for_resending
+from common.messaging.parked import as_json, restored
+from common.messaging.topology import own_exchange
+
+metadata: Final = MetaData(naming_convention=NAMING)
+
+deferred_messages: Final = Table(
+    "deferred_messages",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("consumer", Text, nullable=False),
+    Column("aggregate", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("properties", JSONB, nullable=False),
+    Column("deferred_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_deferred_messages_aggregate", "consumer", "aggregate", "subject", "version"),
+)
+
+DEFERRAL_HEADER: Final = "x-waybill-deferral"
+WAITED: Final = 3
+"""The header's value in a message that has waited. Earlier releases counted up to it."""
+CHUNK: Final = 100
+
+_LAST: Final = (
+    select(aggregate_versions.c.version)
+    .where(*(aggregate_versions.c[name] == deferred_messages.c[name] for name in ("consumer", "aggregate", "subject")))
+    .scalar_subquery()
+)
+
+
+async def defer(
+    session: AsyncSession, consumer: str, messages: Iterable[tuple[Aggregate, int, DeliveredMessage]]
+) -> None:
+    """Stores messages, each with its aggregate and version, in the transaction that has locked the aggregates."""
+    rows = [
+        {
+            "id": new_id(),
+            "consumer": consumer,
+            "aggregate": kind,
+            "subject": subject,
+            "version": version,
+            "body": message.body,
+            "properties": as_json(message.header.properties),
+        }
+        for (kind, subject), version, message in messages
+    ]
+    if rows:
+        await session.execute(insert(deferred_messages), rows)
+
+
+def is_sendable(message: DeliveredMessage) -> bool:
+    """Whether its properties allow `release` to send it."""
+    return prepare_for_resending(copy(message.header.properties), {DEFERRAL_HEADER: WAITED})
+
+
+async def release(database: Database, consumer: str, channel: Channel, patience: timedelta) -> None:
+    """Sends to the consumer what need not wait any longer, or has waited for `patience`."""
+    columns = deferred_messages.c
+    ready = (
+        select(columns.id)
+        .where(columns.consumer == consumer)
+        .where((columns.version <= _LAST + 1) | (columns.deferred_at < func.now() - patience))
+        .order_by(columns.version)
+        .limit(CHUNK)
+        .with_for_update(skip_locked=True)
+    )
+    statement = delete(deferred_messages).where(columns.id.in_(ready))
+    sent = CHUNK
+    while sent == CHUNK:
+        async with database.transaction() as session:
+            rows = (await session.execute(statement.returning(columns.version, columns.body, columns.properties))).all()
+            rows = sorted(rows, key=lambda row: row.version)
+            await asyncio.gather(*(_send(channel, consumer, row.body, row.properties) for row in rows))
+        sent = len(rows)
+
+
+async def _send(channel: Channel, consumer: str, body: bytes, stored: Any) -> None:
+    properties = Basic.Properties(**restored(stored))
+    properties.expiration = None
+    prepare_for_resending(properties, {DEFERRAL_HEADER: WAITED})
+    await channel.basic_publish(
+        body,
+        exchange=own_exchange(consumer.removesuffix(".inbound")),
+        routing_key=consumer,
+        properties=properties,
+        mandatory=True,
+        timeout=20,
+    )
