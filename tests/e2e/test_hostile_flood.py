@@ -158,7 +158,7 @@ async def test_every_message_of_a_flood_is_parked_or_processed_and_ends_no_consu
             await send(raw, service, [last])
             expected.append(UUID(last[1].message_id))
             driver = await asyncpg.connect(driver_dsn(database_url))
-            await eventually(lambda: has_processed(driver, expected), within=7200)
+            await eventually(lambda: has_processed(driver, service, expected), within=7200)
             await eventually(lambda: is_empty(channel, service))
             assert process.returncode is None, "the process that was started"
             used = sum(psutil.Process(process.pid).cpu_times()[:2])
@@ -204,11 +204,11 @@ async def consumers(amqp_url: str, service: str) -> bool:
         return bool(queue.declaration_result.consumer_count)
 
 
-async def has_processed(driver: asyncpg.Connection, ids: list[UUID]) -> bool:
-    query = "SELECT count(*) FROM inbox WHERE event_id = ANY($1)"
-    if not await driver.fetchval(query, ids[-1:]):
+async def has_processed(driver: asyncpg.Connection, service: str, ids: list[UUID]) -> bool:
+    query = "SELECT count(*) FROM inbox WHERE consumer = $1 AND event_id = ANY($2)"
+    if not await driver.fetchval(query, f"{service}.inbound", ids[-1:]):
         return False
-    return bool(await driver.fetchval(query, ids) == len(ids))
+    return bool(await driver.fetchval(query, f"{service}.inbound", ids) == len(ids))
 
 
 async def is_empty(channel: AbstractChannel, service: str) -> bool:

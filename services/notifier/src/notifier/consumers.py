@@ -14,9 +14,6 @@ from notifier.webhooks import handlers as webhook_handlers
 from notifier.webhooks import queries as webhook_queries
 from notifier.webhooks.queries import PlannedEvent
 
-StorableText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-"""PostgreSQL's text can't hold NUL. An event that contains one is invalid and parked at once."""
-
 
 class ReaderModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -32,8 +29,8 @@ class Person(ReaderModel):
 
 
 class Profile(Person):
-    name: StorableText
-    email: StorableText
+    name: str
+    email: str
 
 
 class Registration(Profile):
@@ -52,7 +49,7 @@ class PassThroughModel(ReaderModel):
 
 
 class OrderLine(PassThroughModel):
-    name: StorableText
+    name: str
     quantity: int
     unit_price: Money
 
@@ -70,12 +67,12 @@ class PlacedOrder(Order):
 
 
 class ShippedOrder(Order):
-    carrier: StorableText
-    tracking_number: StorableText
+    carrier: str
+    tracking_number: str
 
 
 class CancelledOrder(Order):
-    reason: StorableText | None = None
+    reason: str | None = None
 
 
 handlers: Final = EventHandlers(in_order=["orders.order"])
