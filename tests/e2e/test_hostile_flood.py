@@ -41,7 +41,7 @@ from .conftest import Report
 
 pytestmark = pytest.mark.slow
 
-FLOOD: Final = int(os.environ.get("WAYBILL_FLOOD", "20000"))
+FLOOD: Final = int(os.environ.get("WAYBILL_FLOOD", "2000"))
 HONEST: Final = 1000
 WINDOW: Final = 500
 CHECKOUT: Final = Path(__file__).parents[2]
