@@ -170,4 +170,4 @@ async def test_a_flood_of_forged_and_undecodable_messages_is_counted_exactly_and
     assert FORGED._value.get() == before[0] + flood
     assert HANDLED.labels("parked")._value.get() == before[1] + 2 * flood
     assert stream.getvalue().count('"forged event"') == MOST_LINES
-    assert stream.getvalue().count('"message parked"') == MOST_LINES
+    assert stream.getvalue().count('"unreadable message parked"') == MOST_LINES

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final
-from uuid import UUID
 
 from aiormq.abc import DeliveredMessage
 from prometheus_client import Counter, Histogram
@@ -23,7 +22,7 @@ from common.messaging.deferred import DEFERRAL_HEADER, WAITED
 from common.messaging.event_handlers import EventHandlers, Received
 from common.messaging.inbox import first_deliveries
 from common.messaging.message_spans import processing
-from common.messaging.topology import RETRY_TIERS, is_authentic
+from common.messaging.topology import RETRY_TIERS, is_authentic, own_exchange
 from common.observability.log_limit import limited_logger
 from common.observability.trace import traced
 
@@ -57,10 +56,19 @@ class DecodedDelivery:
     aggregate: Aggregate | None = None
     """Set where this consumer keeps the order of the event's aggregate."""
     version: int = 0
+    event_id: str | None = None
+    """Set for an event that its own producer sent, whether or not this consumer can process it."""
 
     def up_to(self, version: int) -> dict[Aggregate, int]:
         """The argument by which `advance` records that version. Empty where no order is kept."""
         return {} if self.aggregate is None else {self.aggregate: version}
+
+    def is_done(self, queue: str) -> bool:
+        """Whether it is processed with its batch. Of a type without a handler, a copy proves nothing about a parked
+        message, unless it was replayed.
+        """
+        replayed = self.message.exchange == own_exchange(queue.removesuffix(".inbound"))
+        return self.cause is None and (self.event is not None or replayed)
 
     def count(self, header: str) -> int:
         """The counter in one of our headers, limited to its largest honest value, because a sender can set it, too."""
@@ -92,11 +100,13 @@ def decode_delivery(
         return DecodedDelivery(message, cause=parked.FORGED)
     if envelope.type in handlers:
         RECEIVED.labels(envelope.type).inc()
-    aggregate = handlers.aggregate_in_order(envelope)
+    sent = DecodedDelivery(
+        message, aggregate=handlers.aggregate_in_order(envelope), version=envelope.version, event_id=str(envelope.id)
+    )
     try:
-        return DecodedDelivery(message, handlers.decode(envelope), None, aggregate, envelope.version)
+        return replace(sent, event=handlers.decode(envelope))
     except Undecodable as error:
-        return DecodedDelivery(message, None, str(error), aggregate, envelope.version)
+        return replace(sent, cause=str(error))
 
 
 def _returned_by_old_queue(message: DeliveredMessage, queue: str) -> bool:
@@ -126,21 +136,25 @@ async def process_batch(
         await deferred.defer(session, queue, ((d.aggregate, d.version, d.message) for d in early if d.aggregate))
         events = [delivery.event.id for delivery in on_time if delivery.event is not None]
         new = await first_deliveries(session, queue, events)
-        # Each event at its first position in the batch: a repetition may come after later events of its aggregate.
-        firsts: dict[UUID, Received[BaseModel]] = {}
-        for event in received:
-            if event.id in new:
-                firsts.setdefault(event.id, event)
-        processed = list(firsts.values())
+        # Each event at its first position of those on time: a repetition may come after later ones of its aggregate.
+        by_id = {event.id: event for event in reversed(received)}
+        firsts = dict.fromkeys(d.event.id for d in on_time if d.event is not None and d.event.id in new)
+        processed = [by_id[event_id] for event_id in firsts]
         await handlers.handle(session, *processed)
-        processable = (delivery.message for delivery in on_time if delivery.cause is None)
-        await parked.close_processed(session, queue, filter(parked.may_be_parked, processable))
+        await parked.close_processed(
+            session,
+            queue,
+            ((d.message, d.event_id) for d in on_time if d.is_done(queue) and parked.may_be_parked(d.message)),
+        )
         undecodable = [delivery for delivery in on_time if delivery.cause is not None]
         for delivery in undecodable:
             attempts = delivery.count(ATTEMPT_HEADER)
-            await parked.park(session, queue, delivery.message, delivery.cause or "", attempts=attempts)
+            await parked.park(
+                session, queue, delivery.message, delivery.cause or "", attempts=attempts, event_id=delivery.event_id
+            )
             with delivery.traced():
-                log.error("message parked", queue=queue, cause=delivery.cause)
+                # A text of its own: a stranger's flood of these must not use up the lines of failing handlers.
+                log.error("unreadable message parked", queue=queue, cause=delivery.cause)
     HANDLED.labels("processed").inc(len(processed))
     HANDLED.labels("duplicate").inc(len(events) - len(processed))
     HANDLED.labels("deferred").inc(len(early))

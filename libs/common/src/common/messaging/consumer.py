@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from copy import copy
 from datetime import timedelta
 from functools import partial
+from time import perf_counter
 from typing import Any, Final
 
 from aio_pika.abc import AbstractConnection
@@ -53,6 +54,8 @@ _OUTAGE_PAUSE: Final = 1.0
 _TIMEOUTS_TO_SUSPECT: Final = 3
 """Timeouts in a row after which the batch's own statements are suspected instead of the database."""
 _RELEASE_PAUSE: Final = 0.5
+_RELEASE_SHARE: Final = 10
+"""Its pause is also this many times what it took, so that many deferred messages cannot occupy the database."""
 _PATIENCE_MARGIN: Final = 10.0
 """Seconds that a deferred event waits longer than all retries of an earlier one take, processing included."""
 _TIER_TIMEOUT: Final = 20.0
@@ -104,7 +107,7 @@ class Consumer:
             deliveries = Deliveries(await broker.raw_channel(amqp, confirms=False), self._queue)
             publisher.closing.add_done_callback(lambda _: deliveries.lost.set())
             patience = timedelta(seconds=sum(self._delays) + _PATIENCE_MARGIN)
-            releasing = partial(deferred.release, self._database, self._queue, publisher, patience)
+            releasing = partial(self._release, publisher, patience)
             try:
                 async with background(*[partial(every, _RELEASE_PAUSE, releasing)] * bool(self._handlers.in_order)):
                     while not stop.is_set() and not deliveries.lost.is_set():
@@ -137,6 +140,12 @@ class Consumer:
         await deliveries.begin()
         self._attached = True
         log.info("consumer attached", queue=self._queue)
+
+    async def _release(self, publisher: Channel, patience: timedelta) -> None:
+        if self._attached:
+            started = perf_counter()
+            await deferred.release(self._database, self._queue, publisher, patience)
+            await asyncio.sleep(_RELEASE_SHARE * (perf_counter() - started))
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         self._has_old_queues = await declare_consumer(amqp, self._service, self._handlers.bindings)
@@ -228,6 +237,8 @@ class Consumer:
 
     async def _park(self, delivery: DecodedDelivery, cause: str, *, attempts: int) -> None:
         async with self._database.transaction() as session:
-            await parked.park(session, self._queue, delivery.message, cause, attempts=attempts)
+            await parked.park(
+                session, self._queue, delivery.message, cause, attempts=attempts, event_id=delivery.event_id
+            )
             await advance(session, self._queue, delivery.up_to(delivery.version))  # later events need not wait for it
         HANDLED.labels("parked").inc()

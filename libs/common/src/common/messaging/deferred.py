@@ -73,8 +73,11 @@ async def defer(
 
 
 def is_sendable(message: DeliveredMessage) -> bool:
-    """Whether its properties allow `release` to send it."""
-    return prepare_for_resending(copy(message.header.properties), {DEFERRAL_HEADER: WAITED})
+    """Whether `release` can send what `defer` stores, which may be longer than what was received."""
+    received, more = message.header.properties, {DEFERRAL_HEADER: WAITED}
+    return prepare_for_resending(copy(received), more) and prepare_for_resending(
+        Basic.Properties(**restored(as_json(received))), more
+    )
 
 
 async def release(database: Database, consumer: str, channel: Channel, patience: timedelta) -> None:

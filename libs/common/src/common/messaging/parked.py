@@ -7,6 +7,7 @@ because they reached the delivery limit; the consumer moves them into the table.
 
 import base64
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
@@ -29,9 +30,11 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    false,
     func,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -45,6 +48,7 @@ from common.messaging.topology import own_exchange
 metadata: Final = MetaData(naming_convention=NAMING)
 _KEY: Final = ("consumer", "event_id", "digest")
 """Names a message among the open ones."""
+_RENEWED: Final = ("type", "cause", "attempts", "properties")
 
 parked_messages: Final = Table(
     "parked_messages",
@@ -78,7 +82,7 @@ FORGED: Final = "forged"
 """The cause of an event that did not come from the producer that its type names."""
 LISTED: Final = ("id", "event_id", "type", "cause", "attempts", "parked_at")
 REPLAYED_HEADER: Final = "x-waybill-replayed"
-"""Marks a replayed message: the consumer closes its row. From any other sender it causes a statement, no more."""
+"""Marks a replayed message: the consumer closes its row once it is processed."""
 DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connection too often while it held this message"
 
 _CLOSE: Final = text(
@@ -89,16 +93,26 @@ _CLOSE: Final = text(
 )
 
 
-async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, cause: str, *, attempts: int) -> None:
+async def park(
+    session: AsyncSession,
+    consumer: str,
+    message: DeliveredMessage,
+    cause: str,
+    *,
+    attempts: int,
+    event_id: str | None = None,
+) -> None:
     """Stores the message in the caller's transaction; the caller acknowledges it after the commit.
 
-    A message that is parked again, after a replay or a lost acknowledgement, keeps its open row, with the new cause.
+    `event_id` is that of an event whose producer sent it. If such an event is parked again, after a replay or a lost
+    acknowledgement, its open row gets the new cause and the event's own properties. Any other copy of a message that is
+    parked changes nothing: it says nothing about the message, and its properties may be a stranger's.
     """
     properties = message.header.properties
     row = insert(parked_messages).values(
         id=new_id(),
         consumer=consumer,
-        event_id=_text(properties.message_id),
+        event_id=_text(properties.message_id or event_id),
         type=_text(properties.message_type),
         cause=_text(cause),
         attempts=attempts,
@@ -110,17 +124,19 @@ async def park(session: AsyncSession, consumer: str, message: DeliveredMessage, 
         row.on_conflict_do_update(
             index_elements=_KEY,
             index_where=parked_messages.c.resolved_at.is_(None),
-            set_={"cause": row.excluded.cause, "attempts": row.excluded.attempts, "parked_at": func.now()},
-            where=row.excluded.cause != FORGED,  # a forged copy says nothing about the message
+            set_={name: row.excluded[name] for name in _RENEWED} | {"parked_at": func.now()},
+            where=false() if event_id is None else true(),
         )
     )
 
 
-async def close_processed(session: AsyncSession, consumer: str, messages: Iterable[DeliveredMessage]) -> None:
-    """Closes the open rows of these messages, in the transaction that processes them."""
+async def close_processed(
+    session: AsyncSession, consumer: str, messages: Iterable[tuple[DeliveredMessage, str | None]]
+) -> None:
+    """Closes the open rows of these messages, each with its event's id, in the transaction that processes them."""
     keys = [
-        {"ids": _text(message.header.properties.message_id), "digests": sha256(message.body).digest()}
-        for message in messages
+        {"ids": _text(message.header.properties.message_id or event_id), "digests": sha256(message.body).digest()}
+        for message, event_id in messages
     ]
     if keys:
         await session.execute(_CLOSE, {"consumer": consumer, **columns_of(keys)})
@@ -220,12 +236,14 @@ def _plain(value: Any) -> Any:
 
 
 def restored(value: Any) -> Any:
-    """The AMQP field from the JSON of `_plain`."""
+    """The AMQP field from the JSON of `_plain`. A sender's own table may look like a mark: it stays a table."""
+    with suppress(ValueError):
+        match value:
+            case {"$bytes": str(encoded)}:
+                return bytearray(base64.b64decode(encoded))
+            case {"$time": str(moment)}:
+                return datetime.fromisoformat(moment)
     match value:
-        case {"$bytes": str(encoded)}:
-            return bytearray(base64.b64decode(encoded))
-        case {"$time": str(moment)}:
-            return datetime.fromisoformat(moment)
         case dict():
             return {key: restored(item) for key, item in value.items()}
         case list():

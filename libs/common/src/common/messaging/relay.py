@@ -47,7 +47,7 @@ _OLDEST: Final = """
 # While types are held: without their events, and without the later events of the same aggregates.
 _OLDEST_OTHERS: Final = """
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
-    FROM outbox WHERE NOT EXISTS (
+    FROM outbox WHERE type <> ALL($2::text[]) AND NOT EXISTS (
         SELECT FROM outbox AS held
         WHERE held.subject = outbox.subject AND held.id <= outbox.id AND held.type = ANY($2::text[]))
     ORDER BY id LIMIT $1"""
