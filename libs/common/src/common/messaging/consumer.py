@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from copy import copy
 from datetime import timedelta
 from functools import partial
-from time import perf_counter
 from typing import Any, Final
 
 from aio_pika.abc import AbstractConnection
@@ -38,7 +37,7 @@ from common.messaging.inbox import inbox
 from common.messaging.retention import deleting_expired
 from common.messaging.topology import RETRY_TIERS, declare_consumer, kept_declared, own_exchange
 from common.observability.log_limit import limited_logger
-from common.runtime.background import background, every, first_of
+from common.runtime.background import background, first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 
@@ -53,11 +52,6 @@ CAUSE_HEADER: Final = "x-waybill-cause"
 _OUTAGE_PAUSE: Final = 1.0
 _TIMEOUTS_TO_SUSPECT: Final = 3
 """Timeouts in a row after which the batch's own statements are suspected instead of the database."""
-_RELEASE_PAUSE: Final = 0.5
-_RELEASE_SHARE: Final = 10
-"""Its pause is also this many times what it took, so that many deferred messages cannot occupy the database."""
-_PATIENCE_MARGIN: Final = 10.0
-"""Seconds that a deferred event waits longer than all retries of an earlier one take, processing included."""
 _TIER_TIMEOUT: Final = 20.0
 """Seconds; shorter than the time a process has to stop."""
 
@@ -66,15 +60,12 @@ async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event
     """The `consume` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
     columns = [inbox.c.received_at, parked.parked_messages.c.resolved_at]
     columns += [aggregate_versions.c.known_since] if handlers.in_order else []
-    database = Database(settings, role="consume")
-    try:
-        async with (
-            measuring_parked_messages(database.dsn, f"{settings.service}-consume-backlog"),
-            deleting_expired(database, columns, timedelta(days=settings.outbox_retention_days)),
-        ):
-            await Consumer(settings, database, handlers, health).run(stop)
-    finally:
-        await database.close()
+    async with (
+        Database(settings, role="consume") as database,
+        measuring_parked_messages(database.dsn, f"{settings.service}-consume-backlog"),
+        deleting_expired(database, columns, timedelta(days=settings.outbox_retention_days)),
+    ):
+        await Consumer(settings, database, handlers, health).run(stop)
 
 
 class Consumer:
@@ -106,10 +97,11 @@ class Consumer:
             publisher = await broker.raw_channel(out, confirms=True)
             deliveries = Deliveries(await broker.raw_channel(amqp, confirms=False), self._queue)
             publisher.closing.add_done_callback(lambda _: deliveries.lost.set())
-            patience = timedelta(seconds=sum(self._delays) + _PATIENCE_MARGIN)
-            releasing = partial(self._release, publisher, patience)
+            releasing = partial(
+                deferred.keep_releasing, self._database, self._queue, publisher, self._delays, lambda: self._attached
+            )
             try:
-                async with background(*[partial(every, _RELEASE_PAUSE, releasing)] * bool(self._handlers.in_order)):
+                async with background(*[releasing] * bool(self._handlers.in_order)):
                     while not stop.is_set() and not deliveries.lost.is_set():
                         if not self._attached:
                             await self._attach(deliveries, stop)
@@ -140,12 +132,6 @@ class Consumer:
         await deliveries.begin()
         self._attached = True
         log.info("consumer attached", queue=self._queue)
-
-    async def _release(self, publisher: Channel, patience: timedelta) -> None:
-        if self._attached:
-            started = perf_counter()
-            await deferred.release(self._database, self._queue, publisher, patience)
-            await asyncio.sleep(_RELEASE_SHARE * (perf_counter() - started))
 
     async def _declare(self, amqp: AbstractConnection) -> None:
         self._has_old_queues = await declare_consumer(amqp, self._service, self._handlers.bindings)

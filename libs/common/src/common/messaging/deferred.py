@@ -6,10 +6,11 @@ retries. A row's deletion is committed after the broker's confirm; a crash in be
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from datetime import timedelta
-from typing import Any, Final
+from time import perf_counter
+from typing import Any, Final, NoReturn
 
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
@@ -23,6 +24,7 @@ from common.messaging.aggregate_versions import Aggregate, aggregate_versions
 from common.messaging.broker import prepare_for_resending
 from common.messaging.parked import as_json, restored
 from common.messaging.topology import own_exchange
+from common.runtime.background import every
 
 metadata: Final = MetaData(naming_convention=NAMING)
 
@@ -44,6 +46,11 @@ DEFERRAL_HEADER: Final = "x-waybill-deferral"
 WAITED: Final = 3
 """The header's value in a message that has waited. Earlier releases counted up to it."""
 CHUNK: Final = 100
+_PAUSE: Final = 0.5
+_SHARE: Final = 10
+"""The pause is also this many times what a release took, so that many messages cannot occupy the database."""
+_PATIENCE_MARGIN: Final = 10.0
+"""Seconds that a message waits longer than all retries of an earlier one take, processing included."""
 
 _LAST: Final = (
     select(aggregate_versions.c.version)
@@ -78,6 +85,21 @@ def is_sendable(message: DeliveredMessage) -> bool:
     return prepare_for_resending(copy(received), more) and prepare_for_resending(
         Basic.Properties(**restored(as_json(received))), more
     )
+
+
+async def keep_releasing(
+    database: Database, consumer: str, channel: Channel, delays: Sequence[float], is_attached: Callable[[], bool]
+) -> NoReturn:
+    """Sends what need not wait any longer, again and again, while the consumer is attached."""
+    patience = timedelta(seconds=sum(delays) + _PATIENCE_MARGIN)
+
+    async def work() -> None:
+        if is_attached():
+            started = perf_counter()
+            await release(database, consumer, channel, patience)
+            await asyncio.sleep(_SHARE * (perf_counter() - started))
+
+    await every(_PAUSE, work)
 
 
 async def release(database: Database, consumer: str, channel: Channel, patience: timedelta) -> None:
