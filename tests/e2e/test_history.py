@@ -42,7 +42,7 @@ async def test_a_consumer_that_starts_a_day_late_receives_the_whole_history_and_
 
     async with await aio_pika.connect(team.amqp_url) as connection:
         channel = await connection.channel()
-        late = await channel.declare_queue(f"{team.name}.inbound", durable=True, arguments={"x-queue-type": "quorum"})
+        late = await channel.get_queue(f"{team.name}.inbound", ensure=False)
         await late.bind("orders.events", "orders.order.#")  # first, so that no later event is missed
         await late.bind("orders.replay", late.name)
         shipping = {"carrier": "Postal", "tracking_number": "PX-42"}

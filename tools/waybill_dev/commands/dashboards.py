@@ -27,9 +27,10 @@ GRID_COLUMNS, GRID_ROWS = 12, 8  # Grafana's units of one of our panels
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("docs/images"))
 def dashboards(folder: Path) -> None:
-    """Draws the Grafana dashboards as SVG files into FOLDER (docs/images).
+    """Draws the Grafana dashboards from a run.
 
-    Places orders for 150 s, with RabbitMQ stopped for 30 s of them, while a Prometheus scrapes all processes.
+    Writes SVG files into FOLDER (docs/images). Places orders for 150 s, with RabbitMQ stopped for 30 s of them, while a
+    Prometheus scrapes all processes.
     """
     state = find_state()
     with booted(state, read_options(), "booting the whole system", quiet=False):

@@ -37,7 +37,7 @@ async def declare_with_limit(settings: ServiceSettings, database: Database, limi
 async def test_a_message_that_kills_its_process_is_parked_and_its_neighbours_are_processed(
     settings: ServiceSettings, database: Database, channel: AbstractChannel
 ) -> None:
-    await declare_with_limit(settings, database, 3)
+    await declare_with_limit(settings, database, 8)
     ids = [await publish(channel, number) for number in range(31)]
 
     async def is_done() -> bool:

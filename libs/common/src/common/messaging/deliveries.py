@@ -1,9 +1,9 @@
-"""What a consumer receives from its queues: one message at a time at first, then many, in batches.
+"""What a consumer receives from its queues, in batches, and one message at a time while it may die of one.
 
 RabbitMQ counts each delivery that is not acknowledged, and dead-letters a message at its limit. A process that dies
-returns all that it received, so the death would count against messages that did not cause it. Therefore a consumer
-receives one by one while its messages are redelivered ones, which a quorum queue returns before new ones. The first new
-message ends that.
+returns all that it received, so a message that kills its process would use up the deliveries of all others beside it.
+Therefore a message that was returned several times already is received alone. Not after the first time: a message that
+is returned while others wait behind it loses its place to them (RabbitMQ 3.10), and lost connections are frequent.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ from aiormq.abc import DeliveredMessage
 
 PREFETCH: Final = 300
 BATCH: Final = 100
+SUSPICIOUS: Final = 3
+"""Returns of a message after which it may be what processes die of; far below the delivery limit."""
 
 
 class Deliveries:
@@ -48,20 +50,31 @@ class Deliveries:
             first.cancel()
             return []
         batch = [first.result()]
+        if not _is_suspect(batch[0]):
+            await self._receive_many()
         while len(batch) < BATCH and not self._received.empty():
             batch.append(self._received.get_nowait())
         return batch
 
     async def acknowledge(self, batch: Sequence[DeliveredMessage]) -> None:
         """Acknowledges the batch and all before it."""
-        if self._careful and any(each.consumer_tag == self._careful and not each.redelivered for each in batch):
-            # Before the acknowledgement, so that nothing else is under way. With the same tag, RabbitMQ 3.10 would keep
-            # the old prefetch.
+        await self._channel.basic_ack(batch[-1].delivery_tag or 0, multiple=True)
+
+    async def _receive_many(self) -> None:
+        """Replaces the consumer, because a consumer keeps its prefetch while a delivery is unacknowledged, even if one
+        with the same tag follows.
+        """
+        if self._careful is not None:
             await self._channel.basic_cancel(self._careful)
             await self._consume(self._queue, PREFETCH)
             self._careful = None
-        await self._channel.basic_ack(batch[-1].delivery_tag or 0, multiple=True)
 
     async def _consume(self, queue: str, prefetch: int, tag: str | None = None) -> None:
         await self._channel.basic_qos(prefetch_count=prefetch)
         await self._channel.basic_consume(queue, self._received.put, consumer_tag=tag or queue)
+
+
+def _is_suspect(message: DeliveredMessage) -> bool:
+    """Whether the broker says so: only a redelivered message has its count, else the header is the sender's."""
+    count = (message.header.properties.headers or {}).get("x-delivery-count", 0)
+    return bool(message.redelivered) and isinstance(count, int) and count >= SUSPICIOUS

@@ -4,9 +4,9 @@ Only a producer can write to its own exchanges, so the exchange of a delivery sa
 not. Nothing is sent through the default exchange, which reaches every queue.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 
 import structlog
@@ -32,6 +32,7 @@ _STREAM: Final[FieldTable] = {
     "x-stream-max-segment-size-bytes": 20_000_000,
 }
 _DECLARE_INTERVAL: Final = 60.0
+_COMPLETION: Final = 10.0
 
 
 class StillConsumed(Exception):
@@ -56,10 +57,27 @@ def is_authentic(exchange: str | None, event_type: str, consumer: str) -> bool:
 
 @asynccontextmanager
 async def kept_declared(declare: Work) -> AsyncIterator[None]:
-    """Calls `declare` first, and every minute during the block, so that a removed binding is restored."""
+    """Calls `declare` first, and every minute during the block, so that a removed binding is restored.
+
+    At the end of the block a call that has begun is completed: an AMQP method that is cancelled closes its channel, and
+    that can wait for the broker in vain.
+    """
     await declare()
-    async with background(partial(every, _DECLARE_INTERVAL, declare)):
+    calls: set[asyncio.Future[object]] = set()
+
+    async def whole() -> None:
+        calls.clear()
+        calls.add(asyncio.ensure_future(declare()))
+        await asyncio.shield(*calls)
+
+    async def again() -> None:
+        await asyncio.sleep(_DECLARE_INTERVAL)
+        await every(_DECLARE_INTERVAL, whole)
+
+    async with background(again):
         yield
+    if calls:
+        await asyncio.wait(calls, timeout=_COMPLETION)
 
 
 async def declare_producer(channel: AbstractChannel, service: str, stream: str | None = None) -> None:
