@@ -1,81 +1,23 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
-from uuid import UUID
 
 import aio_pika
 import asyncpg
 import pytest
-from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 import common.messaging.relay
 from common.db.database import Database, new_id
 from common.messaging import event_log
-from common.messaging.cloudevents import Event
 from common.messaging.outbox import record
-from common.messaging.relay import _LEADER, _MOVE, relay
-from common.messaging.topology import declare_producer
+from common.messaging.relay import _LEADER, _MOVE
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually, management
 
-
-class Sold(Event):
-    type: ClassVar[str] = "shop.item.sold.v1"
-
-    number: int
-
-
-class Returned(Sold):
-    type: ClassVar[str] = "shop.item.returned.v1"
-
-
-@asynccontextmanager
-async def running(work: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    task = asyncio.ensure_future(work(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 20)
-
-
-def relaying(settings: ServiceSettings, health: Health | None = None) -> Any:
-    return running(lambda stop: relay(settings, health or Health(), stop))
-
-
-@pytest.fixture
-async def subscriber(amqp_url: str) -> AsyncIterator[list[aio_pika.abc.AbstractIncomingMessage]]:
-    """What a subscriber to all events has received, in order of arrival."""
-    async with await aio_pika.connect(amqp_url) as connection:
-        channel = await connection.channel()
-        await declare_producer(channel, "shop")
-        queue = await channel.declare_queue("subscriber", exclusive=True)
-        await queue.bind("shop.events", "#")
-        received: list[aio_pika.abc.AbstractIncomingMessage] = []
-
-        async def receive(message: aio_pika.abc.AbstractIncomingMessage) -> None:
-            received.append(message)
-
-        await queue.consume(receive, no_ack=True)
-        yield received
-
-
-async def sell(database: Database, number: int, *, subject: UUID | str, version: int = 1) -> UUID:
-    async with database.transaction() as session:
-        return await record(session, Sold(number=number), subject=subject, version=version)
-
-
-async def counts(database: Database) -> tuple[int, int]:
-    async with database.transaction() as session:
-        row = await session.execute(text("SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM event_log)"))
-        pending, logged = row.one()
-        return pending, logged
+from .relaying import Sold, counts, equals, has_length, relaying, sell
 
 
 async def test_a_committed_event_reaches_the_broker_as_a_cloudevent(
@@ -83,7 +25,7 @@ async def test_a_committed_event_reaches_the_broker_as_a_cloudevent(
 ) -> None:
     async with relaying(settings):
         event_id = await sell(database, 7, subject="item-1", version=3)
-        await eventually(lambda: _length(subscriber, 1))
+        await eventually(lambda: has_length(subscriber, 1))
     (message,) = subscriber
     assert message.routing_key == message.type == "shop.item.sold.v1"
     assert message.message_id == str(event_id)
@@ -104,7 +46,7 @@ async def test_confirmed_events_move_from_the_outbox_to_the_log_in_published_ord
 ) -> None:
     sent = [await sell(database, n, subject=f"item-{n % 7}", version=n // 7 + 1) for n in range(70)]
     async with relaying(settings):
-        await eventually(lambda: _is(counts(database), (0, 70)))
+        await eventually(lambda: equals(counts(database), (0, 70)))
     assert {message.message_id for message in subscriber} == {str(event_id) for event_id in sent}
     async with database.transaction() as session:
         logged = await session.execute(text("SELECT event_id FROM event_log ORDER BY position"))
@@ -117,7 +59,7 @@ async def test_each_aggregates_events_arrive_in_order_without_a_gap(
     async with relaying(settings):
         for version in range(1, 21):
             await asyncio.gather(*(sell(database, version, subject=f"i{n}", version=version) for n in range(5)))
-        await eventually(lambda: _length(subscriber, 100))
+        await eventually(lambda: has_length(subscriber, 100))
     for n in range(5):
         versions = [
             message.headers["cloudEvents_aggregateversion"]
@@ -136,7 +78,7 @@ async def test_a_rolled_back_change_publishes_no_event(
             raise ZeroDivisionError
     async with relaying(settings):
         kept = await sell(database, 2, subject="item", version=1)
-        await eventually(lambda: _length(subscriber, 1))
+        await eventually(lambda: has_length(subscriber, 1))
     assert [message.message_id for message in subscriber] == [str(kept)]
 
 
@@ -146,7 +88,7 @@ async def test_two_relays_publish_each_event_once(
     async with relaying(settings), relaying(settings):
         for _ in range(40):
             await asyncio.gather(*(sell(database, n, subject=new_id()) for n in range(5)))
-        await eventually(lambda: _is(counts(database), (0, 200)))
+        await eventually(lambda: equals(counts(database), (0, 200)))
     assert len(subscriber) == 200
 
 
@@ -159,7 +101,7 @@ async def test_the_log_keeps_the_published_order_when_the_lead_changes(
             await standby.execute("SELECT now()")  # its transaction starts before the other relay's batch
             async with relaying(settings):
                 first = await sell(database, 1, subject="item")
-                await eventually(lambda: _is(counts(database), (0, 1)))
+                await eventually(lambda: equals(counts(database), (0, 1)))
             second = await sell(database, 2, subject="item", version=2)
             led_at = await standby.fetchval(_LEADER)
             await standby.execute(_MOVE, [row["id"] for row in await standby.fetch("SELECT id FROM outbox")], led_at)
@@ -184,7 +126,7 @@ async def test_events_recorded_while_the_broker_is_unavailable_are_published_whe
             await api.put(f"/api/vhosts/{vhost}")
             grant = {"configure": ".*", "write": ".*", "read": ".*"}
             await api.put(f"/api/permissions/{vhost}/{user}", json=grant)
-            await eventually(lambda: _is(counts(database), (0, 1)), within=20)
+            await eventually(lambda: equals(counts(database), (0, 1)), within=20)
             assert (await health.ready())[0]
             # No queue is bound, so the alternate exchange kept the event.
             async with await aio_pika.connect(url) as connection:
@@ -200,7 +142,7 @@ async def test_a_relay_is_ready_while_broker_and_database_respond(
     health = Health()
     await database.ping()
     async with relaying(settings, health):
-        await eventually(lambda: _is(health.ready(), (True, {"broker": "ok", "postgres": "ok"})), within=20)
+        await eventually(lambda: equals(health.ready(), (True, {"broker": "ok", "postgres": "ok"})), within=20)
         admin = await asyncpg.connect(postgres_server)
         try:
             # Open connections stay open, as with a server that hangs.
@@ -224,7 +166,7 @@ async def test_an_event_is_published_when_its_wake_up_was_lost(
                     " VALUES (gen_random_uuid(), 'shop.item.sold.v1', 'item', 1, now(), '{}')"
                 )
             )
-        await eventually(lambda: _length(subscriber, 1))
+        await eventually(lambda: has_length(subscriber, 1))
 
 
 async def test_an_event_is_published_by_its_wake_up_without_a_poll(
@@ -234,15 +176,7 @@ async def test_an_event_is_published_by_its_wake_up_without_a_poll(
     async with relaying(settings):
         for number in range(1, 4):  # the relay may find the first one when it starts
             await sell(database, number, subject="item", version=number)
-            await eventually(partial(_length, subscriber, number))
-
-
-async def _length(items: list[Any], expected: int) -> bool:
-    return len(items) >= expected
-
-
-async def _is(answer: Awaitable[Any], expected: Any) -> bool:
-    return bool(await answer == expected)
+            await eventually(partial(has_length, subscriber, number))
 
 
 async def test_a_stream_keeps_events_that_match_its_pattern_for_later_readers(
@@ -252,7 +186,7 @@ async def test_a_stream_keeps_events_that_match_its_pattern_for_later_readers(
     async with relaying(settings):
         await sell(database, 1, subject="item")
         await sell(database, 2, subject="item", version=2)
-        await eventually(lambda: _is(counts(database), (0, 2)))
+        await eventually(lambda: equals(counts(database), (0, 2)))
     async with await aio_pika.connect(settings.amqp_url.get_secret_value()) as connection:
         channel = await connection.channel()
         await channel.set_qos(10)
@@ -280,106 +214,5 @@ async def test_a_relay_that_never_idles_still_maintains_the_event_log(
     for number in range(5):
         await sell(database, number, subject=new_id())
     async with relaying(settings):
-        await eventually(lambda: _is(counts(database), (0, 5)))
+        await eventually(lambda: equals(counts(database), (0, 5)))
     assert {5, 4, 3, 2, 1} <= pending
-
-
-@asynccontextmanager
-async def refusing_queue(amqp_url: str, pattern: str) -> AsyncIterator[None]:
-    """A queue on the exchange that is full from the start, as only an administrator can declare one."""
-    async with await aio_pika.connect(amqp_url) as connection:
-        channel = await connection.channel()
-        await declare_producer(channel, "shop")
-        full = await channel.declare_queue("full", arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
-        await full.bind("shop.events", pattern)
-        try:
-            yield
-        finally:
-            await full.delete(if_empty=False)
-
-
-def refusals(event_type: str) -> float:
-    return REGISTRY.get_sample_value("waybill_publish_refused_total", {"type": event_type}) or 0
-
-
-def copies_of(event_id: UUID, subscriber: list[Any]) -> int:
-    return [message.message_id for message in subscriber].count(str(event_id))
-
-
-async def test_a_queue_that_refuses_costs_the_other_queues_one_copy_for_each_probe(
-    settings: ServiceSettings, database: Database, subscriber: list[Any], amqp_url: str
-) -> None:
-    sent = [await sell(database, n, subject=f"item-{n % 7}", version=n // 7 + 1) for n in range(100)]
-    before = refusals("shop.item.sold.v1")
-    async with relaying(settings):
-        async with refusing_queue(amqp_url, "#"):
-            await eventually(lambda: _is(_true(copies_of(sent[0], subscriber) >= 4), True))
-            assert len(subscriber) == 4  # not 400: one event is tried, not the batch
-            assert await counts(database) == (100, 0)
-        await eventually(lambda: _is(counts(database), (0, 100)), within=30)
-    assert len(subscriber) == 100 + refusals("shop.item.sold.v1") - before
-    first_copies = list(dict.fromkeys(message.message_id for message in subscriber))
-    versions: dict[int, list[int]] = {}
-    for number in (sent.index(UUID(event_id)) for event_id in first_copies):
-        versions.setdefault(number % 7, []).append(number)
-    assert versions == {n: list(range(n, 100, 7)) for n in range(7)}
-
-
-async def test_a_queue_that_begins_to_refuse_costs_each_other_queue_one_batch_and_the_probes(
-    settings: ServiceSettings, database: Database, subscriber: list[Any], amqp_url: str
-) -> None:
-    async with relaying(settings):
-        for number in range(1, 11):  # until the relay publishes full batches
-            await sell(database, number, subject=new_id())
-            await eventually(partial(_length, subscriber, number))
-        async with refusing_queue(amqp_url, "#"):
-            subscriber.clear()
-            before = refusals("shop.item.sold.v1")
-            async with database.transaction() as session:
-                for number in range(100):
-                    await record(session, Sold(number=number), subject=new_id(), version=1)
-            await eventually(lambda: _is(_true(refusals("shop.item.sold.v1") >= before + 104), True))
-            assert len(subscriber) == 104
-        await eventually(lambda: _is(counts(database), (0, 110)), within=30)
-    assert len(subscriber) == 100 + refusals("shop.item.sold.v1") - before
-
-
-async def test_a_queue_that_refuses_one_type_delays_only_it_and_its_aggregates_later_events(
-    settings: ServiceSettings, database: Database, subscriber: list[Any], amqp_url: str
-) -> None:
-    async with refusing_queue(amqp_url, "shop.item.returned.v1"):
-        async with database.transaction() as session:
-            await record(session, Sold(number=1), subject="a", version=1)
-            await record(session, Returned(number=2), subject="a", version=2)
-            await record(session, Sold(number=3), subject="a", version=3)
-            await record(session, Sold(number=4), subject="b", version=1)
-        async with relaying(settings):
-            await eventually(lambda: _is(counts(database), (2, 2)))
-            await sell(database, 5, subject="c")
-            await eventually(lambda: _is(counts(database), (2, 3)))
-    passed = [message.body for message in subscriber if message.type == "shop.item.sold.v1"]
-    assert sorted(passed) == [b'{"number": 1}', b'{"number": 4}', b'{"number": 5}']
-
-
-async def test_an_event_that_cannot_be_sent_delays_no_other(
-    settings: ServiceSettings, database: Database, subscriber: list[Any]
-) -> None:
-    endless = f"shop.item.{'x' * 300}.v1"  # AMQP's limit is 255
-    async with database.engine.begin() as connection:
-        await connection.execute(
-            text(
-                "INSERT INTO outbox (event_id, type, subject, version, occurred_at, data)"
-                " VALUES (gen_random_uuid(), :type, 'item', 1, now(), '{}')"
-            ),
-            {"type": endless},
-        )
-    sent = {str(await sell(database, number, subject=new_id())) for number in range(20)}
-    async with relaying(settings):
-        await eventually(lambda: _is(counts(database), (1, 20)))
-    assert {message.message_id for message in subscriber} == sent
-    assert len(subscriber) == 20
-    assert refusals(endless) >= 1
-
-
-async def _true(value: bool) -> bool:
-    return value
