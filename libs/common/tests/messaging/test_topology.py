@@ -1,6 +1,7 @@
 """An event is accepted only through its producer's exchanges. The queues of the last release can be moved."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -134,6 +135,30 @@ async def _parked(database: Database, count: int) -> list[Any]:
 
 async def _have_effects(database: Database, count: int) -> bool:
     return len(await effects(database)) == count
+
+
+async def test_a_declaration_that_has_begun_is_completed_at_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topology, "_DECLARE_INTERVAL", 0)
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    ends: list[str] = []
+
+    async def declare() -> None:
+        if not ends:
+            ends.append("first")
+            return
+        begun.set()
+        try:
+            await may_end.wait()
+            ends.append("completed")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+
+    with contextlib.suppress(ConnectionError):  # as a session ends whose connection is lost
+        async with topology.kept_declared(declare):
+            await begun.wait()
+            asyncio.get_running_loop().call_soon(may_end.set)
+            raise ConnectionError
+    assert ends == ["first", "completed"]
 
 
 async def test_a_consumer_binds_its_queue_again_after_somebody_unbound_it(

@@ -10,10 +10,11 @@ from sqlalchemy.engine import make_url
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises. `InternalClientError` is no defect: a statement gets it between the server's last message on
 a connection and the driver's noticing that the connection was closed."""
-
-
 READ_ONLY: Final = "SELECT current_setting('transaction_read_only')::boolean"
 """Whether the server refuses writes: a standby answers any other query."""
+_UNUSABLE: Final = ("08", "57P", "25006")
+"""Beginnings of SQLSTATEs (PostgreSQL, appendix A): connection exceptions, a server that ends or starts, and a server
+that refuses writes."""
 
 
 def driver_dsn(url: str) -> str:
@@ -29,11 +30,6 @@ async def driver_connection(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-_UNUSABLE: Final = ("08", "57P", "25006")
-"""Beginnings of SQLSTATEs (PostgreSQL, appendix A): connection exceptions, a server that ends or starts, and a server
-that refuses writes."""
 
 
 def makes_unusable(error: BaseException | None) -> bool:

@@ -43,7 +43,7 @@ for _outcome in ("processed", "duplicate", "retried", "deferred", "parked"):
     HANDLED.labels(_outcome)  # exports a zero, without which Prometheus would miss the first increment
 
 ATTEMPT_HEADER: Final = "x-waybill-attempt"
-UNSENDABLE: Final = "an earlier event is missing, and this one cannot be sent to a retry queue"
+UNSENDABLE: Final = "an earlier event is missing, and this one cannot be sent again after it"
 
 
 @dataclass(frozen=True, slots=True)

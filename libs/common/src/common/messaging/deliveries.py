@@ -1,9 +1,9 @@
-"""What a consumer receives from its queues, in batches, and one message at a time while it may die of one.
+"""What a consumer receives from its queues: in batches, or one message at a time while one may kill the process.
 
 RabbitMQ counts each delivery that is not acknowledged, and dead-letters a message at its limit. A process that dies
-returns all that it received, so a message that kills its process would use up the deliveries of all others beside it.
-Therefore a message that was returned several times already is received alone. Not after the first time: a message that
-is returned while others wait behind it loses its place to them (RabbitMQ 3.10), and lost connections are frequent.
+returns all that it received, so a message that kills its process would use up the deliveries of all others. Therefore
+a message that was returned several times is received alone. It is not after a first return: a message that is returned
+alone goes behind those that wait (RabbitMQ 3.10), which changes the order, and connections are lost often.
 """
 
 import asyncio

@@ -63,12 +63,13 @@ async def kept_declared(declare: Work) -> AsyncIterator[None]:
     that can wait for the broker in vain.
     """
     await declare()
-    calls: set[asyncio.Future[object]] = set()
 
     async def whole() -> None:
-        calls.clear()
-        calls.add(asyncio.ensure_future(declare()))
-        await asyncio.shield(*calls)
+        call = asyncio.ensure_future(declare())
+        try:
+            await asyncio.shield(call)
+        finally:
+            await asyncio.wait({call}, timeout=_COMPLETION)
 
     async def again() -> None:
         await asyncio.sleep(_DECLARE_INTERVAL)
@@ -76,8 +77,6 @@ async def kept_declared(declare: Work) -> AsyncIterator[None]:
 
     async with background(again):
         yield
-    if calls:
-        await asyncio.wait(calls, timeout=_COMPLETION)
 
 
 async def declare_producer(channel: AbstractChannel, service: str, stream: str | None = None) -> None:

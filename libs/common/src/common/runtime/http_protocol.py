@@ -20,14 +20,17 @@ class _Parser(httptools.HttpRequestParser):
         self._protocol = protocol
 
     def feed_data(self, data: Any) -> None:
-        try:
-            super().feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            framing = [b"%b: %b\r\n" % header for header in self._protocol.headers if header[0] in _FRAMING]
-            self._protocol.in_second_head = True
-            super().feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
-            self._protocol.in_second_head = False
-            self.feed_data(data[offer.args[0] :])
+        while True:
+            try:
+                super().feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                framing = [b"%b: %b\r\n" % header for header in self._protocol.headers if header[0] in _FRAMING]
+                self._protocol.in_second_head = True
+                super().feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+                self._protocol.in_second_head = False
+                data = data[offer.args[0] :]
+            else:
+                return
 
 
 class UpgradeIgnoringProtocol(HttpToolsProtocol):
