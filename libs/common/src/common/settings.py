@@ -48,6 +48,8 @@ class ServiceSettings(BaseSettings):
     """Seconds that a stopping API still serves while it reports not ready, so that load balancers notice first."""
     outbox_retention_days: int = Field(default=30, ge=1, le=3650)
     """Days that published events can be replayed from the event log. Processed ones stay in the inbox as long."""
+    relay_partitions: int = Field(default=1, ge=1, le=64)
+    """Workers of one relay process, which publish partitions of the outbox concurrently. More than 8 work as 8."""
     retry_delays: Annotated[tuple[float, ...], NoDecode] = (5.0, 60.0, 600.0)
     """Seconds before each of a failed message's three retries. The queues keep their names (`5s`, `1m`, `10m`)."""
 

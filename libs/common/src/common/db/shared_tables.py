@@ -91,6 +91,23 @@ _DEFERRED: Final = (
     "CREATE INDEX ix_deferred_messages_aggregate ON deferred_messages (consumer, aggregate, subject, version)",
 )
 
+OUTBOX_PARTITIONS: Final = 8
+_OUTBOX_COLUMNS: Final = "id, event_id, type, subject, version, occurred_at, data, traceparent"
+_OUTBOX_STORAGE: Final = (
+    "WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0)"
+)
+_PARTITIONED_OUTBOX: Final = """CREATE TABLE outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    event_id uuid NOT NULL,
+    type text NOT NULL,
+    subject text NOT NULL,
+    version integer NOT NULL,
+    occurred_at timestamptz NOT NULL,
+    data jsonb NOT NULL,
+    traceparent text,
+    CONSTRAINT pk_outbox PRIMARY KEY (id, subject)
+) PARTITION BY HASH (subject)"""
+
 
 class Operations(Protocol):
     def execute(self, sqltext: str, /) -> None: ...
@@ -103,6 +120,40 @@ def create_outbox(op: Operations) -> None:
 
 def drop_outbox(op: Operations) -> None:
     op.execute("DROP TABLE event_log, outbox")
+
+
+def partition_outbox(op: Operations) -> None:
+    """Replaces the outbox by one in hash partitions, with its waiting rows, their ids and the next id.
+
+    Writers and the relay wait meanwhile: for as long as it takes to copy what is not published.
+    """
+    partitions = (
+        f"CREATE TABLE outbox_p{n} PARTITION OF outbox"
+        f" FOR VALUES WITH (MODULUS {OUTBOX_PARTITIONS}, REMAINDER {n}) {_OUTBOX_STORAGE}"
+        for n in range(OUTBOX_PARTITIONS)
+    )
+    _replace_outbox(op, _PARTITIONED_OUTBOX, *partitions)
+
+
+def merge_outbox(op: Operations) -> None:
+    """The reverse of `partition_outbox`."""
+    _replace_outbox(op, _OUTBOX[0])
+
+
+def _replace_outbox(op: Operations, *statements: str) -> None:
+    # Locked first: a transaction that still writes to the old table ends before its rows are copied.
+    op.execute("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE")
+    op.execute("ALTER TABLE outbox RENAME TO old_outbox")
+    op.execute("ALTER TABLE old_outbox RENAME CONSTRAINT pk_outbox TO pk_old_outbox")
+    op.execute("ALTER SEQUENCE outbox_id_seq RENAME TO old_outbox_id_seq")
+    for statement in statements:
+        op.execute(statement)
+    op.execute(
+        f"INSERT INTO outbox ({_OUTBOX_COLUMNS}) OVERRIDING SYSTEM VALUE"  # noqa: S608 - only constants are inserted
+        f" SELECT {_OUTBOX_COLUMNS} FROM old_outbox ORDER BY id"
+    )
+    op.execute("SELECT setval('outbox_id_seq', last_value, is_called) FROM old_outbox_id_seq")
+    op.execute("DROP TABLE old_outbox")
 
 
 def create_inbox(op: Operations) -> None:

@@ -1,14 +1,27 @@
 """The outbox: events recorded in the same transaction as the change they describe.
 
 The table is a queue: a row's presence means "not confirmed by the broker yet". The relay moves confirmed rows to the
-event log, so the queue stays small.
+event log, so the queue stays small. Its partitions, by a hash of the subject, are shared among the relay's workers:
+all events of an aggregate are in one partition.
 """
 
 import uuid
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, DateTime, Identity, Integer, MetaData, Table, Text, Uuid, insert
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    insert,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -33,7 +46,12 @@ def event_columns() -> tuple[Column[Any], ...]:
 
 
 outbox: Final = Table(
-    "outbox", metadata, Column("id", BigInteger, Identity(always=True), primary_key=True), *event_columns()
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True)),
+    *event_columns(),
+    PrimaryKeyConstraint("id", "subject"),
+    postgresql_partition_by="HASH (subject)",
 )
 
 _INSERT: Final = insert(outbox).inline()  # made once, and asks for no id back

@@ -48,6 +48,10 @@ class _Pace:
     pause: float = _FIRST_PAUSE
     held_until: float = 0.0
 
+    @property
+    def admits(self) -> int:
+        return 0 if self.held_until > monotonic() else self.most
+
     def confirmed(self) -> None:
         self.most, self.pause = min(self.most * 2, _MOST), max(self.pause / 2, _FIRST_PAUSE)
 
@@ -57,11 +61,15 @@ class _Pace:
 
 
 class Publisher:
-    """Publishes a service's events. It outlives connections, because a refusal can cost one."""
+    """Publishes a service's events. It outlives connections, because a refusal can cost one.
+
+    Workers share it: what one of them learns of a type applies to all. They take turns while a type is tried.
+    """
 
     def __init__(self, service: str) -> None:
         self._exchange = exchange_of(service)
         self._paces: defaultdict[str, _Pace] = defaultdict(_Pace)
+        self._trying = asyncio.Lock()
 
     def held(self) -> dict[str, float]:
         """The refused types, with the seconds until one event of each may be tried again."""
@@ -75,6 +83,12 @@ class Publisher:
         an unknown outcome, stays in the outbox, and is published again with the same id. Later events of its aggregate
         wait for it.
         """
+        if all(self._paces[event_type].most == _MOST for event_type in {row["type"] for row in rows}):
+            return await self._publish(channel, rows)
+        async with self._trying:
+            return await self._publish(channel, rows)
+
+    async def _publish(self, channel: Channel, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
         aggregates = self._admitted(rows)
         confirmed: list[Any] = []
         outcomes: Sequence[BaseException | None]
@@ -98,7 +112,7 @@ class Publisher:
         waiting: set[str] = set()
         for row in rows:
             event_type, subject = row["type"], row["subject"]
-            if subject not in waiting and admitted[event_type] < self._paces[event_type].most:
+            if subject not in waiting and admitted[event_type] < self._paces[event_type].admits:
                 admitted[event_type] += 1
                 aggregates.setdefault(subject, []).append(row)
             else:

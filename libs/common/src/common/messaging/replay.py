@@ -22,16 +22,16 @@ from common.messaging.topology import replay_exchange
 from common.settings import ServiceSettings
 
 _PAGE: Final = 500
-# One relay at a time appends to the log, so its order is the published order and a cursor can't skip a row.
+# Batches are appended to the log one at a time, each until its commit, so a cursor can't skip a row.
 _AFTER: Final = """
     SELECT published_at, position, event_id, type, subject, version, occurred_at, data, traceparent
     FROM event_log
     WHERE (published_at, position) > ($1, $2) AND (published_at, position) <= ($3, $4)
     AND (cardinality($5::text[]) = 0 OR type = ANY($5))
     ORDER BY published_at, position LIMIT $6"""
-# The relay holds this lock for a batch: a reader that gets it finds all earlier confirmed events in the log. The relay
-# itself never waits for the lock; it tries again at the next notification or after a second.
-_SETTLED: Final = "SELECT pg_advisory_xact_lock_shared(hashtext('outbox-relay'))"
+# Each worker of a relay shares this lock for a batch: a reader that gets it for itself finds all earlier confirmed
+# events in the log. Workers never wait for the lock; they try again at the next notification or after a second.
+_SETTLED: Final = "SELECT pg_advisory_xact_lock(hashtext('outbox-relay'))"
 _LAST: Final = "SELECT published_at, position FROM event_log ORDER BY published_at DESC, position DESC LIMIT 1"
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final, NoReturn
 
 import structlog
 
@@ -56,6 +56,16 @@ async def first_of(*events: asyncio.Event, within: float | None = None) -> None:
     finally:
         for wait in waits:
             wait.cancel()
+
+
+async def all_of(*works: Coroutine[Any, Any, object]) -> None:
+    """Runs all of `works`. The first that fails cancels the others, and its error is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 async def _keep_running(work: Work) -> NoReturn:

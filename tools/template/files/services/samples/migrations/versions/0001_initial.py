@@ -20,6 +20,7 @@ def upgrade() -> None:
 )"""
     )
     shared_tables.create_outbox(op)
+    shared_tables.partition_outbox(op)
     shared_tables.create_inbox(op)
 
 

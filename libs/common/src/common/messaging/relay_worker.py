@@ -1,0 +1,99 @@
+"""A worker of the relay: publishes the events of some partitions of the outbox, batch by batch.
+
+A batch is one transaction: lock the partitions, read the oldest rows, publish them with confirms (one unconfirmed
+message per aggregate, aggregates concurrently), move the confirmed ones to the log, commit. A worker that loses the
+transaction loses the locks, so two can never both remove rows. After a crash at any point the rows are still in the
+outbox and are published again with the same ids.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any, Final
+
+from aiormq import Channel
+from prometheus_client import Counter
+
+from common.messaging import broker, outbox_partitions
+from common.messaging.lower_bound import LowerBound
+from common.messaging.publisher import Publisher
+from common.runtime.background import first_of
+
+PUBLISHED: Final = Counter("waybill_relay_published_total", "Events confirmed by the broker and moved to the log.")
+
+BATCH: Final = 500
+_POLL: Final = 1.0
+
+
+class Worker:
+    """Uses a connection to the database (asyncpg's) and a channel that nothing else uses meanwhile."""
+
+    def __init__(self, publisher: Publisher, database: Any, channel: Channel) -> None:
+        self._publisher = publisher
+        self._database = database
+        self._channel = channel
+        self._woken = asyncio.Event()
+        self._partitions: tuple[int, ...] = ()
+        self._locked: tuple[int, ...] = ()
+        self._bound = LowerBound()
+
+    def wake(self) -> None:
+        """Events may have been recorded."""
+        self._woken.set()
+
+    def assign(self, partitions: tuple[int, ...]) -> None:
+        """From its next batch on the worker publishes these partitions."""
+        if partitions != self._partitions:
+            self._partitions = partitions
+            self.wake()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop`. Raises what broke the connection to the broker or the database."""
+        while not stop.is_set():
+            self._woken.clear()
+            try:
+                if await self._batch():
+                    continue
+            except TimeoutError:
+                await broker.until_unblocked(self._channel, stop)
+                raise
+            await first_of(self._woken, stop, within=min([_POLL, *self._publisher.held().values()]))
+            if self._channel.is_closed:
+                raise ConnectionError("connection lost")
+
+    async def _batch(self) -> bool:
+        """Publishes and moves up to `BATCH` rows. Returns whether more may be waiting in partitions that it locked."""
+        held = [*self._publisher.held()]
+        confirmed: set[int] = set()
+        failure: Exception | None = None
+        async with self._database.transaction():
+            if not await self._lock():
+                return False
+            rows = await outbox_partitions.oldest(self._database, self._locked, self._bound.after(), BATCH, held)
+            if rows:
+                ids, failure = await self._publisher.publish(self._channel, rows)
+                confirmed = set(ids)
+            if confirmed:
+                moved = [row for row in rows if row["id"] in confirmed]
+                await outbox_partitions.move(self._database, self._locked, moved)
+        PUBLISHED.inc(len(confirmed))
+        if failure is not None:
+            raise failure
+        if not held:
+            await self._raise_bound(rows, confirmed)
+        return len(rows) == BATCH or len(confirmed) < len(rows)
+
+    async def _lock(self) -> bool:
+        if not self._partitions:
+            return False
+        locked = await outbox_partitions.lock(self._database, self._partitions)
+        if locked != self._locked:
+            self._locked, self._bound = locked, LowerBound()
+        return bool(locked)
+
+    async def _raise_bound(self, rows: Sequence[Any], confirmed: set[int]) -> None:
+        """Only past rows that are moved: events of held types are not even read, and stay."""
+        ids = [row["id"] for row in rows]
+        moved = list(takewhile(confirmed.__contains__, ids))
+        if moved or not ids:
+            await self._bound.moved(self._database, moved[-1] if moved else None)
