@@ -39,7 +39,7 @@ async def test_a_replay_includes_the_batch_that_the_relay_is_publishing_when_it_
         await declare_producer(channel, "shop")
         await (await channel.declare_queue("late", exclusive=True)).bind("shop.replay", "late")
         async with relay.transaction():
-            assert await relay.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('outbox-relay'))")
+            assert await relay.fetchval("SELECT pg_try_advisory_xact_lock_shared(hashtext('outbox-relay'))")
             await relay.execute(APPEND)
             replaying = asyncio.create_task(replay(settings, since=SINCE, to_queue="late"))
 

@@ -21,7 +21,7 @@ _LOCK: Final = """
 # While types are held: without their events, and without the later events of the same aggregates.
 _OTHERS: Final = """
     AND type <> ALL($3::text[]) AND NOT EXISTS (
-        SELECT FROM outbox_p{n} AS held WHERE held.id > $1 AND held.id <= waiting.id
+        SELECT FROM ({waiting}) AS held WHERE held.id > $1 AND held.id <= waiting.id
         AND held.subject = waiting.subject AND held.type = ANY($3::text[]))"""
 
 
@@ -50,12 +50,13 @@ async def move(connection: Any, partitions: tuple[int, ...], rows: Sequence[Any]
 
 @cache
 def _oldest(partitions: tuple[int, ...], *, others: bool) -> str:
+    # Conditions within the parts would keep PostgreSQL from merging the partitions' indexes in their order.
     waiting = " UNION ALL ".join(
-        f"SELECT {n} AS partition, id, {_COLUMNS} FROM outbox_p{n} AS waiting WHERE id > $1"  # noqa: S608 - constants
-        + (_OTHERS.format(n=n) if others else "")
+        f"SELECT {n} AS partition, id, {_COLUMNS} FROM outbox_p{n}"  # noqa: S608 - constants
         for n in partitions
     )
-    return f"SELECT * FROM ({waiting}) AS waiting ORDER BY id LIMIT $2"  # noqa: S608 - constants
+    condition = _OTHERS.format(waiting=waiting) if others else ""
+    return f"SELECT * FROM ({waiting}) AS waiting WHERE id > $1 {condition} ORDER BY id LIMIT $2"  # noqa: S608 - constants
 
 
 @cache
