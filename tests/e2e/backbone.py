@@ -125,7 +125,8 @@ class Backbone:
 
         async def is_met() -> bool:
             async with self.database.transaction() as session:
-                found = await session.execute(text(of_role), {"name": f"shop-{role}"})
+                name = "shop-relay-share" if role == "relay" else f"shop-{role}"
+                found = await session.execute(text(of_role), {"name": name})
             return int(found.scalar_one()) >= count
 
         await eventually(is_met, within=30)

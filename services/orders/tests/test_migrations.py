@@ -32,6 +32,11 @@ _DEFINITIONS = """
     WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition AND c.relname <> 'alembic_version'
     ORDER BY 1"""
 
+_RECORD = """
+    INSERT INTO outbox (event_id, type, subject, version, occurred_at, data)
+    SELECT gen_random_uuid(), 'orders.order.placed.v1', n::text, 1, now(), '{}' FROM generate_series(1, 3) n"""
+_WAITING = "SELECT id, event_id, type, subject, version, occurred_at, data, traceparent FROM outbox ORDER BY id"
+
 
 async def definitions(url: str) -> list[str]:
     connection = await asyncpg.connect(url)
@@ -65,3 +70,20 @@ async def test_models_and_migrations_do_not_drift(settings: Settings, make_datab
 async def test_alembic_finds_nothing_to_generate(make_database: MakeDatabase) -> None:
     url = await make_database(FOLDER)
     await asyncio.to_thread(alembic.command.check, config(FOLDER, url))
+
+
+async def test_events_that_wait_keep_their_ids_and_order_when_the_outbox_is_partitioned_and_merged(
+    make_database: MakeDatabase,
+) -> None:
+    url = await make_database(FOLDER)
+    connection = await asyncpg.connect(url)
+    try:
+        for step, revision in ((alembic.command.downgrade, "0002"), (alembic.command.upgrade, "head")) * 2:
+            await connection.execute(_RECORD)
+            before = await connection.fetch(_WAITING)
+            await asyncio.to_thread(step, config(FOLDER, url), revision)
+            assert await connection.fetch(_WAITING) == before
+        await connection.execute(_RECORD)
+        assert [row["id"] for row in await connection.fetch(_WAITING)] == list(range(1, 16))
+    finally:
+        await connection.close()

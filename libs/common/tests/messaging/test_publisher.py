@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import aio_pika
+import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
@@ -45,15 +46,18 @@ async def has_copies(event_id: UUID, subscriber: list[Any], count: int) -> bool:
     return [message.message_id for message in subscriber].count(str(event_id)) >= count
 
 
+@pytest.mark.parametrize("workers", [1, 4])
 async def test_a_queue_that_refuses_costs_the_other_queues_one_copy_for_each_probe(
-    settings: ServiceSettings, database: Database, subscriber: list[Any], amqp_url: str
+    settings: ServiceSettings, database: Database, subscriber: list[Any], amqp_url: str, workers: int
 ) -> None:
+    settings = settings.model_copy(update={"relay_partitions": workers})
     sent = [await sell(database, n, subject=f"item-{n % 7}", version=n // 7 + 1) for n in range(100)]
     before = refusals("shop.item.sold.v1")
     async with relaying(settings):
         async with refusing_queue(amqp_url, "#"):
-            await eventually(lambda: has_copies(sent[0], subscriber, 4))
-            assert len(subscriber) == 4  # not 400: one event is tried, not the batch
+            await eventually(lambda: was_refused(before + 4))
+            await eventually(lambda: has_length(subscriber, 4))
+            assert len(subscriber) == 4  # not 400: one event is tried, not the batch, and by one worker
             assert await counts(database) == (100, 0)
         await eventually(lambda: equals(counts(database), (0, 100)), within=30)
     assert len(subscriber) == 100 + refusals("shop.item.sold.v1") - before

@@ -7,6 +7,7 @@ from asyncio.subprocess import Process
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ async def test_four_workers_in_two_processes_that_are_killed_and_lose_their_lock
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND application_name = 'shop-relay'"
                 )
-                await eventually(lambda before=before: logged_more(database, before + 50), within=30)
+                await eventually(partial(logged_more, database, before + 50), within=30)
             first.send_signal(signal.SIGKILL)
             await first.wait()
             async with relay_process(settings, 2):
@@ -175,7 +176,7 @@ async def test_processes_share_all_partitions_and_take_over_those_of_one_that_en
     other = await asyncpg.connect(database.dsn, server_settings={"application_name": "shop-relay"})
     try:
         for count in (3, 2, 1):
-            await eventually(lambda count=count: attached(database, count))
+            await eventually(partial(attached, database, count))
             shares = [await own_partitions(connection) for connection in connections]
             assert sorted(partition for share in shares for partition in share) == list(PARTITIONS)
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
