@@ -22,6 +22,7 @@ from common.messaging.broker import BROKER_ERRORS
 from common.messaging.cloudevents import encode, exchange_of
 from common.messaging.message_spans import publishing
 from common.messaging.replay import envelope
+from common.observability import history
 
 log = structlog.get_logger(__name__)
 
@@ -107,9 +108,10 @@ class Publisher:
 
     async def _in_order(self, channel: Channel, aggregate: list[Any], confirmed: list[Any]) -> None:
         for row in aggregate:
-            sent = perf_counter()
+            sent, step = perf_counter(), [(row["event_id"], row["subject"], row["version"])]
             with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
                 body, properties = encode(envelope(row, span.traceparent))
+                history.note("publishing", step)
                 await channel.basic_publish(
                     body,
                     exchange=self._exchange,
@@ -120,6 +122,7 @@ class Publisher:
                 )
             CONFIRM.observe(perf_counter() - sent)
             confirmed.append(row)
+            history.note("confirmed", step)
 
     @staticmethod
     def _unconfirmed(

@@ -25,6 +25,7 @@ from common.messaging import broker, event_log
 from common.messaging.backlog_metrics import measuring_outbox
 from common.messaging.publisher import Publisher
 from common.messaging.topology import declare_producer, kept_declared
+from common.observability import history
 from common.runtime.background import background, first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -148,6 +149,8 @@ class Relay:
             if confirmed:
                 await database.execute(_MOVE, confirmed, led_at)
         PUBLISHED.inc(len(confirmed))
+        moved = set(confirmed)
+        history.note("moved", ((row["event_id"], row["subject"], row["version"]) for row in rows if row["id"] in moved))
         if failure is not None:
             raise failure
         return len(rows) == BATCH or len(confirmed) < len(rows)
