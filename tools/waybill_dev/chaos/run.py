@@ -14,8 +14,9 @@ import asyncpg
 from waybill_dev.base.background import background
 from waybill_dev.base.state import State
 from waybill_dev.chaos.count import CountRow, count
-from waybill_dev.chaos.kills import kill_at_random, until_all_run
+from waybill_dev.chaos.plan import plan
 from waybill_dev.chaos.shoppers import Purchases, Shopper, buy, open_shop
+from waybill_dev.chaos.strikes import EXEMPT, strike_as_planned, until_all_run
 from waybill_dev.chaos.subscriber import Subscriber
 from waybill_dev.progress import say
 from waybill_dev.supervision import control
@@ -39,8 +40,8 @@ class Outcome:
         return all(row.is_correct for row in self.rows)
 
 
-async def run(state: State, *, minutes: float | None, orders: int | None, pause: float) -> Outcome:
-    """Places `orders`, or orders for `minutes`. Raises LocalError when a process does not recover."""
+async def run(state: State, *, minutes: float | None, orders: int | None, every: int, seed: int) -> Outcome:
+    """Places `orders`, or orders for `minutes`, with a strike after about `every` of them. Raises LocalError when a process does not recover."""
     status = control.call(state, "status")
     began, since = time.monotonic(), datetime.now(UTC)
     purchases, shoppers, staff = await open_shop(status["gateway"], status["admin"])
@@ -49,11 +50,15 @@ async def run(state: State, *, minutes: float | None, orders: int | None, pause:
     await _persist_queue_list(state, status)
     tally: Counter[str] = Counter()
     deadline = time.monotonic() + minutes * 60 if minutes is not None else None
+    names = [one["name"] for one in status["processes"] if one["name"] not in EXEMPT]
+    strikes = plan(seed, names, every)
     try:
         async with background(subscriber.listen()):
             stop = asyncio.Event()
             async with background(_report_progress(purchases, tally)), asyncio.TaskGroup() as group:
-                group.create_task(kill_at_random(state, stop, tally, pause))
+                group.create_task(
+                    strike_as_planned(state, strikes, lambda: len(purchases.changes), stop, tally)
+                )
                 await _place_orders(purchases, shoppers, staff, orders, deadline)
                 stop.set()
             ordered = time.monotonic()
@@ -116,4 +121,4 @@ async def until_settled(counting: Callable[[], Coroutine[Any, Any, list[CountRow
 async def _report_progress(purchases: Purchases, tally: Counter[str]) -> None:
     while True:
         await asyncio.sleep(PROGRESS_SECONDS)
-        say(f"{len(purchases.changes)} orders, {tally.total()} kills and restarts")
+        say(f"{len(purchases.changes)} orders, {tally.total()} strikes")

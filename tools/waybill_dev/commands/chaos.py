@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import secrets
 import sys
 
 import click
@@ -23,21 +24,27 @@ MINUTES = 2.0
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help=f"How long orders are placed ({MINUTES}).")
 @click.option("--orders", type=click.IntRange(min=1), help="How many orders are placed.")
 @click.option(
-    "--pause",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3.0,
+    "--every",
+    type=click.IntRange(min=1),
+    default=200,
     show_default=True,
-    help="Average number of seconds between two kills. Rarer kills let more orders through.",
+    help="Average number of orders between two strikes.",
 )
-def chaos(*, minutes: float | None, orders: int | None, pause: float) -> None:
-    """Places orders while processes are killed, then counts.
+@click.option("--seed", type=click.IntRange(min=0), help="Repeats the strikes of the run that named this seed.")
+def chaos(*, minutes: float | None, orders: int | None, every: int, seed: int | None) -> None:
+    """Places orders while processes are struck, then counts.
 
-    Counts what was lost, doubled or out of order. Uses the running stack, or boots one with a second relay and stops
-    it afterwards. One customer of fifty gets mails about orders, because mails cost more than everything else. Exit
-    code 1 on any violation.
+    A strike kills, terminates or freezes a process, cuts a server's connections or raises an alarm of the broker. The
+    seed decides which process, how, and after how many orders. Counts what was lost, doubled or out of order. Uses the
+    running stack, or boots one with a second relay and stops it afterwards. One customer of fifty gets mails about
+    orders, because mails cost more than everything else. Exit code 1 on any violation.
+
+    With WAYBILL_HISTORY=FOLDER in the environment of `up`, every process records the steps of its events there, and
+    `./dev history FOLDER` checks them.
     """
     if minutes is None and orders is None:
         minutes = MINUTES
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
     options = read_options()
     state = find_state()
     started = not is_up(state)
@@ -47,15 +54,17 @@ def chaos(*, minutes: float | None, orders: int | None, pause: float) -> None:
         # The broker's driver logs every outage, and outages are the point here.
         for name in ("aio_pika", "aiormq"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        say("signing up customers")
-        outcome = asyncio.run(_run(state, minutes, orders, pause))
+        say(f"signing up customers; repeat this run with --seed {seed}")
+        outcome = asyncio.run(_run(state, minutes, orders, every, seed))
         show(outcome, console())
+        if not outcome.is_correct:
+            say(f"violations: repeat the strikes with --seed {seed}")
     sys.exit(0 if outcome.is_correct else 1)
 
 
-async def _run(state: State, minutes: float | None, orders: int | None, pause: float) -> Outcome:
+async def _run(state: State, minutes: float | None, orders: int | None, every: int, seed: int) -> Outcome:
     try:
-        return await run(state, minutes=minutes, orders=orders, pause=pause)
+        return await run(state, minutes=minutes, orders=orders, every=every, seed=seed)
     except* LocalError as errors:
         raise LocalError(str(errors.exceptions[0]), log=f"{state.logs}/ (./dev logs)") from None
 

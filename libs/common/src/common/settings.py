@@ -53,6 +53,10 @@ class ServiceSettings(BaseSettings):
     retry_delays: Annotated[tuple[float, ...], NoDecode] = (5.0, 60.0, 600.0)
     """Seconds before each of a failed message's three retries. The queues keep their names (`5s`, `1m`, `10m`)."""
 
+    history: Path | None = None
+    """Folder into which each process writes the steps of its events, for `./dev history`. Meant for tests: the files
+    grow without a limit."""
+
     @field_validator("retry_delays", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:

@@ -15,6 +15,7 @@ from uuid import UUID
 from common.db.driver_pool import DriverPool
 from common.db.group_commit import GroupCommit
 from common.messaging.cloudevents import rfc3339
+from common.observability import history
 from orders.events import OrderPlaced
 from orders.models import MAX_TOTAL, OrderStatus
 
@@ -90,6 +91,7 @@ async def insert_orders(driver: DriverPool, orders: Sequence[NewOrder]) -> Seque
     """
     lines = [(n, position, *line) for n, order in enumerate(orders, 1) for position, line in enumerate(order.lines, 1)]
     columns = zip(*(order.values() for order in orders), strict=True)
+    history.note("recording", ((order.event_id, order.id, 1) for order in orders))
     rows = iter(await driver.fetch(_PLACE, *zip(*lines, strict=True), *columns))
     return [[next(rows) for _ in order.lines] for order in orders]
 

@@ -17,6 +17,7 @@ import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from common.observability import history
 from common.observability.logs import configure_logging
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -92,6 +93,7 @@ def _loader(target: str) -> Any:
             lines = [f"  {'.'.join(map(str, p.get('loc', ()))) or 'settings'}: {p['msg']}" for p in problems]
             raise click.ClickException("settings are missing or wrong:\n" + "\n".join(lines)) from None
         configure_logging(settings.service, role, settings.log_level)
+        history.begin(settings.history, f"{settings.service}-{role}")
         return settings
 
     return load

@@ -23,6 +23,7 @@ from common.messaging.event_handlers import EventHandlers, Received
 from common.messaging.inbox import first_deliveries
 from common.messaging.message_spans import processing
 from common.messaging.topology import RETRY_TIERS, is_authentic, own_exchange
+from common.observability import history
 from common.observability.log_limit import limited_logger
 from common.observability.trace import traced
 
@@ -56,6 +57,7 @@ class DecodedDelivery:
     aggregate: Aggregate | None = None
     """Set where this consumer keeps the order of the event's aggregate."""
     version: int = 0
+    subject: str = ""
     event_id: str | None = None
     """Set for an event that its own producer sent, whether or not this consumer can process it."""
 
@@ -69,6 +71,11 @@ class DecodedDelivery:
         """
         replayed = self.message.exchange == own_exchange(queue.removesuffix(".inbound"))
         return self.cause is None and (self.event is not None or replayed)
+
+    @property
+    def named(self) -> tuple[str, str, int]:
+        """Id, subject and version of the event, for its history."""
+        return self.event_id or "", self.subject, self.version
 
     def count(self, header: str) -> int:
         """The counter in one of our headers, limited to its largest honest value, because a sender can set it, too."""
@@ -101,7 +108,11 @@ def decode_delivery(
     if envelope.type in handlers:
         RECEIVED.labels(envelope.type).inc()
     sent = DecodedDelivery(
-        message, aggregate=handlers.aggregate_in_order(envelope), version=envelope.version, event_id=str(envelope.id)
+        message,
+        aggregate=handlers.aggregate_in_order(envelope),
+        version=envelope.version,
+        subject=envelope.subject,
+        event_id=str(envelope.id),
     )
     try:
         return replace(sent, event=handlers.decode(envelope))
@@ -131,7 +142,7 @@ async def process_batch(
         earliest = {d.aggregate: d.version for d in reversed(deliveries) if d.aggregate}
         if unseen := [each for each, version in earliest.items() if known[each] == UNKNOWN and version > 1]:
             known |= dict.fromkeys(await aggregate_versions.seen_from_birth(session, queue, unseen), 0)
-        on_time, early = _split_by_order(deliveries, known)
+        on_time, early = _split_by_order(deliveries, known, queue)
         await aggregate_versions.advance(session, queue, known)
         await deferred.defer(session, queue, ((d.aggregate, d.version, d.message) for d in early if d.aggregate))
         events = [delivery.event.id for delivery in on_time if delivery.event is not None]
@@ -140,6 +151,10 @@ async def process_batch(
         by_id = {event.id: event for event in reversed(received)}
         firsts = dict.fromkeys(d.event.id for d in on_time if d.event is not None and d.event.id in new)
         processed = [by_id[event_id] for event_id in firsts]
+        effects = [(event.id, event.subject, event.version) for event in processed]
+        in_order = {d.event.id for d in on_time if d.event is not None and d.aggregate is not None}
+        history.note("processing", (each for each in effects if each[0] not in in_order), consumer=queue)
+        history.note("processing in order", (each for each in effects if each[0] in in_order), consumer=queue)
         await handlers.handle(session, *processed)
         await parked.close_processed(
             session,
@@ -155,6 +170,12 @@ async def process_batch(
             with delivery.traced():
                 # A text of its own: a stranger's flood of these must not use up the lines of failing handlers.
                 log.error("unreadable message parked", queue=queue, cause=delivery.cause)
+    history.note("processed", effects, consumer=queue)
+    repeated = (d.named for d in on_time if d.event is not None and d.event.id not in firsts)
+    history.note("duplicate", repeated, consumer=queue)
+    history.note("ignored", (d.named for d in on_time if d.event is None and d.cause is None), consumer=queue)
+    history.note("deferred", (d.named for d in early), consumer=queue)
+    history.note("parked", (d.named for d in undecodable if d.event_id), consumer=queue)
     HANDLED.labels("processed").inc(len(processed))
     HANDLED.labels("duplicate").inc(len(events) - len(processed))
     HANDLED.labels("deferred").inc(len(early))
@@ -165,7 +186,7 @@ async def process_batch(
 
 
 def _split_by_order(
-    deliveries: Sequence[DecodedDelivery], known: dict[Aggregate, int]
+    deliveries: Sequence[DecodedDelivery], known: dict[Aggregate, int], queue: str
 ) -> tuple[list[DecodedDelivery], list[DecodedDelivery]]:
     """Returns those to process now and those to defer. Advances `known` to the versions of those to process.
 
@@ -182,6 +203,7 @@ def _split_by_order(
                         "gap not filled, processing", aggregate=delivery.aggregate, last=last, version=delivery.version
                     )
                     GAPS.inc()
+                    history.note("overdue", [delivery.named], consumer=queue)
                 elif deferred.is_sendable(delivery.message):
                     early.append(delivery)
                     continue

@@ -36,6 +36,7 @@ from common.messaging.event_handlers import EventHandlers
 from common.messaging.inbox import inbox
 from common.messaging.retention import deleting_expired
 from common.messaging.topology import RETRY_TIERS, declare_consumer, kept_declared, own_exchange
+from common.observability import history
 from common.observability.log_limit import limited_logger
 from common.runtime.background import background, first_of
 from common.runtime.health import Health
@@ -153,11 +154,14 @@ class Consumer:
             decode_delivery(message, self._queue, self._handlers, has_old_queues=self._has_old_queues)
             for message in batch
         ]
+        named = [delivery.named for delivery in deliveries if delivery.event_id]
+        history.note("delivered", named, consumer=self._queue)
         timeouts = 0
         while not received.lost.is_set():
             try:
                 await self._process(deliveries, publisher, suspect=timeouts >= _TIMEOUTS_TO_SUSPECT)
                 await received.acknowledge(batch)
+                history.note("acknowledged", named, consumer=self._queue)
             except Exception as error:
                 if not is_outage(error):
                     raise
@@ -196,6 +200,7 @@ class Consumer:
             if await self._send_to_tier(attempt, delivery, headers, publisher):
                 log.warning("handler failed, will retry", queue=self._queue, attempt=attempt + 1, exc_info=error)
                 HANDLED.labels("retried").inc()
+                history.note("retried", [delivery.named] * bool(delivery.event_id), consumer=self._queue)
                 return
         log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
         await self._park(delivery, cause, attempts=attempt + 1)
@@ -228,3 +233,4 @@ class Consumer:
             )
             await advance(session, self._queue, delivery.up_to(delivery.version))  # later events need not wait for it
         HANDLED.labels("parked").inc()
+        history.note("parked", [delivery.named] * bool(delivery.event_id), consumer=self._queue)

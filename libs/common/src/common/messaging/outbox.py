@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import NAMING, OUTBOX_CHANNEL, new_id, notify_after_commit, utc_now
 from common.messaging.cloudevents import Event
+from common.observability import history
 from common.observability.trace import current_traceparent
 
 metadata: Final = MetaData(naming_convention=NAMING)
@@ -80,6 +81,7 @@ async def record(
         "data": event.model_dump(mode="json"),
         "traceparent": current_traceparent(),
     }
+    history.note("recording", [(event_id, subject, version)])
     await session.execute(_INSERT, row)
     notify_after_commit(session, OUTBOX_CHANNEL)
     return event_id

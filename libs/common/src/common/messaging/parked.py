@@ -44,6 +44,7 @@ from common.db.bulk import columns_of
 from common.db.database import NAMING, new_id
 from common.messaging.broker import prepare_for_resending
 from common.messaging.topology import own_exchange
+from common.observability import history
 
 metadata: Final = MetaData(naming_convention=NAMING)
 _KEY: Final = ("consumer", "event_id", "digest")
@@ -175,6 +176,7 @@ async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel
     }
     if not prepare_for_resending(properties, {REPLAYED_HEADER: True}):
         properties.headers = {REPLAYED_HEADER: True}  # parked again if it needs others; blocks no other replay
+    history.note("replaying", [(row["event_id"], "", 0)], consumer=consumer)
     await channel.basic_publish(
         row["body"],
         exchange=own_exchange(consumer.removesuffix(".inbound")),

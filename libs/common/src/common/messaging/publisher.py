@@ -22,6 +22,7 @@ from common.messaging.broker import BROKER_ERRORS
 from common.messaging.cloudevents import encode, exchange_of
 from common.messaging.message_spans import publishing
 from common.messaging.replay import envelope
+from common.observability import history
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,11 @@ class _Pace:
     def refused(self) -> None:
         self.most, self.held_until = 1, monotonic() + self.pause
         self.pause = min(self.pause * 2, _LONGEST_PAUSE)
+
+
+def named(row: Any) -> tuple[Any, str, int]:
+    """Id, subject and version of an event, for its history."""
+    return row["event_id"], row["subject"], row["version"]
 
 
 class Publisher:
@@ -121,9 +127,10 @@ class Publisher:
 
     async def _in_order(self, channel: Channel, aggregate: list[Any], confirmed: list[Any]) -> None:
         for row in aggregate:
-            sent = perf_counter()
+            sent, names = perf_counter(), [named(row)]
             with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
                 body, properties = encode(envelope(row, span.traceparent))
+                history.note("publishing", names)
                 await channel.basic_publish(
                     body,
                     exchange=self._exchange,
@@ -134,6 +141,7 @@ class Publisher:
                 )
             CONFIRM.observe(perf_counter() - sent)
             confirmed.append(row)
+            history.note("confirmed", names)
 
     @staticmethod
     def _unconfirmed(

@@ -16,7 +16,8 @@ from prometheus_client import Counter
 
 from common.messaging import broker, outbox_partitions
 from common.messaging.lower_bound import LowerBound
-from common.messaging.publisher import Publisher
+from common.messaging.publisher import Publisher, named
+from common.observability import history
 from common.runtime.background import first_of
 
 PUBLISHED: Final = Counter("waybill_relay_published_total", "Events confirmed by the broker and moved to the log.")
@@ -77,6 +78,7 @@ class Worker:
                 moved = [row for row in rows if row["id"] in confirmed]
                 await outbox_partitions.move(self._database, self._locked, moved)
         PUBLISHED.inc(len(confirmed))
+        history.note("moved", (named(row) for row in rows if row["id"] in confirmed))
         if failure is not None:
             raise failure
         if not held:

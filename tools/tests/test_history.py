@@ -1,0 +1,108 @@
+"""The rules by which a recorded history is checked: a sound one passes, and each fault is named."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from waybill_dev.history.reading import Step, read
+from waybill_dev.history.rules import History
+
+QUEUE = "shop.inbound"
+RECORD, SEND = ["recording"], ["publishing", "confirmed", "moved"]
+RECEIVE = ["delivered", "processing", "processed", "acknowledged"]
+
+
+def history(lines: Iterable[str]) -> History:
+    """Each line names an event's version, a step and perhaps the process: `1 publishing`, `2 delivered b`."""
+    checked = History()
+    for at, line in enumerate(lines):
+        version, name, *process = line.replace(" in order", "_").split()
+        consumer = "" if name in {*RECORD, *SEND} else QUEUE
+        checked.add(Step(at, "".join(process) or "a", name.replace("_", " in order"), f"event-{version}", "item", int(version), consumer))
+    return checked
+
+
+def whole(version: int) -> list[str]:
+    return [f"{version} {name}" for name in [*RECORD, *SEND, *RECEIVE]]
+
+
+def faults(lines: Iterable[str]) -> list[str]:
+    return [violation.rule for violation in history(lines).violations]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [*whole(1), *whole(2)],
+        # Unknown confirm: published again by another relay, and received twice.
+        ["1 recording", "1 publishing a", "1 publishing b", "1 confirmed b", "1 moved b", "1 delivered c"]
+        + ["1 processing c", "1 processed c", "1 delivered d", "1 duplicate d", "1 acknowledged c", "1 acknowledged d"],
+        # A consumer that died between its commit and the record of it.
+        [*(f"1 {name}" for name in [*RECORD, *SEND]), "1 delivered a", "1 processing a", "1 delivered b"]
+        + ["1 duplicate b", "1 acknowledged b", *whole(2)],
+        # Parked, replayed and processed.
+        [*(f"1 {name}" for name in [*RECORD, *SEND]), "1 delivered", "1 parked", "1 acknowledged", "1 replaying"]
+        + ["1 delivered", "1 processing", "1 processed", "1 acknowledged"],
+        # The second waits for the first, which is received later.
+        [*(f"{v} {name}" for v in (1, 2) for name in [*RECORD, *SEND]), "2 delivered a", "2 deferred a"]
+        + ["2 acknowledged a", "1 delivered b", "1 processing b", "1 processed b", "2 delivered a", "2 processing a"]
+        + ["2 processed a", "2 acknowledged a"],
+        # The second has waited as long as it may.
+        [*(f"{v} {name}" for v in (1, 2) for name in [*RECORD, *SEND]), "2 delivered", "2 overdue", "2 processing in order"],
+    ],
+)
+def test_a_sound_history_breaks_no_rule(lines: list[str]) -> None:
+    assert faults(lines) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "rule"),
+    [
+        (["1 publishing"], "published, but never recorded"),
+        ([*whole(1), "1 publishing b"], "published again after it left the outbox"),
+        (["1 recording", "2 recording", "1 publishing", "2 publishing"], "published before its predecessor"),
+        (["1 recording", "1 publishing", "1 moved"], "left the outbox unconfirmed"),
+        (["1 recording", "1 delivered"], "delivered, but never published"),
+        (["1 recording", "1 publishing", "1 delivered", "1 acknowledged"], "acknowledged before its outcome"),
+        ([*whole(1), "1 delivered b", "1 processing b", "1 processed b"], "processed twice"),
+        ([*whole(1), "1 delivered b", "1 parked b"], "parked after it was processed"),
+        ([*(f"{v} {n}" for v in (1, 2) for n in [*RECORD, *SEND]), "2 delivered", "2 processing in order"], "before its pred"),
+        ([*(f"1 {n}" for n in [*RECORD, *SEND]), "1 delivered", "1 duplicate"], "taken for a duplicate"),
+        (["1 recording", "1 publishing", "1 delivered", "1 replaying"], "replayed, but not parked"),
+    ],
+)
+def test_a_fault_is_named(lines: list[str], rule: str) -> None:
+    found = faults(lines)
+    assert len(found) == 1
+    assert rule in found[0]
+
+
+@pytest.mark.parametrize(
+    ("logged", "processed", "parked", "rule"),
+    [
+        (["event-1"], {"event-1"}, set(), None),
+        (["event-1"], set(), {"event-1"}, None),
+        (["event-1"], set(), set(), "lost by"),
+        (["event-1"], {"event-1"}, {"event-1"}, "both processed and parked"),
+        (["event-1", "before-the-history"], {"event-1"}, set(), None),
+    ],
+)
+def test_the_end_is_compared_with_the_databases(
+    logged: list[str], processed: set[str], parked: set[str], rule: str | None
+) -> None:
+    checked = history(whole(1))
+    checked.end(logged, {QUEUE: processed}, {QUEUE: parked})
+    found = [violation.rule for violation in checked.violations]
+    assert len(found) == (rule is not None)
+    assert rule is None or rule in found[0]
+
+
+def test_files_are_read_as_one_history_without_an_incomplete_line(tmp_path: Path) -> None:
+    def line(at: int, name: str) -> str:
+        return json.dumps({"at": at, "step": name, "event": "e", "subject": "s", "version": 1})
+
+    (tmp_path / "relay-1.jsonl").write_text(f"{line(2, 'publishing')}\n{line(5, 'moved')}\n")
+    (tmp_path / "api-2.jsonl").write_text(f"{line(1, 'recording')}\n{line(9, 'recording')[:20]}")
+    assert [step.name for step in read(tmp_path)] == ["recording", "publishing", "moved"]
