@@ -93,7 +93,7 @@ def test_the_end_is_compared_with_the_databases(
     logged: list[str], processed: set[str], parked: set[str], rule: str | None
 ) -> None:
     checked = history(whole(1))
-    checked.end(logged, {QUEUE: processed}, {QUEUE: parked})
+    checked.end(logged, [], {QUEUE: processed}, {QUEUE: parked})
     found = [violation.rule for violation in checked.violations]
     assert len(found) == (rule is not None)
     assert rule is None or rule in found[0]

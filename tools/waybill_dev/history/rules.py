@@ -126,10 +126,18 @@ class History:
         predecessor = self._receptions[step.consumer, before]
         return predecessor.begun or predecessor.parked
 
-    def end(self, logged: Iterable[str], processed: Mapping[str, set[str]], parked: Mapping[str, set[str]]) -> None:
-        """Compares with the databases: ids in a producer's log, and for each consumer that receives all its events, the
-        ids in its inbox and those of its open parked messages.
+    def end(
+        self,
+        logged: Iterable[str],
+        unpublished: Iterable[str],
+        processed: Mapping[str, set[str]],
+        parked: Mapping[str, set[str]],
+    ) -> None:
+        """Compares with the databases at rest: ids in a producer's log and in its outbox, and for each consumer that
+        receives all its events, the ids in its inbox and those of its open parked messages.
         """
+        for event in self._events.keys() & set(unpublished):
+            self._violated("never left the outbox", event)
         published = self._events.keys() & set(logged)
         for consumer, done in processed.items():
             waiting = parked.get(consumer, set())

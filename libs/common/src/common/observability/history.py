@@ -26,6 +26,13 @@ def begin(folder: Path | None, process: str) -> None:
         _files[:] = [os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)]
 
 
+def end() -> None:
+    """Writes no more."""
+    for file in _files:
+        os.close(file)
+    _files.clear()
+
+
 def note(step: str, events: Steps, **facts: str) -> None:
     """Writes one step of each of these events. `facts` are further members of the line."""
     for file in _files:
