@@ -12,14 +12,13 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, Final
 
-import asyncpg
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 from prometheus_client import Counter
 
 from common.db.database import OUTBOX_CHANNEL
-from common.db.driver import DRIVER_ERRORS, READ_ONLY, driver_dsn
+from common.db.driver import DRIVER_ERRORS, UNFIT, Endpoint, driver_dsn
 from common.db.notify import listen
 from common.messaging import broker, event_log
 from common.messaging.backlog_metrics import measuring_outbox
@@ -36,11 +35,13 @@ PUBLISHED: Final = Counter("waybill_relay_published_total", "Events confirmed by
 BATCH: Final = 500
 _POLL: Final = 1.0
 _MAINTENANCE_INTERVAL: Final = 3600.0
-_FROZEN: Final = "15000"
+_FROZEN: Final = 15000
 """Milliseconds after which PostgreSQL ends the transaction of a frozen relay; longer than confirms may take."""
 # No row while another relay leads, else the time at which this one got the lock. The transaction's own start may lie
 # before another relay's last batch; readers of the log by time would see the two batches reversed, or skip this one.
-_LEADER: Final = "SELECT clock_timestamp() WHERE pg_try_advisory_xact_lock(hashtext('outbox-relay'))"
+_LEADER: Final = f"""
+    SELECT clock_timestamp(), set_config('idle_in_transaction_session_timeout', '{_FROZEN}', true)
+    WHERE pg_try_advisory_xact_lock(hashtext('outbox-relay'))"""
 _OLDEST: Final = """
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
     FROM outbox ORDER BY id LIMIT $1"""
@@ -61,8 +62,7 @@ _MOVE: Final = """
 
 async def relay(settings: ServiceSettings, health: Health, stop: asyncio.Event) -> None:
     """The `relay` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
-    url = settings.database_url.get_secret_value()
-    async with measuring_outbox(url, f"{settings.service}-relay-backlog"):
+    async with measuring_outbox(Endpoint.of(settings), f"{settings.service}-relay-backlog"):
         await Relay(settings, health).run(stop)
 
 
@@ -70,6 +70,7 @@ class Relay:
     def __init__(self, settings: ServiceSettings, health: Health) -> None:
         self._service = settings.service
         self._dsn = driver_dsn(settings.database_url.get_secret_value())
+        self._endpoint = Endpoint.of(settings)
         self._amqp_url = settings.amqp_url.get_secret_value()
         self._streamed = settings.streamed
         self._retention_days = settings.outbox_retention_days
@@ -84,12 +85,10 @@ class Relay:
 
     async def _ping(self) -> None:
         """On a connection of its own, because the session's may be busy with a batch."""
-        connection = await asyncpg.connect(
-            self._dsn, timeout=10, server_settings={"application_name": f"{self._service}-relay-ping"}
-        )
+        connection = await self._endpoint.connect(f"{self._service}-relay-ping", timeout=10)
         try:
-            if await connection.fetchval(READ_ONLY):
-                raise ConnectionError("the database accepts no writes")
+            if unfit := await connection.fetchval(UNFIT):
+                raise ConnectionError(unfit)
         finally:
             connection.terminate()
 
@@ -159,12 +158,7 @@ class Relay:
 
     @contextlib.asynccontextmanager
     async def _database(self, name: str) -> AsyncIterator[Any]:
-        connection = await asyncpg.connect(
-            self._dsn,
-            timeout=10,
-            command_timeout=30,
-            server_settings={"application_name": name, "idle_in_transaction_session_timeout": _FROZEN},
-        )
+        connection = await self._endpoint.connect(name, timeout=10, command_timeout=30)
         try:
             yield connection
         finally:
