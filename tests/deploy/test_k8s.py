@@ -1,9 +1,11 @@
 """The manifests match compose and the local stack: same roles, ports, secrets, permissions and routes."""
 
+import os
 import re
 import shutil
 import subprocess
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,7 +168,31 @@ def test_webhooks_get_out_to_public_addresses_and_no_further() -> None:
         assert not is_public(str(ip_network(network)[1]))
 
 
-def built(kustomization: str) -> list[dict[str, Any]]:
+def test_the_pooler_component_puts_a_pooler_in_transaction_mode_before_each_database(tmp_path: Path) -> None:
+    parts = {"resources": ["overlays/production"], "components": ["components/pooler"]}
+    for name, folders in parts.items():
+        parts[name] = [os.path.relpath(K8S / folder, tmp_path.resolve()) for folder in folders]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+    documents = built(tmp_path)
+    poolers = {found["metadata"]["name"]: found["spec"] for found in documents if found["kind"] == "Pooler"}
+    databases = {found["metadata"]["name"]: found["spec"] for found in documents if found["kind"] == "Cluster"}
+    for service in ROLES:
+        spec = poolers.pop(f"{service}-db-pooler")
+        assert (spec["cluster"], spec["type"]) == ({"name": f"{service}-db"}, "rw")
+        pgbouncer, server = spec["pgbouncer"], databases[f"{service}-db"]["postgresql"]["parameters"]
+        assert pgbouncer["poolMode"] == "transaction"
+        sessions = spec["instances"] * int(pgbouncer["parameters"]["default_pool_size"])
+        assert sessions < int(server["max_connections"]) / 2
+        (settings,) = (
+            found["data"]
+            for found in documents
+            if found["kind"] == "ConfigMap" and found["metadata"]["name"].startswith(f"{service}-settings")
+        )
+        assert settings["WAYBILL_DATABASE_POOLER"] == f"{service}-db-pooler:5432"
+    assert poolers == {}
+
+
+def built(kustomization: str | Path) -> list[dict[str, Any]]:
     """The manifests as `kubectl apply -k` applies them."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:

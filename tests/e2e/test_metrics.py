@@ -1,10 +1,12 @@
 """The metrics of dashboards and alerts change when something happens."""
 
 import json
+import re
 import time
 from typing import Any
 
 import httpx
+import yaml
 
 from common.testing.plugin import eventually
 from waybill_dev.testing import StackUnderTest
@@ -67,3 +69,18 @@ async def test_an_order_and_a_sign_out_change_the_metrics_of_every_hop(
     assert before.keys() >= set(ZERO_AT_FIRST)
     fetched = before["orders-api", "waybill_jwks_fetched_timestamp_seconds"]
     assert 0 <= time.time() - fetched < 3600
+
+
+async def test_rabbitmq_exports_what_the_rules_ask_it_for(stack: StackUnderTest) -> None:
+    """As Prometheus scrapes it in compose and on Kubernetes, with the service's own queues among the labels."""
+    rules = (stack.checkout / "deploy" / "observability" / "prometheus" / "rules.yml").read_text()
+    config = yaml.safe_load((stack.checkout / "deploy" / "observability" / "prometheus" / "prometheus.yml").read_text())
+    jobs = [job for job in config["scrape_configs"] if job["job_name"].startswith("rabbitmq")]
+    async with httpx.AsyncClient(base_url=stack.status["broker"]["metrics_url"]) as client:
+        pages = [await client.get(job.get("metrics_path", "/metrics"), params=job.get("params")) for job in jobs]
+    text = "".join(page.raise_for_status().text for page in pages)
+    exported = {line.split("{")[0].split(" ")[0] for line in text.splitlines()}
+    asked = set(re.findall(r"\brabbitmq_\w+", rules))
+    assert len(asked) >= 7
+    assert asked <= exported
+    assert re.search(r'rabbitmq_detailed_queue_consumers\{[^}]*queue="notifier.inbound"[^}]*\} [1-9]', text)

@@ -1,11 +1,15 @@
 """Rows past their retention are deleted, and no others."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 
+import pytest
 from sqlalchemy import func, select, update
 
+from auth.keys.keyring import Keyring
 from auth.models import RevokedToken, Session
-from auth.retention import delete_expired
+from auth.retention import run_cleanup
+from auth.settings import Settings
+from common.db import database as database_module
 from common.db.database import Database, new_id, utc_now
 
 from .conftest import Auth
@@ -14,8 +18,8 @@ from .test_sessions import bearer, sid
 
 
 async def sessions_left(database: Database) -> int:
+    await run_cleanup(database)
     async with database.transaction() as session:
-        await delete_expired(session, utc_now())
         return (await session.execute(select(func.count()).select_from(Session))).scalar_one()
 
 
@@ -24,8 +28,9 @@ async def test_a_session_is_deleted_a_week_after_its_end(auth: Auth, database: D
     await make_older(database, timedelta(days=20))
     assert await sessions_left(database) == 1
     await make_older(database, timedelta(days=1, seconds=1))
-    assert await sessions_left(database) == 0
-    tokens = await auth.sign_in(auth.users.add("ada@example.com"))
+    assert await sessions_left(database) == 1  # nobody has signed in since, by the sessions' own times
+    tokens = await auth.sign_in(auth.users.add("bea@example.com"))
+    assert await sessions_left(database) == 1
     await auth.http.delete(f"/sessions/{sid(tokens)}", headers=bearer(tokens))
     assert await sessions_left(database) == 1
     async with database.transaction() as session:
@@ -33,10 +38,39 @@ async def test_a_session_is_deleted_a_week_after_its_end(auth: Auth, database: D
     assert await sessions_left(database) == 0
 
 
+async def test_a_run_deletes_a_days_sessions_by_the_servers_clock(
+    auth: Auth, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        await auth.sign_in(auth.users.add(f"{number}@example.com"))
+        await make_older(database, timedelta(days=10))
+    await auth.sign_in(auth.users.add("newest@example.com"))
+    monkeypatch.setattr(database_module, "datetime", Ahead)
+    assert [await sessions_left(database) for _ in range(3)] == [3, 3, 3]
+
+
+async def test_a_host_with_a_wrong_clock_withdraws_no_signing_key(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring = Keyring(database, settings)
+    await keyring.reload()
+    before = keyring.key_set.body
+    monkeypatch.setattr(database_module, "datetime", Ahead)
+    await keyring.reload()
+    assert keyring.key_set.body == before
+
+
+class Ahead(datetime):
+    """The clock of a host that is 200 days ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Ahead":
+        return super().now(tz) + timedelta(days=200)
+
+
 async def test_a_revoked_client_token_is_deleted_after_it_expired(database: Database) -> None:
     now = utc_now()
     async with database.transaction() as session:
         for age in (timedelta(minutes=30), timedelta(hours=2)):
             session.add(RevokedToken(sid=new_id(), client_id="orders", revoked_at=now - age))
-    async with database.transaction() as session:
-        assert await delete_expired(session, now) == 1
+    assert await run_cleanup(database) == 1

@@ -1,20 +1,29 @@
 """Retention of notifications and deliveries."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from uuid import UUID
 
 import pytest
 
+from common.db import database as database_module
 from common.db.database import Database, first_id_at, new_id, utc_now
 from notifier import retention
-from notifier.retention import NOTIFICATION_RETENTION, WEBHOOK_DELIVERY_RETENTION, delete_expired
+from notifier.retention import (
+    NOTIFICATION_RETENTION,
+    WEBHOOK_DELIVERY_RETENTION,
+    delete_webhook_deliveries,
+    run_cleanup,
+)
 
 from .world import World, order_data
 
 
-async def clean_up(database: Database) -> int:
-    async with database.transaction() as session:
-        return await delete_expired(session, utc_now())
+class Ahead(datetime):
+    """The clock of a host that is 40 days ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Ahead":
+        return super().now(tz) + timedelta(days=40)
 
 
 async def placed(world: World, user_id: UUID, *, ago: timedelta) -> UUID:
@@ -33,11 +42,34 @@ async def test_expired_notifications_are_deleted_with_their_mails(world: World, 
     await placed(world, user_id, ago=NOTIFICATION_RETENTION + timedelta(minutes=1))
     young = await placed(world, user_id, ago=NOTIFICATION_RETENTION - timedelta(minutes=1))
     newest = await placed(world, user_id, ago=timedelta())
-    assert await clean_up(database) == 1
+    await run_cleanup(database)
     left = {row["order_id"] for row in await world.rows("SELECT order_id FROM notifications")}
     assert left == {young, newest}
     assert len(await world.deliveries()) == 2
-    assert await clean_up(database) == 0
+
+
+async def test_a_run_deletes_a_days_rows_by_the_servers_clock_and_none_without_a_newer_one(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host's clock that is 40 days ahead, or a server's, would cost 40 days of notifications at once."""
+    user_id = new_id()
+    await world.registered(user_id)
+
+    async def left() -> int:
+        return len(await world.rows("SELECT 1 FROM notifications"))
+
+    for days in (3, 2, 1):
+        await placed(world, user_id, ago=NOTIFICATION_RETENTION + timedelta(days=days))
+    await run_cleanup(database)
+    assert await left() == 3
+    await placed(world, user_id, ago=timedelta())
+    await placed(world, user_id, ago=NOTIFICATION_RETENTION - timedelta(days=20))
+    monkeypatch.setattr(database_module, "datetime", Ahead)
+    counts = []
+    for _ in range(4):
+        await run_cleanup(database)
+        counts.append(await left())
+    assert counts == [4, 3, 2, 2]
 
 
 async def test_webhook_deliveries_are_deleted_some_time_after_they_were_settled(
@@ -54,7 +86,7 @@ async def test_webhook_deliveries_are_deleted_some_time_after_they_were_settled(
             at=utc_now() - WEBHOOK_DELIVERY_RETENTION - age,
             id=post["event_id"],
         )
-    await clean_up(database)
+    await run_cleanup(database)
     assert {post["event_id"] for post in await world.posts()} == {young["event_id"], pending["event_id"]}
 
 
@@ -67,7 +99,12 @@ async def test_each_cleanup_deletes_a_bounded_batch(
     for _ in range(5):
         await world.order("placed", user_id)
     await world.rows("UPDATE webhook_deliveries SET state = 'sent', settled_at = now() - interval '1 year' RETURNING 1")
-    assert [await clean_up(database) for _ in range(4)] == [2, 2, 1, 0]
+
+    async def delete_batch() -> int:
+        async with database.transaction() as session:
+            return await delete_webhook_deliveries(session, utc_now())
+
+    assert [await delete_batch() for _ in range(4)] == [2, 2, 1, 0]
 
 
 def test_the_first_id_at_a_moment_separates_earlier_ids_from_later_ones() -> None:

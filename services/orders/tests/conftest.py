@@ -46,8 +46,8 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def driver(settings: Settings) -> AsyncIterator[DriverPool]:
-    driver = DriverPool(settings.database_url.get_secret_value(), size=3, timeout=10, name="orders-test-driver")
+async def driver(database: Database) -> AsyncIterator[DriverPool]:
+    driver = DriverPool(database.endpoint, size=3, timeout=10, name="orders-test-driver")
     yield driver
     await driver.close()
 

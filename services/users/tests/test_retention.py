@@ -22,5 +22,8 @@ async def test_cleanup_deletes_rows_past_their_retention_and_no_others(world: An
     assert await kept() == [0, 0, 1, 1]
     await world.time_passes(180 * 86_400)
     await world.execute("UPDATE secret_links SET requested_at = requested_at - interval '1 day'")
-    assert await kept() == [0, 0, 0, 0]
+    assert await kept() == [0, 0, 1, 1]  # nobody has signed in since
+    other = await world.sign_up(email="bea@example.com")
+    await world.log_in(other["email"])
+    assert (await kept())[2:] == [1, 0]
     assert (await world.public.get("/me", headers=world.bearer(person))).status_code == 200

@@ -17,6 +17,8 @@ CONFIGURATION = """\
 listeners.tcp.1 = {host}:{port}
 management.tcp.ip = {host}
 management.tcp.port = {management_port}
+prometheus.tcp.ip = {host}
+prometheus.tcp.port = {metrics_port}
 load_definitions = {definitions}
 log.console = true
 log.console.level = info
@@ -41,6 +43,7 @@ class RabbitMQ:
         self.services = services
         self.port = state.port("amqp")
         self.management_port = state.port("management")
+        self.metrics_port = state.port("rabbitmq-metrics")
         self.distribution_port = state.port("erlang")
         self.epmd_port = state.port("epmd")
         self.password = credentials.secret(state, "rabbitmq", "administrator_password")
@@ -53,6 +56,10 @@ class RabbitMQ:
     def management_url(self) -> str:
         return f"http://{LOOPBACK}:{self.management_port}"
 
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.metrics_port}"
+
     def programs(self) -> Iterator[Program]:
         """The Erlang name server, which a container brings itself, and then the node."""
         self._configure()
@@ -63,7 +70,7 @@ class RabbitMQ:
             # plugin's event handler calls the application controller, which waits for that handler to end (3.10).
             yield self._node((self.broker.server,), environment, stop_seconds=3)
         else:
-            ports = (self.port, self.management_port)
+            ports = (self.port, self.management_port, self.metrics_port)
             command = rabbitmq_container.command(self.broker.engine, self.folder, self._environment(), ports)
             yield self._node(command, dict(os.environ), stop_seconds=30)
 
@@ -111,10 +118,11 @@ class RabbitMQ:
                 host=LOOPBACK if isinstance(self.broker, Programs) else "0.0.0.0",
                 port=self.port,
                 management_port=self.management_port,
+                metrics_port=self.metrics_port,
                 definitions=self.folder / "definitions.json",
             ),
         )
-        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (self.folder / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
         (self.folder / "environment").touch()
         write_private(self.folder / ".erlang.cookie", credentials.secret(self.state, "rabbitmq", "erlang_cookie"))
         (self.folder / ".erlang.cookie").chmod(0o400)

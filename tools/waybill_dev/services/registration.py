@@ -79,6 +79,12 @@ def _is_not_auth(service: Service) -> bool:
 
 K8S = "deploy/k8s"
 COMPONENTS = f"{K8S}/components"
+POOLER = """\
+apiVersion: postgresql.cnpg.io/v1
+kind: Pooler
+metadata: {name: NAME-db-pooler, labels: {app.kubernetes.io/name: NAME}}
+spec: {cluster: {name: NAME-db}}
+"""
 ADD_SETTINGS = "# ./dev new adds settings above"
 LISTINGS = (
     Listing("pyproject.toml", _named('  "waybill-NAME",')),
@@ -101,6 +107,11 @@ LISTINGS = (
     Listing(f"{COMPONENTS}/broker/kustomization.yaml", _named("- users/NAME.yaml")),
     Listing(f"{COMPONENTS}/broker/kustomization.yaml", _named("- topology/NAME.yaml")),
     Listing(f"{COMPONENTS}/databases/kustomization.yaml", _named("- NAME.yaml")),
+    Listing(
+        f"{COMPONENTS}/pooler/kustomization.yaml",
+        _named("- {name: NAME-settings, behavior: merge, literals: [WAYBILL_DATABASE_POOLER=NAME-db-pooler:5432]}"),
+    ),
+    Listing(f"{COMPONENTS}/pooler/poolers.yaml", _named(POOLER), "---\n"),
     Listing(f"{COMPONENTS}/network-policies/kustomization.yaml", _named("- NAME.yaml")),
     Listing(
         f"{COMPONENTS}/network-policies/auth.yaml",

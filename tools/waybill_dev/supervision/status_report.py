@@ -51,8 +51,13 @@ def _process(process: Process) -> dict[str, object]:
 
 
 def _broker(stack: Stack) -> dict[str, object]:
-    management = stack.rabbitmq.management_url if stack.rabbitmq is not None else None
-    return {"amqp_url": stack.amqp_url or None, "management_url": management, **_server(stack, "rabbitmq")}
+    own = stack.rabbitmq
+    urls = {
+        "amqp_url": stack.amqp_url or None,
+        "management_url": own.management_url if own is not None else None,
+        "metrics_url": own.metrics_url if own is not None else None,
+    }
+    return {**urls, **_server(stack, "rabbitmq")}
 
 
 def _server(stack: Stack, name: str) -> dict[str, object]:

@@ -28,6 +28,8 @@ class ServiceSettings(BaseSettings):
 
     database_url: SecretStr
     """The service's own database: `postgresql://user:password@host:port/name`."""
+    database_pooler: str | None = Field(default=None, pattern=r"^[^\s:/@]+:\d{1,5}$")
+    """`host:port` of a PgBouncer in transaction mode before the database, for all but LISTEN and migrations."""
     amqp_url: SecretStr
     """The service's own user at RabbitMQ: `amqp://user:password@host:port/vhost`."""
     public_url: str

@@ -8,12 +8,13 @@ import asyncpg
 import pytest
 from sqlalchemy import Integer, bindparam, literal, select
 
+from common.db.driver import Endpoint
 from common.db.driver_pool import DriverPool, DriverStatement
 
 
 @pytest.fixture
 async def pool(postgres_server: str) -> AsyncIterator[DriverPool]:
-    pool = DriverPool(postgres_server, size=2, timeout=5, name="test-driver")
+    pool = DriverPool(Endpoint(postgres_server), size=2, timeout=5, name="test-driver")
     yield pool
     await pool.close()
 
@@ -64,7 +65,7 @@ async def test_a_lost_connection_is_replaced_without_an_error(pool: DriverPool, 
 
 
 async def test_a_statement_that_takes_too_long_times_out_and_leaves_the_pool_usable(postgres_server: str) -> None:
-    pool = DriverPool(postgres_server, size=1, timeout=0.5, name="test-driver")
+    pool = DriverPool(Endpoint(postgres_server), size=1, timeout=0.5, name="test-driver")
     waiting = asyncio.gather(*(pool.fetch("SELECT pg_sleep(30)") for _ in range(3)), return_exceptions=True)
     assert [type(outcome) for outcome in await waiting] == [TimeoutError] * 3
     assert await backend(pool)
@@ -72,6 +73,7 @@ async def test_a_statement_that_takes_too_long_times_out_and_leaves_the_pool_usa
 
 
 async def test_an_unreachable_server_is_a_connection_error(unused_tcp_port: int) -> None:
-    pool = DriverPool(f"postgresql://nobody@127.0.0.1:{unused_tcp_port}/x", size=1, timeout=5, name="test-driver")
+    nowhere = f"postgresql://nobody@127.0.0.1:{unused_tcp_port}/x"
+    pool = DriverPool(Endpoint(nowhere), size=1, timeout=5, name="test-driver")
     with pytest.raises(OSError):
         await pool.fetch("SELECT 1")

@@ -74,7 +74,7 @@ async def test_a_ping_refuses_a_server_without_writes_and_drops_the_connections_
 async def test_one_refused_write_drops_every_connection_of_the_drivers_pool(
     database: Database, postgres_server: str
 ) -> None:
-    pool = DriverPool(database.dsn, size=CONNECTIONS, timeout=5, name="test-failover")
+    pool = DriverPool(database.endpoint, size=CONNECTIONS, timeout=5, name="test-failover")
     try:
         async with read_only(database, postgres_server):
             await asyncio.gather(*(pool.fetch("SELECT pg_sleep(0.05)") for _ in range(CONNECTIONS)))

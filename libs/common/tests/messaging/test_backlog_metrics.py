@@ -20,7 +20,7 @@ async def test_the_outbox_backlog_is_measured_without_a_broker(database: Databas
         age = REGISTRY.get_sample_value("waybill_outbox_oldest_age_seconds") or 0
         return REGISTRY.get_sample_value("waybill_outbox_pending") == 3 and age >= 60
 
-    async with measuring_outbox(database.dsn, "test"):
+    async with measuring_outbox(database.endpoint, "test"):
         await eventually(measured)
 
 
@@ -37,5 +37,5 @@ async def test_parked_messages_are_measured_until_they_are_resolved(database: Da
     async def measured() -> bool:
         return REGISTRY.get_sample_value("waybill_parked_messages") == 1
 
-    async with measuring_parked_messages(database.dsn, "test"):
+    async with measuring_parked_messages(database.endpoint, "test"):
         await eventually(measured)

@@ -9,7 +9,7 @@ from aio_pika.abc import AbstractChannel
 from prometheus_client import REGISTRY
 
 from common.db.database import Database, new_id
-from common.messaging import consumer
+from common.messaging import consumer, deliveries
 from common.messaging.topology import RETRY_TIERS
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -145,6 +145,39 @@ async def test_a_database_outage_delays_messages_and_uses_up_no_attempt(
             await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
             await eventually(lambda: has_effect(database, "12"), within=20)
         assert await effects(database) == ["1", "12"]
+        assert await parked(database) == []
+    finally:
+        await admin.close()
+
+
+async def test_messages_held_in_a_long_outage_go_back_to_the_queue_before_the_broker_takes_them(
+    settings: ServiceSettings,
+    database: Database,
+    channel: AbstractChannel,
+    postgres_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deliveries, "LONGEST_HOLD", 1.0)
+    name = database.engine.url.database
+    admin = await asyncpg.connect(postgres_server)
+
+    async def waits_in_the_queue() -> bool:
+        return (await channel.declare_queue("shop.inbound", passive=True)).declaration_result.message_count == 1
+
+    async def is_held() -> bool:
+        return not await waits_in_the_queue()
+
+    try:
+        async with consuming(settings, database) as health:
+            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            await publish(channel, 1)
+            await eventually(is_held)
+            await eventually(waits_in_the_queue)
+            await eventually(lambda: _is_unready(health))
+            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+            await eventually(lambda: has_effect(database, "1"), within=20)
+        assert await effects(database) == ["1"]
         assert await parked(database) == []
     finally:
         await admin.close()

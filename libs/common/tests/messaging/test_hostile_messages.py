@@ -9,9 +9,11 @@ from aio_pika.abc import AbstractChannel
 from pamqp.commands import Basic
 
 from common.db.database import Database, new_id, utc_now
+from common.messaging import parked as parked_module
 from common.messaging.batch import FORGED, HANDLED
 from common.messaging.broker import prepare_for_resending
 from common.messaging.cloudevents import Envelope, encode
+from common.messaging.deliveries import BATCH
 from common.messaging.topology import RETRY_TIERS
 from common.observability.log_limit import MOST_LINES
 from common.observability.logs import configure_logging
@@ -171,3 +173,23 @@ async def test_a_flood_of_forged_and_undecodable_messages_is_counted_exactly_and
     assert HANDLED.labels("parked")._value.get() == before[1] + 2 * flood
     assert stream.getvalue().count('"forged event"') == MOST_LINES
     assert stream.getvalue().count('"unreadable message parked"') == MOST_LINES
+
+
+async def test_a_flood_of_distinct_forged_events_fills_no_table(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parked_module, "FORGED_A_DAY", 10)
+    discarded = HANDLED.labels("discarded")._value.get()
+    flood = 500
+    async with consuming(settings, database):
+        for number in range(flood):
+            body, properties = encode(
+                Envelope(new_id(), "shop.item.sold.v1", "item", 1, utc_now(), f'{{"number": {number}}}')
+            )
+            forged = aio_pika.Message(body, headers=properties.headers, message_id=str(number))
+            await channel.default_exchange.publish(forged, "shop.inbound")
+        await publish(channel, 1000)
+        await eventually(lambda: has_effect(database, "1000"))
+    kept = len(await parked(database))
+    assert 10 <= kept <= 10 + BATCH
+    assert HANDLED.labels("discarded")._value.get() == discarded + flood - kept

@@ -6,10 +6,11 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from common.db import database as database_module
 from common.db.database import Database
+from common.db.retention import expired_before
 from common.messaging import event_log, retention
 from common.messaging.inbox import inbox
 from common.messaging.parked import parked_messages
@@ -145,6 +146,36 @@ async def test_rows_expire_by_the_servers_clock_and_a_day_at_a_time(
     assert await rows() == 39
 
 
+async def test_nothing_expires_while_nothing_newer_is_received(database: Database) -> None:
+    """As with a server whose clock has jumped ahead: by it, all rows would be old."""
+
+    async def insert(days: int) -> None:
+        async with database.transaction() as session:
+            await session.execute(
+                text(
+                    "INSERT INTO inbox (consumer, event_id, received_at)"
+                    " VALUES ('c', gen_random_uuid(), now() - :days * interval '1 day')"
+                ),
+                {"days": days},
+            )
+
+    async def oldest() -> datetime | None:
+        async with database.transaction() as session:
+            select_oldest, newest = select(func.min(inbox.c.received_at)), select(func.max(inbox.c.received_at))
+            return await expired_before(session, HISTORY, oldest=select_oldest, newest=newest)
+
+    assert await oldest() is None
+    await insert(100)
+    await insert(80)
+    assert (await oldest() or datetime.now(UTC)) < datetime.now(UTC) - timedelta(days=105)
+    await insert(0)
+    assert timedelta(days=98) < datetime.now(UTC) - (await oldest() or datetime.now(UTC)) < timedelta(days=100)
+
+
+def _expired() -> datetime:
+    return datetime.now(UTC) - HISTORY - retention.MARGIN
+
+
 async def _log(connection: Any, published_at: datetime) -> None:
     await connection.execute(
         "INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data)"
@@ -172,10 +203,10 @@ async def test_an_inbox_row_is_kept_while_a_replay_could_repeat_its_event_and_de
         async with database.transaction() as session:
             return bool((await session.execute(text("SELECT count(*) FROM inbox"))).scalar_one() == 20)
 
-    assert await retention.delete_expired(database, inbox.c.received_at, HISTORY + retention.MARGIN) == 100
+    assert await retention.delete_expired(database, inbox.c.received_at, _expired()) == 100
     async with retention.deleting_expired(database, [inbox.c.received_at], HISTORY):
         await eventually(remaining)
-    assert await retention.delete_expired(database, inbox.c.received_at, HISTORY + retention.MARGIN) == 0
+    assert await retention.delete_expired(database, inbox.c.received_at, _expired()) == 0
     assert await remaining()
 
 
@@ -190,7 +221,7 @@ async def test_a_parked_message_is_deleted_long_after_its_resolution_and_never_b
                 ),
                 {"body": str(resolved).encode(), "ago": resolved, "resolution": resolved and "replayed"},
             )
-    assert await retention.delete_expired(database, parked_messages.c.resolved_at, HISTORY + retention.MARGIN) == 1
+    assert await retention.delete_expired(database, parked_messages.c.resolved_at, _expired()) == 1
     async with database.transaction() as session:
         left = await session.scalars(text("SELECT convert_from(body, 'UTF8') FROM parked_messages ORDER BY body"))
         assert list(left) == ["1 day", "None"]

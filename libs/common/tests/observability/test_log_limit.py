@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,15 @@ async def test_a_flood_of_one_cause_is_cut_and_every_other_line_written(stream: 
     assert set(lines(stream, "forged event")[0]) == {
         "event", "number", "level", "logger", "service", "role", "timestamp"
     }  # fmt: skip
+
+
+async def test_a_flood_of_bytes_that_are_no_http_is_cut_as_well(stream: io.StringIO) -> None:
+    uvicorn = logging.getLogger("uvicorn.error")
+    for _ in range(MOST_LINES + 50):
+        uvicorn.warning("Invalid HTTP request received.")
+        uvicorn.error("an error of our own")
+    assert len(lines(stream, "Invalid HTTP request received.")) == MOST_LINES
+    assert len(lines(stream, "an error of our own")) == MOST_LINES + 50
 
 
 async def test_the_end_of_a_flood_is_one_line_with_the_count_and_a_new_flood_is_logged_again() -> None:

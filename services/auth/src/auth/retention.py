@@ -1,38 +1,44 @@
 """Deletes rows that no unexpired token refers to. Every API replica runs this; they do not coordinate."""
 
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import timedelta
+from typing import Any, Final
 
-from sqlalchemy import delete, or_, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ColumnElement, delete, func, select, true
+from sqlalchemy.orm import InstrumentedAttribute
 
 from auth.models import Client, RevokedToken, Session
-from common.db.database import Database, utc_now
+from common.db.database import Database
+from common.db.retention import expired_before
 
 CLEANUP_SECONDS: Final = 600.0
 _BATCH: Final = 1_000
 _ENDED_SESSIONS_KEPT: Final = timedelta(days=7)
 _REVOCATIONS_KEPT: Final = timedelta(hours=1)
 """Longer than the lifetime of any access token."""
+_EXPIRING: Final[tuple[tuple[InstrumentedAttribute[Any], ColumnElement[bool], timedelta], ...]] = (
+    (Session.revoked_at, true(), _ENDED_SESSIONS_KEPT),
+    (Session.idle_until, Session.revoked_at.is_(None), _ENDED_SESSIONS_KEPT),
+    (RevokedToken.revoked_at, true(), _REVOCATIONS_KEPT),
+    (Client.deleted_at, true(), _REVOCATIONS_KEPT),
+)
+"""The column by which rows expire, which of them, and how long after that time they are kept."""
 
 
-async def delete_expired(session: AsyncSession, now: datetime) -> int:
-    """Deletes up to `_BATCH` ended sessions and all old revoked tokens and deleted clients. Returns the row count."""
-    ended = or_(
-        Session.revoked_at < now - _ENDED_SESSIONS_KEPT,
-        (Session.revoked_at.is_(None)) & (Session.idle_until < now - _ENDED_SESSIONS_KEPT),
-    )
-    statements = (
-        delete(Session).where(Session.id.in_(select(Session.id).where(ended).limit(_BATCH))).returning(Session.id),
-        delete(RevokedToken).where(RevokedToken.revoked_at < now - _REVOCATIONS_KEPT).returning(RevokedToken.sid),
-        delete(Client).where(Client.deleted_at < now - _REVOCATIONS_KEPT).returning(Client.id),
-    )
-    return sum([len((await session.execute(statement)).all()) for statement in statements])
-
-
-async def run_cleanup(database: Database) -> None:
-    """Calls `delete_expired`, a transaction each, until a batch is not full."""
-    deleted = _BATCH
-    while deleted >= _BATCH:
+async def run_cleanup(database: Database) -> int:
+    """Deletes what has expired, a day's rows of each kind at most. Returns how many rows."""
+    newest = select(Session.created_at).order_by(Session.id.desc()).limit(1)
+    count = 0
+    for column, condition, kept in _EXPIRING:
         async with database.transaction() as session:
-            deleted = await delete_expired(session, utc_now())
+            before = await expired_before(
+                session, kept, oldest=select(func.min(column)).where(condition), newest=newest
+            )
+        deleted = _BATCH if before is not None else 0
+        while deleted == _BATCH:
+            table = column.class_.__table__
+            key = table.primary_key.columns[0]
+            rows = select(key).where(condition, column < before).limit(_BATCH)
+            async with database.transaction() as session:
+                deleted = len((await session.execute(delete(table).where(key.in_(rows)).returning(key))).all())
+            count += deleted
+    return count

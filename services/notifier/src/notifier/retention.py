@@ -3,10 +3,11 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.db.database import Database, first_id_at, utc_now
+from common.db.database import Database, first_id_at
+from common.db.retention import expired_before
 from notifier.models import Notification, WebhookDelivery
 
 NOTIFICATION_RETENTION: Final = timedelta(days=180)
@@ -14,42 +15,54 @@ NOTIFICATION_RETENTION: Final = timedelta(days=180)
 WEBHOOK_DELIVERY_RETENTION: Final = timedelta(days=30)
 """Counted from the time when the delivery was settled."""
 BATCH: Final = 1_000
-CLEANUP_INTERVAL: Final = 300.0
+CLEANUP_INTERVAL: Final = 3600.0
 """Seconds."""
 
 
-async def delete_expired(session: AsyncSession, now: datetime) -> int:
-    """Deletes up to `BATCH` expired rows of each kind. Returns the larger of the two counts. Never commits."""
+async def delete_notifications(session: AsyncSession, before: datetime) -> int:
+    """Deletes up to `BATCH` that were created before that time. Returns how many. Never commits."""
     # Event ids are UUIDv7 and sort by time, so the primary key finds the expired ones.
-    cutoff = now - NOTIFICATION_RETENTION
-    notifications = (
+    expired = (
         select(Notification.id)
-        .where(Notification.id < first_id_at(cutoff), Notification.created_at < cutoff)
+        .where(Notification.id < first_id_at(before), Notification.created_at < before)
         .order_by(Notification.id)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
-    deliveries = (
+    statement = delete(Notification).where(Notification.id.in_(expired)).returning(Notification.id)
+    return len((await session.execute(statement, execution_options={"synchronize_session": False})).all())
+
+
+async def delete_webhook_deliveries(session: AsyncSession, before: datetime) -> int:
+    """Deletes up to `BATCH` that were settled before that time. Returns how many. Never commits."""
+    expired = (
         select(WebhookDelivery.webhook_id, WebhookDelivery.event_id)
-        .where(WebhookDelivery.settled_at < now - WEBHOOK_DELIVERY_RETENTION)
+        .where(WebhookDelivery.settled_at < before)
         .order_by(WebhookDelivery.settled_at)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
         .cte("old")
     )
-    statements = (
-        delete(Notification).where(Notification.id.in_(notifications)).returning(Notification.id),
+    statement = (
         delete(WebhookDelivery)
-        .where(WebhookDelivery.webhook_id == deliveries.c.webhook_id, WebhookDelivery.event_id == deliveries.c.event_id)
-        .returning(WebhookDelivery.event_id),
+        .where(WebhookDelivery.webhook_id == expired.c.webhook_id, WebhookDelivery.event_id == expired.c.event_id)
+        .returning(WebhookDelivery.event_id)
     )
-    options = {"synchronize_session": False}
-    return max([len((await session.execute(each, execution_options=options)).all()) for each in statements])
+    return len((await session.execute(statement, execution_options={"synchronize_session": False})).all())
 
 
 async def run_cleanup(database: Database) -> None:
-    """Deletes everything that is past its retention, one transaction per batch."""
-    deleted = BATCH
-    while deleted == BATCH:
+    """Deletes what is past its retention, a day's rows of each kind at most, one transaction per batch."""
+    by_age = select(Notification.created_at).limit(1)
+    first, newest = by_age.order_by(Notification.id), by_age.order_by(Notification.id.desc())
+    kinds = (
+        (delete_notifications, NOTIFICATION_RETENTION, first),
+        (delete_webhook_deliveries, WEBHOOK_DELIVERY_RETENTION, select(func.min(WebhookDelivery.settled_at))),
+    )
+    for delete_batch, kept, oldest in kinds:
         async with database.transaction() as session:
-            deleted = await delete_expired(session, utc_now())
+            before = await expired_before(session, kept, oldest=oldest, newest=newest)
+        deleted = BATCH if before is not None else 0
+        while deleted == BATCH and before is not None:
+            async with database.transaction() as session:
+                deleted = await delete_batch(session, before)

@@ -42,7 +42,7 @@ def create_app(
             database = await stack.enter_async_context(Database(settings))
             health.add("postgres", database.ping)
             driver = DriverPool(
-                database.dsn,
+                database.endpoint,
                 size=settings.driver_pool_size,
                 timeout=settings.database_timeout,
                 name="orders-api-driver",

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
+from common.db.retention import expired_before
 from common.errors import NotFound
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox
@@ -201,9 +202,12 @@ _LINK_RETENTION: Final = timedelta(days=7)
 
 
 async def delete_expired(session: AsyncSession) -> None:
-    """Deletes known networks and links past their retention."""
-    await session.execute(delete(KnownNetwork).where(KnownNetwork.last_login_at < func.now() - _NETWORK_RETENTION))
-    await session.execute(delete(SecretLink).where(SecretLink.requested_at < func.now() - _LINK_RETENTION))
+    """Deletes known networks and links past their retention, a day's rows of each at most."""
+    newest = select(func.max(KnownNetwork.last_login_at))
+    for column, kept in ((KnownNetwork.last_login_at, _NETWORK_RETENTION), (SecretLink.requested_at, _LINK_RETENTION)):
+        before = await expired_before(session, kept, oldest=select(func.min(column)), newest=newest)
+        if before is not None:
+            await session.execute(delete(column.class_).where(column < before))
 
 
 _PLACEHOLDERS: Final = {"name": "Erased", "email": "erased@waybill.invalid"}

@@ -12,7 +12,7 @@ from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from uuid_utils.compat import uuid7
 
-from common.db.driver import READ_ONLY, driver_dsn, makes_unusable
+from common.db.driver import UNFIT, Endpoint, driver_dsn, makes_unusable
 from common.db.notify import Notifier
 from common.settings import ServiceSettings
 
@@ -36,6 +36,8 @@ COLUMN_TYPES: Final = {
 
 OUTBOX_CHANNEL: Final = "outbox"
 _CHANNELS: Final = "channels to notify"
+_UNNAMED: Final[dict[str, Any]] = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
+"""SQLAlchemy's own options for statements without a name (`str()` is "")."""
 
 
 def new_id() -> uuid.UUID:
@@ -59,8 +61,10 @@ class Database:
         url, timeout = settings.database_url.get_secret_value(), settings.database_timeout
         name = f"{settings.service}-{role}"
         self.dsn = driver_dsn(url)
+        """Of the server itself, for LISTEN."""
+        self.endpoint = Endpoint.of(settings)
         self.engine: AsyncEngine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"),
+            make_url(self.endpoint.dsn).set(drivername="postgresql+asyncpg"),
             pool_size=settings.database_pool_size,
             max_overflow=settings.database_pool_overflow,
             pool_timeout=timeout,
@@ -70,15 +74,12 @@ class Database:
             connect_args={
                 "timeout": timeout,
                 "command_timeout": timeout,
-                "server_settings": {
-                    "application_name": name,
-                    "idle_in_transaction_session_timeout": "60000",
-                    "jit": "off",
-                },
+                **self.endpoint.options(name),
+                **(_UNNAMED if self.endpoint.is_pooler else {}),
             },
         )
         event.listen(self.engine.sync_engine, "handle_error", _drop_unusable)
-        self._notifier = Notifier(self.dsn, name)
+        self._notifier = Notifier(self.endpoint, name)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -103,10 +104,10 @@ class Database:
     async def ping(self) -> None:
         """Raises if the database does not answer, or does not accept writes, as a standby does not."""
         async with self.engine.connect() as connection:
-            read_only = await connection.scalar(text(READ_ONLY))
-        if read_only:
+            unfit = await connection.scalar(text(UNFIT))
+        if unfit:
             await self.engine.dispose()  # the pool's connections lead to the same server
-            raise ConnectionError("the database accepts no writes")
+            raise ConnectionError(unfit)
 
     async def close(self) -> None:
         await self._notifier.close()

@@ -8,7 +8,7 @@ import asyncpg
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
-from common.db.driver import driver_dsn, makes_unusable
+from common.db.driver import Endpoint, makes_unusable
 
 
 class DriverStatement:
@@ -36,8 +36,8 @@ class DriverPool:
     it is unknown whether the statement was committed.
     """
 
-    def __init__(self, url: str, *, size: int, timeout: float, name: str) -> None:
-        self._dsn = driver_dsn(url)
+    def __init__(self, endpoint: Endpoint, *, size: int, timeout: float, name: str) -> None:
+        self._endpoint = endpoint
         self._timeout = timeout
         self._name = name
         self._slots = asyncio.Semaphore(size)
@@ -74,8 +74,4 @@ class DriverPool:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        return await asyncpg.connect(
-            self._dsn,
-            timeout=self._timeout,
-            server_settings={"application_name": self._name, "jit": "off"},
-        )
+        return await self._endpoint.connect(self._name, timeout=self._timeout)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, MetaData, pool
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from common.db.driver import driver_connection
+from common.db.driver import SESSION, driver_connection
 
 LOCK_POLL_SECONDS = 0.2
 _PARTITIONS = ("event_log_", "outbox_p")
@@ -67,6 +67,7 @@ def config(folder: Path, url: str) -> Config:
 
 def upgrade(folder: Path, url: str) -> bool:
     """Migrates the database to the newest revision. Returns whether anything had to be done."""
+    asyncio.run(keep_session_parameters(url))
     if asyncio.run(current_revision(url)) == newest_revision(folder):
         return False
     command.upgrade(config(folder, url), "head")
@@ -77,6 +78,17 @@ def newest_revision(folder: Path) -> str:
     """The newest revision, from the numbers in the files' names: comparing needs no start of Alembic."""
     names = [match for path in (folder / "versions").glob("*.py") if (match := re.match(r"\d{4}", path.name))]
     return max((match.group() for match in names), default="")
+
+
+async def keep_session_parameters(url: str) -> None:
+    """Gives the service's role the parameters that a pooler's connections do not bring, where they are missing."""
+    async with driver_connection(url) as connection, connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('session-parameters'))")
+        current = dict(await connection.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY($1)", [*SESSION]))
+        for name in SESSION:
+            if current[name] != SESSION[name]:
+                database = await connection.fetchval("SELECT quote_ident(current_database())")
+                await connection.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {database} SET {name} = {SESSION[name]}")
 
 
 async def current_revision(url: str) -> str | None:

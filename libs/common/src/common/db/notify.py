@@ -7,7 +7,7 @@ from typing import Any, Final
 import asyncpg
 import structlog
 
-from common.db.driver import DRIVER_ERRORS
+from common.db.driver import DRIVER_ERRORS, Endpoint
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +22,8 @@ class Notifier:
     Inside the writers' transactions NOTIFY would serialise their commits and cost half their throughput.
     """
 
-    def __init__(self, dsn: str, name: str) -> None:
-        self._dsn = dsn
+    def __init__(self, endpoint: Endpoint, name: str) -> None:
+        self._endpoint = endpoint
         self._name = f"{name}-notify"
         self._pending = asyncio.Event()
         self._channels: set[str] = set()
@@ -50,12 +50,7 @@ class Notifier:
                 channels, self._channels = self._channels, set()
                 try:
                     if connection is None or connection.is_closed():
-                        connection = await asyncpg.connect(
-                            self._dsn,
-                            timeout=5,
-                            command_timeout=5,
-                            server_settings={"application_name": self._name},
-                        )
+                        connection = await self._endpoint.connect(self._name, timeout=5, command_timeout=5)
                     await connection.execute("; ".join(f"NOTIFY {channel}" for channel in sorted(channels)))
                 except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
                     log.warning("NOTIFY failed, listeners fall back to polling", error=type(error).__name__)
@@ -69,7 +64,10 @@ class Notifier:
 
 
 async def listen(channel: str, on_notify: Callable[[], None], *, dsn: str, name: str) -> None:
-    """Calls `on_notify` at each notification of `channel`, until cancelled. Reconnects when the connection is lost."""
+    """Calls `on_notify` at each notification of `channel`, until cancelled. Reconnects when the connection is lost.
+
+    `dsn` is that of the server itself: a pooler in transaction mode refuses or forgets LISTEN.
+    """
     while True:
         try:
             connection = await asyncpg.connect(dsn, timeout=5, server_settings={"application_name": name})

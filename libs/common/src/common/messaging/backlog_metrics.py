@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-import asyncpg
 from prometheus_client import Gauge
 
-from common.db.driver import driver_dsn
+from common.db.driver import Endpoint
 from common.runtime.background import background, every
 
 EVERY: Final = 5.0
@@ -27,21 +26,19 @@ _OUTBOX: Final = """
 _PARKED: Final = "SELECT count(*)::float8 AS parked FROM parked_messages WHERE resolved_at IS NULL"
 
 
-def measuring_outbox(url: str, name: str) -> contextlib.AbstractAsyncContextManager[None]:
-    return _measuring(url, name, _OUTBOX, {"pending": PENDING, "oldest": OLDEST})
+def measuring_outbox(endpoint: Endpoint, name: str) -> contextlib.AbstractAsyncContextManager[None]:
+    return _measuring(endpoint, name, _OUTBOX, {"pending": PENDING, "oldest": OLDEST})
 
 
-def measuring_parked_messages(url: str, name: str) -> contextlib.AbstractAsyncContextManager[None]:
-    return _measuring(url, name, _PARKED, {"parked": PARKED})
+def measuring_parked_messages(endpoint: Endpoint, name: str) -> contextlib.AbstractAsyncContextManager[None]:
+    return _measuring(endpoint, name, _PARKED, {"parked": PARKED})
 
 
 def _measuring(
-    url: str, name: str, query: str, gauges: Mapping[str, Gauge]
+    endpoint: Endpoint, name: str, query: str, gauges: Mapping[str, Gauge]
 ) -> contextlib.AbstractAsyncContextManager[None]:
     async def measure() -> None:
-        connection = await asyncpg.connect(
-            driver_dsn(url), timeout=5, command_timeout=10, server_settings={"application_name": name}
-        )
+        connection = await endpoint.connect(name, timeout=5, command_timeout=10)
         try:
             row = await connection.fetchrow(query)
         finally:

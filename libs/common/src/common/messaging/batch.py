@@ -40,7 +40,7 @@ LAG: Final = Histogram(
     "From an event's occurrence to the commit of its effect.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 120, 300, 600, 3600),
 )
-for _outcome in ("processed", "duplicate", "retried", "deferred", "parked"):
+for _outcome in ("processed", "duplicate", "retried", "deferred", "parked", "discarded"):
     HANDLED.labels(_outcome)  # exports a zero, without which Prometheus would miss the first increment
 
 ATTEMPT_HEADER: Final = "x-waybill-attempt"
@@ -162,6 +162,12 @@ async def process_batch(
             ((d.message, d.event_id) for d in on_time if d.is_done(queue) and parked.may_be_parked(d.message)),
         )
         undecodable = [delivery for delivery in on_time if delivery.cause is not None]
+        forged = [delivery for delivery in undecodable if delivery.cause == parked.FORGED]
+        if forged and not await parked.keeps_forged(session, queue):
+            undecodable = [delivery for delivery in undecodable if delivery.cause != parked.FORGED]
+            log.error("forged events discarded, too many today", queue=queue, count=len(forged))
+        else:
+            forged = []
         for delivery in undecodable:
             attempts = delivery.count(ATTEMPT_HEADER)
             await parked.park(
@@ -180,6 +186,7 @@ async def process_batch(
     HANDLED.labels("duplicate").inc(len(events) - len(processed))
     HANDLED.labels("deferred").inc(len(early))
     HANDLED.labels("parked").inc(len(undecodable))
+    HANDLED.labels("discarded").inc(len(forged))
     now = utc_now()
     for event in processed:
         LAG.observe(max(0.0, (now - event.time).total_seconds()))

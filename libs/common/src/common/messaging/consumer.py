@@ -63,7 +63,7 @@ async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event
     columns += [aggregate_versions.c.known_since] if handlers.in_order else []
     async with (
         Database(settings, role="consume") as database,
-        measuring_parked_messages(database.dsn, f"{settings.service}-consume-backlog"),
+        measuring_parked_messages(database.endpoint, f"{settings.service}-consume-backlog"),
         deleting_expired(database, columns, timedelta(days=settings.outbox_retention_days)),
     ):
         await Consumer(settings, database, handlers, health).run(stop)
@@ -118,8 +118,8 @@ class Consumer:
     async def _attach(self, deliveries: Deliveries, stop: asyncio.Event) -> None:
         """Begins to receive, or pauses if the database is unavailable.
 
-        A message that is received in an outage would be held, and each connection lost meanwhile (by a restart, or by
-        the broker after its `consumer_timeout` of 30 minutes) would count against it.
+        A message that is received in an outage would be held, and each connection lost meanwhile (by a restart, or
+        after `LONGEST_HOLD`) would count against it.
         """
         try:
             await self._database.ping()
@@ -159,12 +159,13 @@ class Consumer:
         timeouts = 0
         while not received.lost.is_set():
             try:
-                await self._process(deliveries, publisher, suspect=timeouts >= _TIMEOUTS_TO_SUSPECT)
+                await self._process(deliveries, received, publisher, suspect=timeouts >= _TIMEOUTS_TO_SUSPECT)
                 await received.acknowledge(batch)
                 history.note("acknowledged", named, consumer=self._queue)
             except Exception as error:
                 if not is_outage(error):
                     raise
+                received.check_hold()
                 timeouts = timeouts + 1 if ran_out_of_time(error) else 0
                 # The database, or a retry queue that did not confirm in time.
                 log.warning("server unavailable, holding the batch", error=type(error).__name__, held=len(batch))
@@ -174,8 +175,11 @@ class Consumer:
             else:
                 return
 
-    async def _process(self, deliveries: Sequence[DecodedDelivery], publisher: Channel, *, suspect: bool) -> None:
+    async def _process(
+        self, deliveries: Sequence[DecodedDelivery], received: Deliveries, publisher: Channel, *, suspect: bool
+    ) -> None:
         """Processes all in one transaction or, if that fails, each in its own. Retries or parks what fails then."""
+        received.check_hold()
         try:
             await process_batch(self._database, self._queue, self._handlers, deliveries)
         except Exception as error:
@@ -188,7 +192,7 @@ class Consumer:
                     await self._retry_or_park(deliveries[0], error, publisher)
             else:
                 for delivery in deliveries:
-                    await self._process([delivery], publisher, suspect=suspect)
+                    await self._process([delivery], received, publisher, suspect=suspect)
 
     async def _retry_or_park(self, delivery: DecodedDelivery, error: Exception, publisher: Channel) -> None:
         attempt, cause = delivery.count(ATTEMPT_HEADER), f"{type(error).__name__}: {error}"[:500]

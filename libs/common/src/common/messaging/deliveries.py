@@ -15,8 +15,15 @@ from aiormq.abc import DeliveredMessage
 
 PREFETCH: Final = 300
 BATCH: Final = 100
+LONGEST_HOLD: Final = 900.0
+"""Seconds after which unacknowledged messages go back to their queue: half of RabbitMQ's `consumer_timeout` (30 minutes
+by default), at which it closes the channel."""
 SUSPICIOUS: Final = 3
 """Returns of a message after which it may be what processes die of; far below the delivery limit."""
+
+
+class HeldTooLong(ConnectionError):
+    """The batch could not be processed within `LONGEST_HOLD`. Closing the connection returns its messages in order."""
 
 
 class Deliveries:
@@ -25,7 +32,9 @@ class Deliveries:
     def __init__(self, channel: Channel, queue: str) -> None:
         self._channel = channel
         self._queue = queue
-        self._received: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        self._received: asyncio.Queue[tuple[float, DeliveredMessage]] = asyncio.Queue()
+        self._clock = asyncio.get_running_loop().time
+        self._held_since = 0.0
         self._careful: str | None = f"{queue}, one by one"
         """The tag of the consumer with a prefetch of one, while there is one."""
         self.lost = asyncio.Event()
@@ -49,12 +58,18 @@ class Deliveries:
         if not first.done():
             first.cancel()
             return []
-        batch = [first.result()]
+        self._held_since, message = first.result()
+        batch = [message]
         if not _is_suspect(batch[0]):
             await self._receive_many()
         while len(batch) < BATCH and not self._received.empty():
-            batch.append(self._received.get_nowait())
+            batch.append(self._received.get_nowait()[1])
         return batch
+
+    def check_hold(self) -> None:
+        """Raises `HeldTooLong` if the last batch's first message, the oldest of all, was received too long ago."""
+        if self._clock() - self._held_since > LONGEST_HOLD:
+            raise HeldTooLong
 
     async def acknowledge(self, batch: Sequence[DeliveredMessage]) -> None:
         """Acknowledges the batch and all before it."""
@@ -71,7 +86,10 @@ class Deliveries:
 
     async def _consume(self, queue: str, prefetch: int, tag: str | None = None) -> None:
         await self._channel.basic_qos(prefetch_count=prefetch)
-        await self._channel.basic_consume(queue, self._received.put, consumer_tag=tag or queue)
+        await self._channel.basic_consume(queue, self._arrived, consumer_tag=tag or queue)
+
+    async def _arrived(self, message: DeliveredMessage) -> None:
+        self._received.put_nowait((self._clock(), message))
 
 
 def _is_suspect(message: DeliveredMessage) -> bool:

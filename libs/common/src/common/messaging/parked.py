@@ -8,7 +8,7 @@ because they reached the delivery limit; the consumer moves them into the table.
 import base64
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
@@ -81,6 +81,8 @@ parked_messages: Final = Table(
 
 FORGED: Final = "forged"
 """The cause of an event that did not come from the producer that its type names."""
+FORGED_A_DAY: Final = 10_000
+"""Rows of forged events that a consumer keeps of one day: a forger could fill the disk. Further ones are counted."""
 LISTED: Final = ("id", "event_id", "type", "cause", "attempts", "parked_at")
 REPLAYED_HEADER: Final = "x-waybill-replayed"
 """Marks a replayed message: the consumer closes its row once it is processed."""
@@ -129,6 +131,20 @@ async def park(
             where=false() if event_id is None else true(),
         )
     )
+
+
+async def keeps_forged(session: AsyncSession, consumer: str) -> bool:
+    """Whether the consumer has parked fewer than `FORGED_A_DAY` forged events in the last 24 hours."""
+    columns = parked_messages.c
+    of_today = (
+        select(columns.id)
+        .where(columns.parked_at > func.now() - timedelta(days=1))
+        .where(columns.consumer == consumer, columns.cause == FORGED)
+        .limit(FORGED_A_DAY)
+        .subquery()
+    )
+    count: int = (await session.execute(select(func.count()).select_from(of_today))).scalar_one()
+    return count < FORGED_A_DAY
 
 
 async def close_processed(

@@ -15,7 +15,7 @@ import structlog
 from aio_pika.abc import AbstractConnection
 
 from common.db.database import OUTBOX_CHANNEL
-from common.db.driver import DRIVER_ERRORS, READ_ONLY, driver_dsn
+from common.db.driver import DRIVER_ERRORS, SESSION, UNFIT, Endpoint, driver_dsn
 from common.db.notify import listen
 from common.messaging import broker, event_log
 from common.messaging.backlog_metrics import measuring_outbox
@@ -38,8 +38,7 @@ _FROZEN: Final = "15000"
 
 async def relay(settings: ServiceSettings, health: Health, stop: asyncio.Event) -> None:
     """The `relay` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
-    url = settings.database_url.get_secret_value()
-    async with measuring_outbox(url, f"{settings.service}-relay-backlog"):
+    async with measuring_outbox(Endpoint.of(settings), f"{settings.service}-relay-backlog"):
         await Relay(settings, health).run(stop)
 
 
@@ -64,11 +63,11 @@ class Relay:
     async def _ping(self) -> None:
         """On a connection of its own, because the session's may be busy with a batch."""
         connection = await asyncpg.connect(
-            self._dsn, timeout=10, server_settings={"application_name": f"{self._service}-relay-ping"}
+            self._dsn, timeout=10, server_settings={"application_name": f"{self._service}-relay-ping", **SESSION}
         )
         try:
-            if await connection.fetchval(READ_ONLY):
-                raise ConnectionError("the database accepts no writes")
+            if unfit := await connection.fetchval(UNFIT):
+                raise ConnectionError(unfit)
         finally:
             connection.terminate()
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Column, delete, func, select, tuple_
 
 from common.db.database import Database
+from common.db.retention import expired_before
 from common.runtime.background import background, every
 
 EVERY: Final = 3600.0
@@ -22,37 +23,25 @@ def deleting_expired(
 ) -> AbstractAsyncContextManager[None]:
     """Deletes, now and every hour, rows whose time in one of `columns` is older than `history` and a margin.
 
-    At most a day's rows at a time, by PostgreSQL's clock: a wrong clock costs little before it is noticed.
+    A day's rows at most, and none while the first column's newest row is as old: see `expired_before`.
     """
+    newest = select(func.max(columns[0]))
 
     async def delete_all() -> None:
         for column in columns:
             async with database.transaction() as session:
-                oldest = await session.scalar(select(func.min(column)))
-            if oldest is None:
-                continue
-            until = oldest + timedelta(days=1)
-            while await delete_expired(database, column, history + MARGIN, until=until) == CHUNK:
+                oldest = select(func.min(column))
+                before = await expired_before(session, history + MARGIN, oldest=oldest, newest=newest)
+            while before is not None and await delete_expired(database, column, before) == CHUNK:
                 pass
 
     return background(partial(every, EVERY, delete_all))
 
 
-async def delete_expired(
-    database: Database, column: Column[Any], older_than: timedelta, *, until: datetime | None = None
-) -> int:
-    """Deletes up to `CHUNK` rows in one transaction and returns how many. Skips rows that others have locked.
-
-    Rows from `until` on stay.
-    """
+async def delete_expired(database: Database, column: Column[Any], before: datetime) -> int:
+    """Deletes up to `CHUNK` rows in one transaction and returns how many. Skips rows that others have locked."""
     table, key = column.table, column.table.primary_key.columns
-    old = (
-        select(*key)
-        .where(column < func.least(func.now() - older_than, until))
-        .order_by(column)
-        .limit(CHUNK)
-        .with_for_update(skip_locked=True)
-    )
+    old = select(*key).where(column < before).order_by(column).limit(CHUNK).with_for_update(skip_locked=True)
     statement = delete(table).where(tuple_(*key).in_(old)).returning(column)
     async with database.transaction() as session:
         return len((await session.execute(statement)).all())

@@ -45,17 +45,18 @@ def configure_logging(
         processors += [escape_controls, structlog.dev.ConsoleRenderer(colors=True)]
     else:
         processors += [structlog.processors.JSONRenderer(default=str)]
+    limit = LineLimit()
     structlog.configure(
-        processors=[LineLimit(), structlog.processors.add_log_level, add_name, *processors],
+        processors=[limit, structlog.processors.add_log_level, add_name, *processors],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=partial(_logger, stream),
         cache_logger_on_first_use=False,
     )
     request_log.configure(service, role, stream, direct=not human and threshold <= logging.INFO)
-    _redirect_standard_library(stream, threshold, processors)
+    _redirect_standard_library(stream, threshold, processors, limit)
 
 
-def _redirect_standard_library(stream: TextIO, threshold: int, processors: list[Any]) -> None:
+def _redirect_standard_library(stream: TextIO, threshold: int, processors: list[Any], limit: LineLimit) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -69,6 +70,10 @@ def _redirect_standard_library(stream: TextIO, threshold: int, processors: list[
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = name != "uvicorn.access"  # RequestMiddleware writes the request's line
+    # Lines that a stranger can cause, by sending what is not HTTP.
+    logging.getLogger("uvicorn.error").filters = [
+        lambda record: record.levelno != logging.WARNING or limit.admits(str(record.msg))
+    ]
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
     logging.captureWarnings(capture=True)

@@ -5,11 +5,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import jwt
 import structlog
+from sqlalchemy import func, select
 
 from auth import queries
 from auth.keys import handlers
@@ -17,7 +18,7 @@ from auth.keys.handlers import KeyPolicy
 from auth.keys.keypairs import KeyEncryption, PrivateKey, WrongKeyEncryptionKey
 from auth.models import KeyStatus, SigningKey
 from auth.settings import Settings
-from common.db.database import Database, utc_now
+from common.db.database import Database
 from common.errors import Unavailable
 from common.runtime.background import every
 from common.security.verification_keys import VerificationKey, parse_jwk
@@ -105,17 +106,17 @@ class Keyring:
         await asyncio.sleep(_POLL_SECONDS - _RETRY_SECONDS)
 
     async def reload(self) -> None:
-        """Advances the keys if that is due, then reads them. Raises `WrongKeyEncryptionKey`."""
-        keys = await self._read()
-        if handlers.is_due(keys, self._policy, utc_now()):
+        """Advances the keys if that is due by PostgreSQL's clock, then reads them. Raises `WrongKeyEncryptionKey`."""
+        keys, now = await self._read()
+        if handlers.is_due(keys, self._policy, now):
             async with self._database.transaction() as session:
-                await handlers.advance_keys(session, self._encryption, self._policy, utc_now())
-            keys = await self._read()
+                await handlers.advance_keys(session, self._encryption, self._policy, now)
+            keys, _ = await self._read()
         self._use(keys)
 
-    async def _read(self) -> Sequence[SigningKey]:
+    async def _read(self) -> tuple[Sequence[SigningKey], datetime]:
         async with self._database.transaction() as session:
-            return await queries.signing_keys(session)
+            return await queries.signing_keys(session), (await session.execute(select(func.now()))).scalar_one()
 
     def _use(self, keys: Sequence[SigningKey]) -> None:
         active = next(key for key in keys if key.status == KeyStatus.ACTIVE)
