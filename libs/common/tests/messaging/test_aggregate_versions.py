@@ -90,6 +90,11 @@ class Shop:
             notes = await session.scalars(text("SELECT note FROM effects ORDER BY position"))
             return [int(note) for note in notes]
 
+    async def let_wait_an_hour(self, version: int) -> None:
+        async with self._database.transaction() as session:
+            older = text("UPDATE deferred_messages SET deferred_at = now() - interval '1 hour' WHERE version = :version")
+            await session.execute(older, {"version": version})
+
     async def parked(self) -> list[str]:
         async with self._database.transaction() as session:
             return list(await session.scalars(text("SELECT cause FROM parked_messages")))
@@ -113,6 +118,10 @@ def _deferrals() -> float:
     return REGISTRY.get_sample_value("waybill_consumer_messages_total", {"outcome": "deferred"}) or 0
 
 
+async def equals(found: float, expected: float) -> bool:
+    return found == expected
+
+
 @pytest.mark.parametrize("faults", [1, 2, 3])
 async def test_later_events_wait_for_a_failing_one_through_its_retries(shop: Shop, faults: int) -> None:
     shop.faults = {1: faults}
@@ -134,6 +143,16 @@ async def test_a_gap_that_no_event_fills_is_passed_after_the_delays_and_counted(
         # A late event is processed, too; what an old version means is up to its handler.
         await shop.publish(2)
         await shop.until(1, 3, 4, 2)
+
+
+async def test_after_a_gap_those_that_waited_follow_in_order(shop: Shop, deferred: Any) -> None:
+    async with shop.open():
+        await shop.publish(1)
+        await shop.publish(4)
+        await shop.publish(3)
+        await eventually(lambda: equals(deferred(), 2))
+        await shop.let_wait_an_hour(4)
+        await shop.until(1, 3, 4)
 
 
 async def test_a_consumer_that_starts_late_does_not_wait_for_earlier_versions(shop: Shop, deferred: Any) -> None:

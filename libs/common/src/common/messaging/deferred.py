@@ -15,7 +15,21 @@ from typing import Any, Final, NoReturn
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
-from sqlalchemy import Column, DateTime, Index, Integer, LargeBinary, MetaData, Table, Text, Uuid, delete, func, select
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    delete,
+    exists,
+    func,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -52,10 +66,16 @@ _SHARE: Final = 10
 _PATIENCE_MARGIN: Final = 10.0
 """Seconds that a message waits longer than all retries of an earlier one take, processing included."""
 
+_AGGREGATE: Final = ("consumer", "aggregate", "subject")
 _LAST: Final = (
     select(aggregate_versions.c.version)
-    .where(*(aggregate_versions.c[name] == deferred_messages.c[name] for name in ("consumer", "aggregate", "subject")))
+    .where(*(aggregate_versions.c[name] == deferred_messages.c[name] for name in _AGGREGATE))
     .scalar_subquery()
+)
+_earlier: Final = deferred_messages.alias("earlier")
+_IS_FIRST: Final = ~exists().where(
+    *(_earlier.c[name] == deferred_messages.c[name] for name in _AGGREGATE),
+    _earlier.c.version < deferred_messages.c.version,
 )
 
 
@@ -108,7 +128,7 @@ async def release(database: Database, consumer: str, channel: Channel, patience:
     ready = (
         select(columns.id)
         .where(columns.consumer == consumer)
-        .where((columns.version <= _LAST + 1) | (columns.deferred_at < func.now() - patience))
+        .where((columns.version <= _LAST + 1) | ((columns.deferred_at < func.now() - patience) & _IS_FIRST))
         .order_by(columns.version)
         .limit(CHUNK)
         .with_for_update(skip_locked=True)
