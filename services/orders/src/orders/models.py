@@ -111,10 +111,6 @@ class Order(Base):
     request_hash: Mapped[bytes | None]
     """Hash of the request that was sent with the key."""
 
-    @property
-    def total(self) -> Money:
-        return Money(self.total_amount, self.currency)
-
 
 class OrderLine(Base):
     """A product as it was ordered. Name and price are copies from that moment, so there is no foreign key."""
