@@ -88,7 +88,7 @@ async def change_plainly(session: AsyncSession, order_id: UUID, step: str, **opt
     total = Money(order.total_amount, order.currency)
     event = event_class(order_id=order.id, customer_id=order.customer_id, total=total, **options)
     order.status, order.version, order.updated_at = event_class.status, order.version + 1, utc_now()
-    change = {"version": order.version, "occurred_at": order.updated_at}
+    change: dict[str, Any] = {"version": order.version, "occurred_at": order.updated_at}
     session.add(TimelineEntry(order_id=order.id, type=event.type, data=event.model_dump(mode="json"), **change))
     await outbox.record(session, event, subject=order.id, **change)
     lines = await session.scalars(select(OrderLine).where(OrderLine.order_id == order.id).order_by(OrderLine.position))

@@ -89,13 +89,15 @@ SELECT is_expected, is_allowed, locked.status AS status_before, locked.id IS NOT
         FROM order_lines WHERE order_lines.order_id = changed.id) AS lines
 FROM requested LEFT JOIN locked USING (number) LEFT JOIN changed USING (number) ORDER BY number
 """
-_SKIP: Final = _CHANGE.format(rules=_RULES, limit="", skip="SKIP LOCKED")
-_WAIT: Final = _CHANGE.format(rules=_RULES, limit=", set_config('lock_timeout', '2s', true)", skip="")
+SKIP: Final = _CHANGE.format(rules=_RULES, limit="", skip="SKIP LOCKED")
+"""Skips an order that another transaction has locked."""
+WAIT: Final = _CHANGE.format(rules=_RULES, limit=", set_config('lock_timeout', '2s', true)", skip="")
+"""Waits for it up to 2 s."""
 
 
 async def change_orders(driver: DriverPool, statement: str, changes: Sequence[Change]) -> Sequence[Any]:
-    """Returns a row for each change: `is_busy` if another transaction has locked the order; else `is_found`,
-    `is_expected` and `is_allowed`, all true if it was changed; then also the columns of the changed order.
+    """Returns a row for each change: `is_busy` if `SKIP` skipped the order; else `is_found`, `is_expected` and
+    `is_allowed`, all true if it was changed, and then the columns of the changed order.
 
     The changes are of different orders.
     """
@@ -111,7 +113,7 @@ def group_changes(driver: DriverPool, *, timeout: float) -> ChangeOrder:
     """
     skip, wait = (
         GroupCommit(partial(change_orders, driver, statement), size=32, timeout=timeout, key=attrgetter("order_id"))
-        for statement in (_SKIP, _WAIT)
+        for statement in (SKIP, WAIT)
     )
 
     async def change(one: Change) -> Any:
