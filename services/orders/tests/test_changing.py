@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -154,25 +155,40 @@ def _without(row: dict[str, Any], names: set[str]) -> dict[str, Any]:
     }
 
 
-async def _place(desk: Any) -> list[UUID]:
+async def place(desk: Any) -> list[UUID]:
     """Half of the orders for the statement, half for the reference, of one and of three lines."""
     lines: list[tuple[str, int]] = [("LAMP", 2), ("BULB", 1), ("LAMP", 1)]
     orders = [desk.place(*lines[: 3 - 2 * (n % 2)], note=f"note {n}") for n in [*range(ORDERS)] * 2]
     return [order.id for order in await asyncio.gather(*orders)]
 
 
-@hypothesis_settings(
-    max_examples=200,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(rounds=st.lists(st.lists(attempts(), min_size=1, max_size=16), min_size=1, max_size=5))
+HISTORIES: Final = st.lists(st.lists(attempts(), min_size=1, max_size=16), min_size=1, max_size=5)
+"""Ten in each example. The changes of a round are made at once, several of one order among them."""
+
+
+def examples(count: int) -> hypothesis_settings:
+    unsuitable = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+    return hypothesis_settings(max_examples=count, deadline=None, suppress_health_check=unsuitable)
+
+
+@examples(40)
+@given(rounds=HISTORIES)
 async def test_random_histories_are_the_same_as_by_the_orm(desk: Any, rounds: list[list[Attempt]]) -> None:
-    """Ten histories in each example. The changes of a round are made at once, several of one order among them."""
+    await make_both_ways(desk, rounds)
+
+
+@pytest.mark.slow
+@examples(400)
+@given(rounds=HISTORIES)
+async def test_thousands_of_random_histories_are_the_same_as_by_the_orm(desk: Any, rounds: list[list[Attempt]]) -> None:
+    await make_both_ways(desk, rounds)
+
+
+async def make_both_ways(desk: Any, rounds: list[list[Attempt]]) -> None:
     await desk.stock("LAMP")
     await desk.stock("BULB", 350)
     with traced(traceparent=TRACEPARENT):
-        ids = await _place(desk)
+        ids = await place(desk)
         ours, plain = [*ids[:ORDERS], new_id()], [*ids[ORDERS:], new_id()]
         for changes in rounds:
             done = await asyncio.gather(

@@ -48,14 +48,14 @@ class OrderView:
 
 
 def _object(**values: ColumnElement[Any] | InstrumentedAttribute[Any]) -> ColumnElement[Any]:
-    return func.jsonb_build_object(
+    return func.json_build_object(
         *(part for name, value in values.items() for part in (literal_column(f"'{name}'"), value))
     )
 
 
 _LINES: Final = (
     select(
-        func.jsonb_agg(
+        func.json_agg(
             aggregate_order_by(
                 _object(
                     sku=OrderLine.sku,
