@@ -109,7 +109,8 @@ def group_changes(driver: DriverPool, *, timeout: float) -> ChangeOrder:
     """`change_orders` for one order: concurrent calls share a statement.
 
     A change of an order that another transaction has locked waits in a second group, and so delays no other order's.
-    Either group fails it after `timeout` seconds. If the lock is held for 2 s, it fails and was not made.
+    Either group fails it after `timeout` seconds. A lock that is held for longer than `WAIT` waits refuses the change,
+    which is then not made.
     """
     skip, wait = (
         GroupCommit(partial(change_orders, driver, statement), size=32, timeout=timeout, key=attrgetter("order_id"))
