@@ -26,6 +26,12 @@ def test_no_service_commits_or_rolls_back_because_the_edge_owns_the_transaction(
     assert ending == []
 
 
+def test_only_placing_and_changing_an_order_commit_in_groups_of_their_own() -> None:
+    """Every other change is made by the ORM, in the edge's transaction."""
+    grouped = {place.partition(":")[0] for place, call in calls("services/*/src") if _name(call.func) == "GroupCommit"}
+    assert grouped == {f"services/orders/src/orders/{name}.py" for name in ("changing", "placing")}
+
+
 def test_a_session_dependency_commits_before_the_response_is_sent() -> None:
     """With FastAPI's default scope the client receives its 200 before a commit that then fails."""
     sessions = {

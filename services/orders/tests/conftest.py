@@ -18,6 +18,7 @@ from common.testing.plugin import MakeDatabase
 from common.testing.token_issuer import TokenIssuer
 from orders import handlers
 from orders.app import create_app
+from orders.changing import group_changes
 from orders.models import Money
 from orders.placing import group_inserts
 from orders.settings import Settings
@@ -53,12 +54,13 @@ async def driver(database: Database) -> AsyncIterator[DriverPool]:
 
 
 class Desk:
-    """Calls the handlers without HTTP, each in its own transaction, and reads the tables."""
+    """Calls the handlers without HTTP, and reads the tables."""
 
     def __init__(self, database: Database, driver: DriverPool) -> None:
         self.database = database
         self.driver = driver
-        self.insert = group_inserts(driver)
+        self.insert = group_inserts(driver, timeout=10)
+        self.change = group_changes(driver, timeout=10)
         self.customer = new_id()
 
     async def stock(self, sku: str, amount: int = 4900, *, currency: str = "EUR", active: bool = True) -> None:
@@ -75,9 +77,8 @@ class Desk:
             "ship": {"carrier": "Postal", "tracking_number": "PX-42"},
             "cancel": {"customer_id": None, "reason": None},
         }
-        async with self.database.transaction() as session:
-            handler = getattr(handlers, f"{step}_order")
-            return await handler(session, order_id, **(required.get(step, {}) | options))
+        handler = getattr(handlers, f"{step}_order")
+        return await handler(self.database, self.change, order_id, **(required.get(step, {}) | options))
 
     async def rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         async with self.database.transaction() as session:

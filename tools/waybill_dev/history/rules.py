@@ -70,6 +70,7 @@ class History:
                 event.recorded = True
                 self._versions[step.subject, step.version] = step.event
             case "publishing":
+                self._versions[step.subject, step.version] = step.event
                 self._check(event.recorded, "published, but never recorded", step)
                 self._check(not event.moved, "published again after it left the outbox", step)
                 self._check(self._predecessor_confirmed(step), "published before its predecessor was confirmed", step)

@@ -93,7 +93,7 @@ async def test_a_group_refused_by_a_server_without_writes_fails_at_once() -> Non
         groups.append(len(list(items)))  # type: ignore[call-overload]
         raise asyncpg.ReadOnlySQLTransactionError("…")
 
-    place = GroupCommit[int, None](refuse, size=10)
+    place = GroupCommit[int, None](refuse, size=10, timeout=5)
     outcomes = await asyncio.gather(*(place(number) for number in range(5)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [asyncpg.ReadOnlySQLTransactionError] * 5
     assert groups == [5]

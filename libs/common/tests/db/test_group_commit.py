@@ -10,13 +10,17 @@ from common.db.group_commit import GroupCommit
 
 
 class Writer:
-    """Doubles numbers; a write waits for `go`. 13 is refused, 0 loses the connection, -1 times out."""
+    """Doubles numbers; a write waits for `go`. 13 is refused, 0 loses the connection, -1 takes far too long.
 
-    def __init__(self, *, size: int = 8) -> None:
+    Numbers that differ by hundreds have the same key.
+    """
+
+    def __init__(self, *, size: int = 8, timeout: float = 10) -> None:
         self.groups: list[list[int]] = []
         self.begun = asyncio.Event()
         self.go = asyncio.Event()
-        self.group = GroupCommit(self.write, size=size)
+        self.timeout = timeout
+        self.group = GroupCommit(self.write, size=size, timeout=timeout, key=lambda item: item % 100)
 
     async def write(self, items: Sequence[int]) -> Sequence[int]:
         self.groups.append(list(items))
@@ -27,7 +31,8 @@ class Writer:
         if 0 in items:
             raise ConnectionResetError
         if -1 in items:
-            raise TimeoutError
+            async with asyncio.timeout(self.timeout):
+                await asyncio.Event().wait()
         return [item * 2 for item in items]
 
     async def all(self, *items: int) -> list[int | BaseException]:
@@ -89,14 +94,27 @@ async def test_a_lost_connection_fails_the_whole_group_and_nothing_is_retried() 
     assert await writer.group(4) == 8
 
 
-async def test_callers_that_waited_while_a_group_timed_out_fail_with_it() -> None:
+async def test_items_with_the_same_key_are_written_one_after_the_other() -> None:
     writer = Writer()
-    first = asyncio.create_task(writer.group(-1))
-    await writer.begun.wait()
-    outcomes = [*await writer.all(1, 2), *await asyncio.gather(first, return_exceptions=True)]
+    assert await writer.all(1, 101, 2, 201, 102) == [2, 202, 4, 402, 204]
+    assert writer.groups == [[1, 2], [101, 102], [201]]
+
+
+async def test_a_caller_waits_no_longer_than_its_timeout_and_is_then_not_written() -> None:
+    writer = Writer(size=1, timeout=0.1)
+    outcomes = await writer.all(-1, 1, 2)
     assert [type(outcome) for outcome in outcomes] == [TimeoutError] * 3
-    assert writer.groups == [[-1]]
     assert await writer.group(4) == 8
+    assert writer.groups == [[-1], [4]]
+
+
+async def test_a_stall_after_a_refused_group_costs_its_callers_one_timeout_together() -> None:
+    writer = Writer(timeout=0.1)
+    outcomes = await writer.all(1, 13, -1, 2, 3)
+    assert outcomes[0] == 2
+    assert [type(outcome) for outcome in outcomes[1:]] == [asyncpg.CheckViolationError, *[TimeoutError] * 3]
+    assert await writer.group(4) == 8
+    assert writer.groups == [[1, 13, -1, 2, 3], [1], [13], [-1], [4]]
 
 
 async def test_a_cancelled_caller_cancels_no_other() -> None:

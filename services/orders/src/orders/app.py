@@ -13,6 +13,7 @@ from common.security.tokens import TokenVerifier
 from common.security.verifier import token_verifier
 from common.web import create_api
 from orders import routes
+from orders.changing import ChangeOrder, group_changes
 from orders.handlers import InsertOrder
 from orders.placing import group_inserts
 from orders.settings import Settings
@@ -24,6 +25,7 @@ class State(TypedDict):
     database: Database
     driver: DriverPool
     insert_order: InsertOrder
+    change_order: ChangeOrder
     tokens: TokenVerifier
 
 
@@ -51,7 +53,13 @@ def create_app(
             verifier = (
                 tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
             )
-            yield State(database=database, driver=driver, insert_order=group_inserts(driver), tokens=verifier)
+            yield State(
+                database=database,
+                driver=driver,
+                insert_order=group_inserts(driver, timeout=settings.database_timeout),
+                change_order=group_changes(driver, timeout=settings.database_timeout),
+                tokens=verifier,
+            )
 
     return create_api(
         settings,

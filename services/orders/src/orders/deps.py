@@ -39,4 +39,3 @@ may_read_catalogue: Final = Depends(authenticate)
 may_change_catalogue: Final = Depends(Guard(scopes=("orders:write",), roles=_STAFF))
 
 ReaderDep = Annotated[Principal, may_read_orders]
-WriterDep = Annotated[Principal, may_write_orders]

@@ -1,8 +1,8 @@
 """The events that orders publishes.
 
 A change may only add optional fields; any other change needs a new event type. Docstrings are published in
-`contracts/`: write them for consumers. The data of `OrderPlaced` is written by the SQL of `orders.placing`: change it
-there as well.
+`contracts/`: write them for consumers. The data of `OrderPlaced` is written by the SQL of `orders.placing`, the fields
+of `OrderChanged` by that of `orders.changing`: change them there as well.
 """
 
 from datetime import datetime
@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.messaging.cloudevents import Event
-from orders.models import Money
+from orders.models import Money, OrderStatus
 
 Amount = Annotated[Money, Field(examples=[{"amount": 4900, "currency": "EUR"}])]
 
@@ -44,7 +44,9 @@ class OrderPlaced(Event):
 
 
 class OrderChanged(Event):
-    """The fields of every later event."""
+    """The fields of every later event. `status` is the order's state after it."""
+
+    status: ClassVar[OrderStatus]
 
     order_id: UUID
     customer_id: UUID
@@ -55,12 +57,14 @@ class OrderConfirmed(OrderChanged):
     """Staff confirmed the order. From now on only staff can cancel it."""
 
     type: ClassVar[str] = "orders.order.confirmed.v1"
+    status: ClassVar[OrderStatus] = OrderStatus.CONFIRMED
 
 
 class OrderShipped(OrderChanged):
     """The order left with a carrier. It can no longer be cancelled."""
 
     type: ClassVar[str] = "orders.order.shipped.v1"
+    status: ClassVar[OrderStatus] = OrderStatus.SHIPPED
 
     carrier: str
     tracking_number: str
@@ -70,12 +74,14 @@ class OrderDelivered(OrderChanged):
     """The order arrived. No event follows."""
 
     type: ClassVar[str] = "orders.order.delivered.v1"
+    status: ClassVar[OrderStatus] = OrderStatus.DELIVERED
 
 
 class OrderCancelled(OrderChanged):
     """The order was cancelled before it was shipped. No event follows. `reason` is free text and may be null."""
 
     type: ClassVar[str] = "orders.order.cancelled.v1"
+    status: ClassVar[OrderStatus] = OrderStatus.CANCELLED
 
     reason: str | None
     cancelled_by: Literal["customer", "staff"]

@@ -1,32 +1,32 @@
 """Use cases of orders and the catalogue.
 
-Handlers take a session, record events and never commit; routes and consumers do. `place_order` is the exception: its
-one statement is a transaction of its own. `customer_id` restricts a change to that customer's orders. `expected` holds
-the versions that the caller accepts, None for any.
+Handlers take a session and never commit; routes and consumers do. Those that place or change an order are the
+exception: their one statement is a transaction of its own. `customer_id` restricts a change to that customer's orders.
+`expected` holds the versions that the caller accepts, None for any.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import Database, new_id, utc_now
 from common.errors import AppError, PreconditionFailed
-from common.messaging import outbox
 from common.observability.trace import current_traceparent
 from common.web.idempotency import IdempotencyKey, RequestInFlight
 from orders import queries
-from orders.errors import InactiveProduct, MixedCurrencies, TotalTooLarge, UnknownSku
+from orders.changing import Change, ChangeOrder, Expected
+from orders.errors import InactiveProduct, InvalidTransition, MixedCurrencies, TotalTooLarge, UnknownSku
 from orders.events import OrderCancelled, OrderChanged, OrderConfirmed, OrderDelivered, OrderShipped
-from orders.models import MAX_TOTAL, Money, Order, OrderStatus, Product, TimelineEntry
+from orders.models import MAX_TOTAL, Money, OrderStatus, Product
 from orders.placing import NewOrder
 from orders.queries import OrderView
 
-Expected = Collection[int] | None
-Lines = Sequence[dict[str, Any]]
 InsertOrder = Callable[[NewOrder], Awaitable[Sequence[Any]]]
 """`placing.insert_orders` for one order."""
 
@@ -121,29 +121,34 @@ async def _earlier_order(session: AsyncSession, customer_id: UUID, key: Idempote
     return replace(order, status=OrderStatus.PLACED, version=1, updated_at=order.created_at)
 
 
-async def confirm_order(session: AsyncSession, order_id: UUID, *, expected: Expected = None) -> OrderView:
-    order, lines = await _lock(session, order_id, expected=expected)
-    order.confirm(utc_now())
-    return await _record_event(session, order, lines, OrderConfirmed(**_event_fields(order)))
+async def confirm_order(
+    database: Database, change: ChangeOrder, order_id: UUID, *, expected: Expected = None
+) -> OrderView:
+    return await _change(database, change, order_id, OrderConfirmed, expected=expected)
 
 
 async def ship_order(
-    session: AsyncSession, order_id: UUID, *, carrier: str, tracking_number: str, expected: Expected = None
+    database: Database,
+    change: ChangeOrder,
+    order_id: UUID,
+    *,
+    carrier: str,
+    tracking_number: str,
+    expected: Expected = None,
 ) -> OrderView:
-    order, lines = await _lock(session, order_id, expected=expected)
-    order.ship(utc_now())
-    shipped = OrderShipped(**_event_fields(order), carrier=carrier, tracking_number=tracking_number)
-    return await _record_event(session, order, lines, shipped)
+    details = {"carrier": carrier, "tracking_number": tracking_number}
+    return await _change(database, change, order_id, OrderShipped, details=details, expected=expected)
 
 
-async def deliver_order(session: AsyncSession, order_id: UUID, *, expected: Expected = None) -> OrderView:
-    order, lines = await _lock(session, order_id, expected=expected)
-    order.deliver(utc_now())
-    return await _record_event(session, order, lines, OrderDelivered(**_event_fields(order)))
+async def deliver_order(
+    database: Database, change: ChangeOrder, order_id: UUID, *, expected: Expected = None
+) -> OrderView:
+    return await _change(database, change, order_id, OrderDelivered, expected=expected)
 
 
 async def cancel_order(
-    session: AsyncSession,
+    database: Database,
+    change: ChangeOrder,
     order_id: UUID,
     *,
     customer_id: UUID | None,
@@ -151,12 +156,42 @@ async def cancel_order(
     expected: Expected = None,
 ) -> OrderView:
     """Cancels as the customer if `customer_id` is given, else as staff, who may also cancel confirmed orders."""
-    order, lines = await _lock(session, order_id, customer_id=customer_id, expected=expected)
-    order.cancel(utc_now(), by_customer=customer_id is not None)
-    cancelled_by: Literal["customer", "staff"] = "staff" if customer_id is None else "customer"
-    return await _record_event(
-        session, order, lines, OrderCancelled(**_event_fields(order), reason=reason, cancelled_by=cancelled_by)
+    details = {"reason": reason, "cancelled_by": "staff" if customer_id is None else "customer"}
+    return await _change(
+        database, change, order_id, OrderCancelled, details=details, customer_id=customer_id, expected=expected
     )
+
+
+async def _change(
+    database: Database,
+    change: ChangeOrder,
+    order_id: UUID,
+    event: type[OrderChanged],
+    *,
+    details: Mapping[str, str | None] = MappingProxyType({}),
+    customer_id: UUID | None = None,
+    expected: Expected,
+) -> OrderView:
+    """Raises `NotFound`, `PreconditionFailed` if the order's version is not `expected`, or `InvalidTransition`."""
+    row = await change(
+        Change(
+            order_id=order_id,
+            customer_id=customer_id,
+            event=event,
+            details=details,
+            expected=expected,
+            event_id=new_id(),
+            traceparent=current_traceparent(),
+        )
+    )
+    if not row["is_found"]:
+        raise queries.no_such_order()
+    if not row["is_expected"]:
+        raise PreconditionFailed("The order has changed.")
+    if not row["is_allowed"]:
+        raise InvalidTransition(f"The order is {row['status_before']}.")
+    database.notify()
+    return queries.order_view(row, json.loads(row["lines"]))
 
 
 async def forget_customer(session: AsyncSession, customer_id: UUID) -> None:
@@ -172,32 +207,3 @@ async def put_product(
     now = utc_now()
     product = await queries.put_product(session, sku, name=name, price=price, active=active, now=now)
     return product, product.created_at == now
-
-
-async def _lock(
-    session: AsyncSession, order_id: UUID, *, customer_id: UUID | None = None, expected: Expected
-) -> tuple[Order, Lines]:
-    """Raises `NotFound`, or `PreconditionFailed` if the order's version is not one of `expected`."""
-    order, lines = await queries.lock_order(session, order_id, customer_id=customer_id)
-    if expected is not None and order.version not in expected:
-        raise PreconditionFailed("The order has changed.")
-    return order, lines
-
-
-def _event_fields(order: Order) -> dict[str, Any]:
-    return {"order_id": order.id, "customer_id": order.customer_id, "total": order.total}
-
-
-async def _record_event(session: AsyncSession, order: Order, lines: Lines, event: OrderChanged) -> OrderView:
-    """Writes the event to the timeline and the outbox, and returns the changed order."""
-    session.add(
-        TimelineEntry(
-            order_id=order.id,
-            version=order.version,
-            type=event.type,
-            occurred_at=order.updated_at,
-            data=event.model_dump(mode="json"),
-        )
-    )
-    await outbox.record(session, event, subject=order.id, version=order.version, occurred_at=order.updated_at)
-    return OrderView.of(order, lines)

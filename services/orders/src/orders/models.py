@@ -1,4 +1,4 @@
-"""The catalogue and orders: tables, and the rules of an order's state."""
+"""The catalogue and orders: tables, and the rules of an order's state, which the statement in `changing` applies."""
 
 import enum
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, MetaData,
 from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column
 
 from common.db.database import COLUMN_TYPES, NAMING
-from orders.errors import InvalidTransition
 
 MAX_PRICE: Final = 10**12
 MAX_QUANTITY: Final = 1000
@@ -33,6 +32,18 @@ class OrderStatus(enum.StrEnum):
     SHIPPED = "shipped"
     DELIVERED = "delivered"
     CANCELLED = "cancelled"
+
+
+TRANSITIONS: Final = (
+    (OrderStatus.PLACED, OrderStatus.CONFIRMED),
+    (OrderStatus.CONFIRMED, OrderStatus.SHIPPED),
+    (OrderStatus.SHIPPED, OrderStatus.DELIVERED),
+    (OrderStatus.PLACED, OrderStatus.CANCELLED),
+    (OrderStatus.CONFIRMED, OrderStatus.CANCELLED),
+)
+"""From which state to which staff may take an order."""
+CUSTOMERS_TRANSITIONS: Final = ((OrderStatus.PLACED, OrderStatus.CANCELLED),)
+"""The same for the order's customer."""
 
 
 class Base(DeclarativeBase):
@@ -99,31 +110,6 @@ class Order(Base):
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[bytes | None]
     """Hash of the request that was sent with the key."""
-
-    @property
-    def total(self) -> Money:
-        return Money(self.total_amount, self.currency)
-
-    def confirm(self, now: datetime) -> None:
-        self._change_status(OrderStatus.CONFIRMED, now, from_=(OrderStatus.PLACED,))
-
-    def ship(self, now: datetime) -> None:
-        self._change_status(OrderStatus.SHIPPED, now, from_=(OrderStatus.CONFIRMED,))
-
-    def deliver(self, now: datetime) -> None:
-        self._change_status(OrderStatus.DELIVERED, now, from_=(OrderStatus.SHIPPED,))
-
-    def cancel(self, now: datetime, *, by_customer: bool) -> None:
-        """Customers may cancel until the order is confirmed, staff until it is shipped."""
-        allowed = (OrderStatus.PLACED,) if by_customer else (OrderStatus.PLACED, OrderStatus.CONFIRMED)
-        self._change_status(OrderStatus.CANCELLED, now, from_=allowed)
-
-    def _change_status(self, status: OrderStatus, now: datetime, *, from_: tuple[OrderStatus, ...]) -> None:
-        if self.status not in from_:
-            raise InvalidTransition(f"The order is {self.status}.")
-        self.status = status
-        self.version += 1
-        self.updated_at = now
 
 
 class OrderLine(Base):

@@ -96,6 +96,6 @@ async def insert_orders(driver: DriverPool, orders: Sequence[NewOrder]) -> Seque
     return [[next(rows) for _ in order.lines] for order in orders]
 
 
-def group_inserts(driver: DriverPool) -> GroupCommit[NewOrder, Sequence[Any]]:
-    """`insert_orders` for one order: concurrent calls share a statement."""
-    return GroupCommit(partial(insert_orders, driver), size=32)
+def group_inserts(driver: DriverPool, *, timeout: float) -> GroupCommit[NewOrder, Sequence[Any]]:
+    """`insert_orders` for one order: concurrent calls share a statement. A call takes at most `timeout` seconds."""
+    return GroupCommit(partial(insert_orders, driver), size=32, timeout=timeout)

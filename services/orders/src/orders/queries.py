@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -46,21 +46,16 @@ class OrderView:
     created_at: datetime
     updated_at: datetime
 
-    @classmethod
-    def of(cls, order: Order, lines: Sequence[dict[str, Any]]) -> "OrderView":
-        names = (field.name for field in fields(cls) if field.name != "lines")
-        return cls(lines=lines, **{name: getattr(order, name) for name in names})
-
 
 def _object(**values: ColumnElement[Any] | InstrumentedAttribute[Any]) -> ColumnElement[Any]:
-    return func.jsonb_build_object(
+    return func.json_build_object(
         *(part for name, value in values.items() for part in (literal_column(f"'{name}'"), value))
     )
 
 
 _LINES: Final = (
     select(
-        func.jsonb_agg(
+        func.json_agg(
             aggregate_order_by(
                 _object(
                     sku=OrderLine.sku,
@@ -93,10 +88,9 @@ _MATCHES: Final = (
     or_(bindparam("customer_id", type_=Uuid()).is_(None), Order.customer_id == bindparam("customer_id")),
 )
 _READ: Final = DriverStatement(_VIEW.where(*_MATCHES))
-_LOCK: Final = select(Order, _LINES).where(*_MATCHES).with_for_update(of=Order)
 
 
-def _view(row: Any, lines: Sequence[dict[str, Any]]) -> OrderView:
+def order_view(row: Any, lines: Sequence[dict[str, Any]]) -> OrderView:
     return OrderView(
         id=row["id"],
         customer_id=row["customer_id"],
@@ -118,8 +112,8 @@ async def read_order(driver: DriverPool, order_id: UUID, *, customer_id: UUID | 
     """
     rows = await driver.run(_READ, order_id=order_id, customer_id=customer_id)
     if not rows:
-        raise _no_such_order()
-    return _view(rows[0], json.loads(rows[0]["lines"]))
+        raise no_such_order()
+    return order_view(rows[0], json.loads(rows[0]["lines"]))
 
 
 async def orders(
@@ -136,7 +130,7 @@ async def orders(
         statement = statement.where(Order.status == status)
     if after is not None:
         statement = statement.where(Order.id < after)
-    return [_view(row, row["lines"]) for row in (await session.execute(statement)).mappings()]
+    return [order_view(row, row["lines"]) for row in (await session.execute(statement)).mappings()]
 
 
 async def order_of_key(session: AsyncSession, customer_id: UUID, key: str) -> tuple[OrderView, bytes] | None:
@@ -147,22 +141,7 @@ async def order_of_key(session: AsyncSession, customer_id: UUID, key: str) -> tu
         .mappings()
         .one_or_none()
     )
-    return (_view(row, row["lines"]), row["request_hash"]) if row is not None else None
-
-
-async def lock_order(
-    session: AsyncSession, order_id: UUID, *, customer_id: UUID | None = None
-) -> tuple[Order, Sequence[dict[str, Any]]]:
-    """The order, its row locked, and its lines: only the caller can change it and record its events.
-
-    Raises `NotFound`.
-    """
-    values = {"order_id": order_id, "customer_id": customer_id}
-    found = (await session.execute(_LOCK, values, execution_options={"populate_existing": True})).one_or_none()
-    if found is None:
-        raise _no_such_order()
-    order, lines = found
-    return order, lines
+    return (order_view(row, row["lines"]), row["request_hash"]) if row is not None else None
 
 
 async def timeline(
@@ -170,7 +149,7 @@ async def timeline(
 ) -> Sequence[TimelineEntry]:
     """An order's events, oldest first, starting after version `after`. Raises `NotFound`."""
     if await session.scalar(_of_customer(select(Order.id).where(Order.id == order_id), customer_id)) is None:
-        raise _no_such_order()
+        raise no_such_order()
     statement = select(TimelineEntry).where(TimelineEntry.order_id == order_id)
     if after is not None:
         statement = statement.where(TimelineEntry.version > after)
@@ -239,5 +218,5 @@ def _of_customer(statement: S, customer_id: UUID | None) -> S:
     return statement if customer_id is None else statement.where(Order.customer_id == customer_id)
 
 
-def _no_such_order() -> NotFound:
+def no_such_order() -> NotFound:
     return NotFound("There is no such order.")

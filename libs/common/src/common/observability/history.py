@@ -15,6 +15,8 @@ from typing import Any, Final
 Steps = Iterable[tuple[object, object, int]]
 """Id of the event, subject and version of each."""
 
+UNKNOWN: Final = 0
+"""A version that the database will tell."""
 _files: Final[list[int]] = []
 
 
