@@ -91,6 +91,22 @@ _DEFERRED: Final = (
     "CREATE INDEX ix_deferred_messages_aggregate ON deferred_messages (consumer, aggregate, subject, version)",
 )
 
+_UNSENDABLE: Final = """CREATE TABLE unsendable_events (
+    outbox_id bigint CONSTRAINT pk_unsendable_events PRIMARY KEY,
+    event_id uuid NOT NULL,
+    type text NOT NULL,
+    subject text NOT NULL,
+    version integer NOT NULL,
+    occurred_at timestamptz NOT NULL,
+    data jsonb NOT NULL,
+    traceparent text,
+    error text NOT NULL,
+    found_at timestamptz NOT NULL DEFAULT now(),
+    skipped_at timestamptz,
+    reason text,
+    CONSTRAINT ck_unsendable_events_skipped CHECK ((skipped_at IS NULL) = (reason IS NULL))
+)"""
+
 
 class Operations(Protocol):
     def execute(self, sqltext: str, /) -> None: ...
@@ -130,3 +146,11 @@ def create_deferred(op: Operations) -> None:
 
 def drop_deferred(op: Operations) -> None:
     op.execute("DROP TABLE deferred_messages")
+
+
+def create_unsendable(op: Operations) -> None:
+    op.execute(_UNSENDABLE)
+
+
+def drop_unsendable(op: Operations) -> None:
+    op.execute("DROP TABLE unsendable_events")

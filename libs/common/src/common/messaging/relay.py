@@ -25,6 +25,7 @@ from common.messaging import broker, event_log
 from common.messaging.backlog_metrics import measuring_outbox
 from common.messaging.publisher import Publisher
 from common.messaging.topology import declare_producer, kept_declared
+from common.messaging.unsendable import SENDABLE, set_aside
 from common.runtime.background import background, first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
@@ -41,16 +42,16 @@ _FROZEN: Final = "15000"
 # No row while another relay leads, else the time at which this one got the lock. The transaction's own start may lie
 # before another relay's last batch; readers of the log by time would see the two batches reversed, or skip this one.
 _LEADER: Final = "SELECT clock_timestamp() WHERE pg_try_advisory_xact_lock(hashtext('outbox-relay'))"
-_OLDEST: Final = """
+_OLDEST: Final = f"""
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
-    FROM outbox ORDER BY id LIMIT $1"""
+    FROM outbox WHERE {SENDABLE} ORDER BY id LIMIT $1"""  # noqa: S608 - a constant
 # While types are held: without their events, and without the later events of the same aggregates.
-_OLDEST_OTHERS: Final = """
+_OLDEST_OTHERS: Final = f"""
     SELECT id, event_id, type, subject, version, occurred_at, data, traceparent
-    FROM outbox WHERE type <> ALL($2::text[]) AND NOT EXISTS (
+    FROM outbox WHERE {SENDABLE} AND type <> ALL($2::text[]) AND NOT EXISTS (
         SELECT FROM outbox AS held
         WHERE held.subject = outbox.subject AND held.id <= outbox.id AND held.type = ANY($2::text[]))
-    ORDER BY id LIMIT $1"""
+    ORDER BY id LIMIT $1"""  # noqa: S608 - a constant
 # By a list of ids, because presence in the outbox means "pending". A cursor would skip rows that commit late.
 _MOVE: Final = """
     WITH sent AS (DELETE FROM outbox WHERE id = ANY($1::bigint[]) RETURNING *)
@@ -144,9 +145,11 @@ class Relay:
             rows = await (database.fetch(_OLDEST_OTHERS, BATCH, held) if held else database.fetch(_OLDEST, BATCH))
             if not rows:
                 return False
-            confirmed, failure = await self._publisher.publish(channel, rows)
+            confirmed, unsendable, failure = await self._publisher.publish(channel, rows)
             if confirmed:
                 await database.execute(_MOVE, confirmed, led_at)
+            if unsendable:
+                await set_aside(database, unsendable)
         PUBLISHED.inc(len(confirmed))
         if failure is not None:
             raise failure

@@ -8,6 +8,7 @@ down_revision = None
 
 def upgrade() -> None:
     shared_tables.create_outbox(op)
+    shared_tables.create_unsendable(op)
     shared_tables.create_inbox(op)
     shared_tables.create_aggregate_versions(op)
     shared_tables.create_deferred(op)
@@ -19,4 +20,5 @@ def downgrade() -> None:
     shared_tables.drop_deferred(op)
     shared_tables.drop_aggregate_versions(op)
     shared_tables.drop_inbox(op)
+    shared_tables.drop_unsendable(op)
     shared_tables.drop_outbox(op)

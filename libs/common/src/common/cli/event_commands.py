@@ -1,4 +1,4 @@
-"""Operators' commands of a publishing service: its outbox and its event log."""
+"""Operators' commands of a publishing service: its event log."""
 
 import json
 import re
@@ -12,39 +12,13 @@ import click
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from common.cli.roles import run
-from common.cli.terminal import JSON, Moment, Pages, report, show
+from common.cli.terminal import JSON, Moment, Pages, report
 from common.db.driver import driver_connection
 from common.messaging.asyncapi import event_types
 from common.messaging.cloudevents import rfc3339
 from common.messaging.replay import published
 from common.messaging.replay import replay as replay_events
 from common.settings import ServiceSettings
-
-
-@click.group()
-def outbox() -> None:
-    """Events that wait to be published."""
-
-
-@outbox.command()
-@JSON
-@click.pass_obj
-def status(load: Any, as_json: bool) -> None:
-    """How many events wait, and the age of the oldest."""
-    row = run(_outbox_status(load("ops")))
-    if as_json:
-        click.echo(json.dumps(row))
-    else:
-        show([row], list(row), as_json=False)
-
-
-async def _outbox_status(settings: ServiceSettings) -> dict[str, Any]:
-    async with driver_connection(settings.database_url.get_secret_value()) as connection:
-        row = await connection.fetchrow(
-            "SELECT count(*) AS pending, coalesce(extract(epoch FROM now() - min(occurred_at)), 0)::float8 AS age"
-            " FROM outbox"
-        )
-    return {"pending": row["pending"], "oldest_age_seconds": round(max(row["age"], 0.0), 3)}
 
 
 @click.group()

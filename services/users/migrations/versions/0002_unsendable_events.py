@@ -1,0 +1,14 @@
+from alembic import op
+
+from common.db import shared_tables
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    shared_tables.create_unsendable(op)
+
+
+def downgrade() -> None:
+    shared_tables.drop_unsendable(op)
