@@ -24,7 +24,7 @@ async def test_history_is_sent_to_one_queue_and_a_consumer_that_had_it_ignores_i
             late = await channel.declare_queue("late", exclusive=True)
             await late.bind("shop.replay", "late")
             sent = await shop.command(event_commands.events, "replay", "--since", "1h", "--to-queue", "late")
-            assert sent.output == "5 events sent to late\n"
+            assert sent.stdout == "position 5 reached, 5 events sent to late\n"
             bodies = [(await late.get(no_ack=True)).body for _ in range(5)]
             assert [json.loads(body)["number"] for body in bodies] == [0, 1, 2, 3, 4]
         await shop.command(event_commands.events, "replay", "--since", "1h", "--to-queue", "shop.inbound")

@@ -131,7 +131,7 @@ async def test_every_command_reports_its_result_as_json(shop: Shop) -> None:
         await shop.sell(1, 1)
         await eventually(lambda: shop.json(event_commands.events, "tail"))
         replayed = await shop.json(event_commands.events, "replay", "--since", "1h", "--to-queue", "shop.inbound")
-        assert replayed == {"sent": 1, "queue": "shop.inbound"}
+        assert replayed == {"sent": 1, "queue": "shop.inbound", "position": 1}
         assert await shop.json(consumer_commands.parked, "replay", "--all") == {"sent": 0, "not_waiting": []}
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
             exchange = await (await connection.channel()).get_exchange("shop.events")

@@ -26,6 +26,7 @@ event_log: Final = Table(
     Column("position", BigInteger, Identity(always=True), primary_key=True),
     *event_columns(),
     Index(None, "subject"),
+    Index(None, "position"),
     postgresql_partition_by="RANGE (published_at)",
 )
 

@@ -8,6 +8,7 @@ down_revision = None
 
 def upgrade() -> None:
     shared_tables.create_outbox(op)
+    shared_tables.create_log_positions(op)
     shared_tables.create_unsendable(op)
     shared_tables.create_inbox(op)
     shared_tables.create_aggregate_versions(op)

@@ -20,6 +20,7 @@ def upgrade() -> None:
 )"""
     )
     shared_tables.create_outbox(op)
+    shared_tables.create_log_positions(op)
     shared_tables.create_unsendable(op)
     shared_tables.create_inbox(op)
 
