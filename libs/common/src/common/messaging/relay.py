@@ -24,6 +24,7 @@ from common.db.notify import listen
 from common.messaging import broker, event_log
 from common.messaging.backlog_metrics import measuring_outbox
 from common.messaging.publisher import Publisher
+from common.messaging.stream_metrics import measuring_stream
 from common.messaging.topology import declare_producer, kept_declared
 from common.messaging.unsendable import SENDABLE, set_aside
 from common.runtime.background import background, first_of
@@ -63,7 +64,7 @@ _MOVE: Final = """
 async def relay(settings: ServiceSettings, health: Health, stop: asyncio.Event) -> None:
     """The `relay` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
     url = settings.database_url.get_secret_value()
-    async with measuring_outbox(url, f"{settings.service}-relay-backlog"):
+    async with measuring_outbox(url, f"{settings.service}-relay-backlog"), measuring_stream(settings):
         await Relay(settings, health).run(stop)
 
 
