@@ -24,6 +24,8 @@ def test_by_default_everything_is_booted_on_local_servers() -> None:
         ("WAYBILL_WEBHOOK_ALLOW", "http://localhost:80"),
         ("WAYBILL_RETRY_DELAYS", "5,60"),
         ("WAYBILL_RETRY_DELAYS", "a,b,c"),
+        ("WAYBILL_STREAM_BYTES", "10GB"),
+        ("WAYBILL_STREAM_BYTES", "1000"),
     ],
 )
 def test_a_malformed_setting_is_refused_by_name(name: str, value: str) -> None:
@@ -39,6 +41,7 @@ def test_well_formed_settings_are_accepted() -> None:
             "WAYBILL_CORS_ORIGINS": '["https://shop.example", "http://localhost:3000"]',
             "WAYBILL_WEBHOOK_ALLOW": "localhost:9000, [::1]:9001",
             "WAYBILL_RETRY_DELAYS": "0.5,1,2",
+            "WAYBILL_STREAM_BYTES": "50000000000",
         }
     )
     assert options.amqp_url == "amqp://me:secret@mq.example/"

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from waybill_dev.base.options import stream_bytes
 from waybill_dev.base.state import find_state
 from waybill_dev.servers.rabbitmq_definitions import definitions, password_hash, subscriber
 
@@ -121,3 +122,11 @@ def test_the_documented_commands_create_the_subscriber_of_the_local_broker() -> 
     ]
     imported = page[page.index("<<'EOF'\n") + len("<<'EOF'\n") : page.index("\nEOF\n")]
     assert json.loads(imported) == {kind: made[kind] for kind in ("exchanges", "queues", "bindings")}
+
+
+def test_the_size_of_the_stream_is_a_setting() -> None:
+    made = definitions(
+        services={}, administrator="x", stream_bytes=stream_bytes({"WAYBILL_STREAM_BYTES": "50000000000"})
+    )
+    [history] = [policy for policy in made["policies"] if policy["name"] == "history"]
+    assert history["definition"] == {"max-age": "30D", "max-length-bytes": 50_000_000_000}

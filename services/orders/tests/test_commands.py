@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import SecretStr
 
-from common.cli import producer_commands
+from common.cli import event_commands
 from orders.settings import Settings
 
 
@@ -15,7 +15,7 @@ from orders.settings import Settings
 def test_a_type_that_orders_does_not_publish_is_refused_with_those_it_does(command: list[str], unknown: str) -> None:
     known = ["--type", "orders.order.placed.v1"]
     settings: Any = Settings.model_construct(database_url=SecretStr("unused"))
-    result = CliRunner().invoke(producer_commands.events, [*command, *known, "--type", unknown], obj=lambda _: settings)
+    result = CliRunner().invoke(event_commands.events, [*command, *known, "--type", unknown], obj=lambda _: settings)
     assert result.exit_code == 2
     assert repr(unknown) in result.output
     assert "orders.order.cancelled.v1" in result.output

@@ -13,7 +13,7 @@ from orders.consumers import handlers
 
 EVENTS = Path(__file__).parents[3] / "contracts" / "events"
 ERASED = "users.user.erased.v1"
-TABLES = ("orders", "order_timeline", "outbox", "event_log")
+TABLES = ("orders", "order_timeline", "outbox", "unsendable_events", "event_log")
 
 
 async def erase(database: Database, data: dict[str, Any]) -> None:
@@ -57,6 +57,19 @@ async def test_orders_of_an_erased_person_stay_without_free_text(
     assert {first.id, second.id} <= {row["id"] for row in before}
     assert await texts(desk, "no lamp needed") == ["order_timeline", "event_log" if is_published else "outbox"]
     assert await texts(desk, "leave it at the door") == ["orders"]
+
+
+async def test_the_copy_of_an_event_that_cannot_be_sent_loses_its_free_text_too(desk: Any, database: Database) -> None:
+    await desk.stock("LAMP")
+    placed = await desk.place(("LAMP", 2))
+    await desk.do("cancel", placed.id, reason="Ada moved")
+    await desk.rows(
+        "INSERT INTO unsendable_events (outbox_id, event_id, type, subject, version, occurred_at, data, error)"
+        " SELECT id, event_id, type, subject, version, occurred_at, data, 'too long' FROM outbox RETURNING 1"
+    )
+    assert await texts(desk, "Ada moved") == ["order_timeline", "outbox", "unsendable_events"]
+    await erase(database, {"user_id": str(desk.customer)})
+    assert await texts(desk, "Ada") == []
 
 
 async def test_the_producers_example_is_understood_and_what_it_adds_is_ignored(desk: Any, database: Database) -> None:

@@ -45,6 +45,18 @@ async def test_erasing_takes_every_trace_of_the_person_out_of_every_table(world:
         assert await world.rows(f"SELECT 1 FROM {table}") == []  # noqa: S608
 
 
+async def test_the_copy_of_an_event_that_cannot_be_sent_is_scrubbed_too(world: Any) -> None:
+    person = await world.sign_up(name="Zora Quill")
+    await world.execute(
+        "INSERT INTO unsendable_events (outbox_id, event_id, type, subject, version, occurred_at, data, error)"
+        " SELECT id, event_id, type, subject, version, occurred_at, data, 'too long' FROM outbox"
+    )
+    await world.public.delete("/me", headers=world.bearer(person))
+    assert "Zora" not in await everything(world)
+    [copy] = await world.rows("SELECT data FROM unsendable_events")
+    assert copy["data"]["name"] == "Erased"
+
+
 async def test_erasing_is_the_accounts_last_event(world: Any) -> None:
     person = await world.sign_up()
     await world.public.delete("/me", headers=world.bearer(person))

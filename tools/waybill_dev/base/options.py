@@ -12,6 +12,8 @@ from waybill_dev.errors import LocalError
 
 BACKING = frozenset({"postgres", "rabbitmq"})
 EVERYTHING = frozenset({*BACKING, "mail", "gateway", "services"})
+STREAM_BYTES = 10_000_000_000
+SEGMENT_BYTES = 20_000_000  # a stream drops whole segments, and never its last
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,23 @@ def read_options(parts: frozenset[str] = EVERYTHING, environment: Mapping[str, s
         raise LocalError(f"--only: unknown part {', '.join(sorted(unknown))}. Known parts: {known}.")
     _check_webhook_allow(environment.get("WAYBILL_WEBHOOK_ALLOW", ""))
     _check_retry_delays(environment.get("WAYBILL_RETRY_DELAYS"))
+    stream_bytes(environment)
     return Options(
         parts=parts,
         postgres_url=_url(environment, "WAYBILL_POSTGRES_URL", ("postgresql", "postgres")),
         amqp_url=_url(environment, "WAYBILL_AMQP_URL", ("amqp", "amqps")),
         cors_origins=_cors_origins(environment.get("WAYBILL_CORS_ORIGINS") or "[]"),
     )
+
+
+def stream_bytes(environment: Mapping[str, str]) -> int:
+    """The limit of the stream of history, from `WAYBILL_STREAM_BYTES`. Raises LocalError if it is not one."""
+    value = environment.get("WAYBILL_STREAM_BYTES") or str(STREAM_BYTES)
+    if not re.fullmatch(r"[0-9]{1,15}", value) or int(value) < SEGMENT_BYTES:
+        raise LocalError(
+            f"WAYBILL_STREAM_BYTES must be a number of bytes from {SEGMENT_BYTES} on, such as {STREAM_BYTES}"
+        )
+    return int(value)
 
 
 def _url(environment: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from waybill_dev.base.declaration import SERVICES
+from waybill_dev.base.options import stream_bytes
 from waybill_dev.servers.rabbitmq_definitions import definitions
 
 FOLDER = Path("/secrets")
@@ -83,7 +84,8 @@ def make_secrets(root: Path, *, service_group: int, server_group: int) -> None:
 
     rabbitmq = Folder(root / "rabbitmq", server_group)
     administrator = rabbitmq.once("administrator_password", password)
-    rabbitmq.put("definitions.json", json.dumps(definitions(services=amqp_passwords, administrator=administrator)))
+    content = definitions(services=amqp_passwords, administrator=administrator, stream_bytes=stream_bytes(os.environ))
+    rabbitmq.put("definitions.json", json.dumps(content))
 
 
 def databases_script(services: Iterable[str]) -> str:

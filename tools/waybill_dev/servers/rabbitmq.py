@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
 from waybill_dev.base import credentials
+from waybill_dev.base.options import stream_bytes
 from waybill_dev.base.probes import answers_http, listens
 from waybill_dev.base.program import Program, base_environment
 from waybill_dev.base.state import LOOPBACK, State, write_private
@@ -109,7 +110,12 @@ class RabbitMQ:
     def _configure(self) -> None:
         self.folder.mkdir(exist_ok=True)
         released = [service for service in self.services if (self.state.folder / "from" / service).is_dir()]
-        content = definitions(services=self.services, administrator=self.password, released=released)
+        content = definitions(
+            services=self.services,
+            administrator=self.password,
+            released=released,
+            stream_bytes=stream_bytes(os.environ),
+        )
         write_private(self.folder / "definitions.json", json.dumps(content))
         write_private(
             self.folder / "rabbitmq.conf",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from waybill_dev.base.declaration import SERVICES, Service
+from waybill_dev.base.options import STREAM_BYTES
 
 ADMINISTRATOR = "waybill-admin"
 VIRTUAL_HOST = "/"
@@ -16,7 +17,6 @@ DELIVERY_LIMIT = 20  # only against crash loops; retries go through the retry qu
 PARKED_DELIVERY_LIMIT = 1_000_000_000
 # The stream of history keeps what the event log keeps, and never fills a disk.
 HISTORY_MAX_AGE = "30D"
-HISTORY_MAX_BYTES = 10_000_000_000
 # Limit of a queue whose subscriber has stopped reading. Beyond it the oldest messages are dropped; the stream still has
 # them.
 SUBSCRIBER_MAX_BYTES = 1_000_000_000
@@ -25,12 +25,17 @@ UNROUTED_TTL_MS = 7 * 24 * 3600 * 1000
 
 
 def definitions(
-    *, services: Mapping[str, str], administrator: str, released: Collection[str] = ()
+    *,
+    services: Mapping[str, str],
+    administrator: str,
+    released: Collection[str] = (),
+    stream_bytes: int = STREAM_BYTES,
 ) -> dict[str, list[dict[str, object]]]:
     """`services` maps each service, which is also the name of its user, to the user's password.
 
     `administrator` is the administrator's password. Only the administrator may write to the default exchange, which
     reaches every queue, and the services in `released`: they run as release 0.1.0, which sends its retries through it.
+    `stream_bytes` limits the stream.
     """
     users = [_user(name, password, tags=[]) for name, password in services.items()]
     users.append(_user(ADMINISTRATOR, administrator, tags=["administrator"]))
@@ -57,7 +62,7 @@ def definitions(
                 r"\.unrouted$",
                 {"max-length": UNROUTED_MAX_LENGTH, "message-ttl": UNROUTED_TTL_MS},
             ),
-            _policy("history", r"\.events\.log$", {"max-age": HISTORY_MAX_AGE, "max-length-bytes": HISTORY_MAX_BYTES}),
+            _policy("history", r"\.events\.log$", {"max-age": HISTORY_MAX_AGE, "max-length-bytes": stream_bytes}),
         ],
     }
 

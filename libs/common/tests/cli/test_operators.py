@@ -4,7 +4,7 @@ import aio_pika
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from common.cli import consumer_commands, producer_commands
+from common.cli import consumer_commands, event_commands, outbox_commands
 from common.testing.plugin import eventually
 
 from .shop import Shop
@@ -102,9 +102,9 @@ async def test_an_unreachable_or_refusing_server_is_reported_in_a_sentence_witho
             update={"database_url": SecretStr(wrong.render_as_string(hide_password=False))}
         )
         for command, words in (
-            (producer_commands.outbox, ["status"]),
-            (producer_commands.events, ["tail"]),
-            (producer_commands.events, ["replay", "--since", "1h", "--to-queue", "shop.inbound"]),
+            (outbox_commands.outbox, ["status"]),
+            (event_commands.events, ["tail"]),
+            (event_commands.events, ["replay", "--since", "1h", "--to-queue", "shop.inbound"]),
             (consumer_commands.parked, ["list"]),
             (consumer_commands.parked, ["replay", "--all"]),
         ):
@@ -129,9 +129,9 @@ async def test_a_parked_message_whose_queue_was_deleted_stays_parked(shop: Shop)
 async def test_every_command_reports_its_result_as_json(shop: Shop) -> None:
     async with shop.open():
         await shop.sell(1, 1)
-        await eventually(lambda: shop.json(producer_commands.events, "tail"))
-        replayed = await shop.json(producer_commands.events, "replay", "--since", "1h", "--to-queue", "shop.inbound")
-        assert replayed == {"sent": 1, "queue": "shop.inbound"}
+        await eventually(lambda: shop.json(event_commands.events, "tail"))
+        replayed = await shop.json(event_commands.events, "replay", "--since", "1h", "--to-queue", "shop.inbound")
+        assert replayed == {"sent": 1, "queue": "shop.inbound", "position": 1}
         assert await shop.json(consumer_commands.parked, "replay", "--all") == {"sent": 0, "not_waiting": []}
         async with await aio_pika.connect(shop.settings.amqp_url.get_secret_value()) as connection:
             exchange = await (await connection.channel()).get_exchange("shop.events")

@@ -9,11 +9,14 @@ import asyncpg
 import pytest
 
 from common.db.migrations import upgrade
+from common.messaging import event_log
 from common.testing.plugin import MakeDatabase, eventually
 
 FOLDER = Path(__file__).parents[1] / "migrations"
 HEAD = """
 from alembic import op
+
+from common.db import shared_tables
 
 revision, down_revision = "0002", "0001"
 
@@ -35,8 +38,16 @@ BOTH_WAIT = """
 UPGRADE = """
 import pathlib, sys
 from common.db.migrations import upgrade
+from common.messaging import event_log
 
 upgrade(pathlib.Path(sys.argv[1]), sys.argv[2])
+"""
+# As a log from before the index, in whose migration an index of a partition was left invalid.
+POSITIONS = """
+    shared_tables.drop_log_positions(op)
+    op.execute("CREATE INDEX event_log_default_position_idx ON event_log_default (position)")
+    op.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'event_log_default_position_idx'::regclass")
+    shared_tables.add_log_positions(op)
 """
 EXCLUSIVE = """
     op.execute("ALTER TABLE effects ADD COLUMN number integer")
@@ -87,5 +98,32 @@ async def test_a_migration_does_not_block_others_behind_a_long_transaction(
             with pytest.raises(Exception, match="lock timeout"):
                 await asyncio.to_thread(upgrade, folder, url)
         assert await asyncio.to_thread(upgrade, folder, url)
+    finally:
+        await connection.close()
+
+
+async def test_an_event_log_with_history_gets_its_index_of_positions_partition_by_partition(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    url, folder = await make_database(FOLDER), with_next(tmp_path / "migrations", POSITIONS)
+    connection = await asyncpg.connect(url)
+    try:
+        await event_log.maintain(connection, 30)
+        await connection.execute(
+            "INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data)"
+            " SELECT now() - n * interval '1 day', gen_random_uuid(), 'a.b.c.v1', 's', 1, now(), '{}'"
+            " FROM generate_series(0, 5) AS n"
+        )
+        assert await asyncio.to_thread(upgrade, folder, url)
+        indexes = await connection.fetch(
+            "SELECT indexrelid::regclass::text AS name, indisvalid FROM pg_index"
+            " WHERE indexrelid::regclass::text ~ 'event_log.*position' AND NOT indisprimary"
+        )
+        partitions = await connection.fetchval(
+            "SELECT count(*) FROM pg_inherits WHERE inhparent = 'event_log'::regclass"
+        )
+        assert partitions == 4
+        assert len(indexes) == 1 + partitions
+        assert all(index["indisvalid"] for index in indexes), "the parent's is valid once all are attached"
     finally:
         await connection.close()

@@ -9,7 +9,6 @@ from uuid import UUID
 import aio_pika
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import text
 
 from common.db.database import Database, new_id
 from common.messaging.outbox import record
@@ -102,23 +101,3 @@ async def test_a_queue_that_refuses_one_type_delays_only_it_and_its_aggregates_l
             await eventually(lambda: equals(counts(database), (2, 3)))
     passed = [message.body for message in subscriber if message.type == "shop.item.sold.v1"]
     assert sorted(passed) == [b'{"number": 1}', b'{"number": 4}', b'{"number": 5}']
-
-
-async def test_an_event_that_cannot_be_sent_delays_no_other(
-    settings: ServiceSettings, database: Database, subscriber: list[Any]
-) -> None:
-    endless = f"shop.item.{'x' * 300}.v1"  # AMQP's limit is 255
-    async with database.engine.begin() as connection:
-        await connection.execute(
-            text(
-                "INSERT INTO outbox (event_id, type, subject, version, occurred_at, data)"
-                " VALUES (gen_random_uuid(), :type, 'item', 1, now(), '{}')"
-            ),
-            {"type": endless},
-        )
-    sent = {str(await sell(database, number, subject=new_id())) for number in range(20)}
-    async with relaying(settings):
-        await eventually(lambda: equals(counts(database), (1, 20)))
-    assert {message.message_id for message in subscriber} == sent
-    assert len(subscriber) == 20
-    assert refusals(endless) >= 1

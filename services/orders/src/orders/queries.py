@@ -29,6 +29,7 @@ from common.db.driver_pool import DriverPool, DriverStatement
 from common.errors import NotFound
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox
+from common.messaging.unsendable import unsendable_events
 from orders.models import Money, Order, OrderLine, OrderStatus, Product, TimelineEntry
 
 
@@ -204,6 +205,7 @@ async def erase_reasons(session: AsyncSession, customer_id: UUID) -> None:
     for data, of_their_orders in (
         (TimelineEntry.data, TimelineEntry.order_id.in_(of_customer)),
         (outbox.c.data, outbox.c.subject.in_(subjects)),
+        (unsendable_events.c.data, unsendable_events.c.subject.in_(subjects)),
         (event_log.c.data, event_log.c.subject.in_(subjects)),
     ):
         erased = data.concat(literal({"reason": None}, JSONB))

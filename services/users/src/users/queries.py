@@ -15,6 +15,7 @@ from common.db.retention import expired_before
 from common.errors import NotFound
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox
+from common.messaging.unsendable import unsendable_events
 from users.models import ADMIN, KnownNetwork, LinkPurpose, Role, SecretLink, SecretLinkToken, Status, User
 
 
@@ -218,7 +219,7 @@ async def scrub_events(session: AsyncSession, user_id: UUID) -> None:
 
     The outbox first: if the relay is moving a row, this waits for it and then finds the row in the event log.
     """
-    for table in (outbox, event_log):
+    for table in (outbox, unsendable_events, event_log):
         for field, placeholder in _PLACEHOLDERS.items():
             await session.execute(
                 update(table)

@@ -23,7 +23,7 @@ from common.runtime.health import Health
 from common.settings import ServiceSettings
 
 RELAY = "common.messaging.relay:relay"
-PRODUCER_COMMANDS = {"outbox": "common.cli.producer_commands:outbox", "events": "common.cli.producer_commands:events"}
+PRODUCER_COMMANDS = {"outbox": "common.cli.outbox_commands:outbox", "events": "common.cli.event_commands:events"}
 CONSUMER_COMMANDS = {"parked": "common.cli.consumer_commands:parked", "queues": "common.cli.consumer_commands:queues"}
 
 _DESCRIPTIONS = {

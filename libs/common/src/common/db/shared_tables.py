@@ -3,7 +3,7 @@
 Frozen: to change a table, add a function here and a migration that calls it.
 """
 
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 _OUTBOX: Final = (
     """CREATE TABLE outbox (
@@ -108,6 +108,30 @@ _PARTITIONED_OUTBOX: Final = """CREATE TABLE outbox (
     CONSTRAINT pk_outbox PRIMARY KEY (id, subject)
 ) PARTITION BY HASH (subject)"""
 
+_UNSENDABLE: Final = """CREATE TABLE unsendable_events (
+    outbox_id bigint CONSTRAINT pk_unsendable_events PRIMARY KEY,
+    event_id uuid NOT NULL,
+    type text NOT NULL,
+    subject text NOT NULL,
+    version integer NOT NULL,
+    occurred_at timestamptz NOT NULL,
+    data jsonb NOT NULL,
+    traceparent text,
+    error text NOT NULL,
+    found_at timestamptz NOT NULL DEFAULT now(),
+    skipped_at timestamptz,
+    reason text,
+    CONSTRAINT ck_unsendable_events_skipped CHECK ((skipped_at IS NULL) = (reason IS NULL))
+)"""
+
+_POSITIONS: Final = "CREATE INDEX{} ix_event_log_position ON {}event_log (position)"
+_LOG_PARTITIONS: Final = """
+    SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+    WHERE inhparent = 'event_log'::regclass AND relkind = 'r'"""
+_INVALID_POSITIONS: Final = """
+    SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE NOT indisvalid AND relname LIKE 'event\\_log\\_%\\_position\\_idx'"""
+
 
 class Operations(Protocol):
     def execute(self, sqltext: str, /) -> None: ...
@@ -181,3 +205,36 @@ def create_deferred(op: Operations) -> None:
 
 def drop_deferred(op: Operations) -> None:
     op.execute("DROP TABLE deferred_messages")
+
+
+def create_log_positions(op: Operations) -> None:
+    """For a log that is still empty."""
+    op.execute(_POSITIONS.format("", ""))
+
+
+def add_log_positions(op: Any) -> None:
+    """Indexes the positions of a log with history, partition by partition, while the relay appends to it.
+
+    Commits what was done before, and may be repeated after a failure. Partitions that the relay attaches meanwhile get
+    their index by themselves, under the same name.
+    """
+    with op.get_context().autocommit_block():
+        op.execute(_POSITIONS.format(" IF NOT EXISTS", "ONLY "))
+        for index in op.get_bind().exec_driver_sql(_INVALID_POSITIONS).scalars().all():
+            op.execute(f"DROP INDEX CONCURRENTLY {index}")
+        for partition in op.get_bind().exec_driver_sql(_LOG_PARTITIONS).scalars().all():
+            index = f"{partition}_position_idx"
+            op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {index} ON {partition} (position)")
+            op.execute(f"ALTER INDEX ix_event_log_position ATTACH PARTITION {index}")
+
+
+def drop_log_positions(op: Operations) -> None:
+    op.execute("DROP INDEX ix_event_log_position")
+
+
+def create_unsendable(op: Operations) -> None:
+    op.execute(_UNSENDABLE)
+
+
+def drop_unsendable(op: Operations) -> None:
+    op.execute("DROP TABLE unsendable_events")

@@ -11,23 +11,27 @@ from typing import Final
 from prometheus_client import Gauge
 
 from common.db.driver import Endpoint
+from common.messaging.unsendable import SENDABLE
 from common.runtime.background import background, every
 
 EVERY: Final = 5.0
 PENDING: Final = Gauge("waybill_outbox_pending", "Events not yet confirmed by the broker.")
-OLDEST: Final = Gauge("waybill_outbox_oldest_age_seconds", "Age of the oldest of them; 0 where there is none.")
+OLDEST: Final = Gauge("waybill_outbox_oldest_age_seconds", "Age of the oldest that can be sent; 0 if there is none.")
+UNSENDABLE: Final = Gauge("waybill_unsendable_events", "Events that can't be sent and wait for an operator's decision.")
 PARKED: Final = Gauge("waybill_parked_messages", "Messages that wait for an operator's decision.")
 
-_OUTBOX: Final = """
+_OUTBOX: Final = f"""
     SELECT (SELECT count(*) FROM outbox)::float8 AS pending,
-           coalesce((SELECT extract(epoch FROM now() - occurred_at) FROM outbox ORDER BY id LIMIT 1), 0)::float8
-           AS oldest
-"""
+           coalesce(
+               (SELECT extract(epoch FROM now() - occurred_at) FROM outbox WHERE {SENDABLE} ORDER BY id LIMIT 1), 0
+           )::float8 AS oldest,
+           (SELECT count(*) FROM unsendable_events WHERE skipped_at IS NULL)::float8 AS unsendable
+"""  # noqa: S608 - a constant
 _PARKED: Final = "SELECT count(*)::float8 AS parked FROM parked_messages WHERE resolved_at IS NULL"
 
 
 def measuring_outbox(endpoint: Endpoint, name: str) -> contextlib.AbstractAsyncContextManager[None]:
-    return _measuring(endpoint, name, _OUTBOX, {"pending": PENDING, "oldest": OLDEST})
+    return _measuring(endpoint, name, _OUTBOX, {"pending": PENDING, "oldest": OLDEST, "unsendable": UNSENDABLE})
 
 
 def measuring_parked_messages(endpoint: Endpoint, name: str) -> contextlib.AbstractAsyncContextManager[None]:

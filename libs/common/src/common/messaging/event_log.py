@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, MetaData, Table, func
 
 from common.db.database import NAMING
+from common.messaging import unsendable
 from common.messaging.outbox import event_columns
 
 log = structlog.get_logger(__name__)
@@ -25,6 +26,7 @@ event_log: Final = Table(
     Column("position", BigInteger, Identity(always=True), primary_key=True),
     *event_columns(),
     Index(None, "subject"),
+    Index(None, "position"),
     postgresql_partition_by="RANGE (published_at)",
 )
 
@@ -73,6 +75,7 @@ async def maintain(connection: Any, retention_days: int) -> None:
         except asyncpg.LockNotAvailableError:
             log.warning("event log partition maintenance postponed, table locked")
     await connection.execute(_DELETE_EXPIRED, _start(oldest))
+    await unsendable.delete_old(connection, retention_days)
 
 
 async def _create(connection: Any, today: date) -> None:

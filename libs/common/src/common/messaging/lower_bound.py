@@ -15,10 +15,12 @@ _SWEEP: Final = 60.0
 """Seconds until a batch reads from the beginning: for rows that no transaction of a writer explains."""
 # A writer locks the table before its row gets an id, and until its transaction ends. So this is exact, unlike
 # transaction ids, which are assigned after the row's id. And other long transactions do not hold back the bound.
+# No row while events wait behind one that cannot be sent: they are not read, and the bound must not pass them.
 _WRITERS: Final = """
     SELECT ARRAY(SELECT virtualtransaction FROM pg_locks
         WHERE locktype = 'relation' AND relation = 'outbox'::regclass AND mode = 'RowExclusiveLock'
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+    WHERE NOT EXISTS (SELECT FROM unsendable_events WHERE skipped_at IS NULL)"""
 
 
 class LowerBound:
@@ -47,9 +49,11 @@ class LowerBound:
             self._bound, self._candidate = self._candidate, 0
         if not (self._candidate or last) or monotonic() - self._looked < _INTERVAL:
             return
-        writers = set(await connection.fetchval(_WRITERS))
+        writers = await connection.fetchval(_WRITERS)
         self._looked = monotonic()
-        if self._candidate:
-            self._writers &= writers
+        if writers is None:
+            self._candidate = 0
+        elif self._candidate:
+            self._writers.intersection_update(writers)
         else:
-            self._candidate, self._writers = last or 0, writers
+            self._candidate, self._writers = last or 0, set(writers)

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Final
 
 from common.db.shared_tables import OUTBOX_PARTITIONS
+from common.messaging.unsendable import SENDABLE
 
 PARTITIONS: Final = range(OUTBOX_PARTITIONS)
 
@@ -56,7 +57,8 @@ def _oldest(partitions: tuple[int, ...], *, others: bool) -> str:
         for n in partitions
     )
     condition = _OTHERS.format(waiting=waiting) if others else ""
-    return f"SELECT * FROM ({waiting}) AS waiting WHERE id > $1 {condition} ORDER BY id LIMIT $2"  # noqa: S608 - constants
+    return f"""SELECT * FROM ({waiting}) AS waiting WHERE id > $1 AND {SENDABLE} {condition}
+        ORDER BY id LIMIT $2"""  # noqa: S608 - constants
 
 
 @cache

@@ -16,6 +16,8 @@ from typing import Any, Final
 import structlog
 from aiormq import Channel
 from aiormq.exceptions import DeliveryError
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 from prometheus_client import Counter, Histogram
 
 from common.messaging.broker import BROKER_ERRORS
@@ -39,6 +41,10 @@ _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 30.0
 _MOST: Final = 1024
 """More than a batch has."""
+_LONGEST_SUBJECT: Final = 500
+"""Characters. No reader accepts more, and the event log's index has its own limit, at which the relay would stop."""
+_LARGEST_BODY: Final = 2**24
+"""Bytes, RabbitMQ's own limit since 4.0. Beyond it the broker closes the channel, which fails every event in flight."""
 
 
 @dataclass(slots=True)
@@ -82,19 +88,23 @@ class Publisher:
         now = monotonic()
         return {event: pace.held_until - now for event, pace in self._paces.items() if pace.held_until > now}
 
-    async def publish(self, channel: Channel, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
+    async def publish(
+        self, channel: Channel, rows: Sequence[Any]
+    ) -> tuple[list[int], dict[int, Exception], Exception | None]:
         """Publishes as many rows as their types' paces allow: one unconfirmed per aggregate, aggregates concurrently.
 
-        Returns the ids that the broker confirmed, and the failure of the connection. A row that is not confirmed has
-        an unknown outcome, stays in the outbox, and is published again with the same id. Later events of its aggregate
-        wait for it.
+        Returns the ids that the broker confirmed, the rows of which no message can be made, with their errors, and the
+        failure of the connection. Any other row that is not confirmed has an unknown outcome, stays in the outbox, and
+        is published again with the same id. Later events of its aggregate wait for it.
         """
         if all(self._paces[event_type].most == _MOST for event_type in {row["type"] for row in rows}):
             return await self._publish(channel, rows)
         async with self._trying:
             return await self._publish(channel, rows)
 
-    async def _publish(self, channel: Channel, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
+    async def _publish(
+        self, channel: Channel, rows: Sequence[Any]
+    ) -> tuple[list[int], dict[int, Exception], Exception | None]:
         aggregates = self._admitted(rows)
         confirmed: list[Any] = []
         outcomes: Sequence[BaseException | None]
@@ -108,9 +118,14 @@ class Publisher:
             outcomes = [TimeoutError("the broker did not confirm in time")] * len(aggregates)
         ids = [row["id"] for row in confirmed]
         unconfirmed = self._unconfirmed(aggregates, outcomes, set(ids)) if any(outcomes) else []
-        self._adjust(Count(row["type"] for row in confirmed), unconfirmed)
-        failures = (error for _, error in unconfirmed if isinstance(error, BROKER_ERRORS))
-        return ids, next((error for error in failures if not isinstance(error, DeliveryError)), None)
+        unsendable = {row["id"]: error for row, outcome in unconfirmed if (error := self._own_error(row, outcome))}
+        for row, _ in unconfirmed:
+            if error := unsendable.get(row["id"]):
+                log.error("event cannot be sent", type=row["type"], id=str(row["event_id"]), error=type(error).__name__)
+        refused = [(row["type"], error) for row, error in unconfirmed if row["id"] not in unsendable]
+        self._adjust(Count(row["type"] for row in confirmed), refused)
+        failures = (error for _, error in refused if isinstance(error, BROKER_ERRORS))
+        return ids, unsendable, next((error for error in failures if not isinstance(error, DeliveryError)), None)
 
     def _admitted(self, rows: Sequence[Any]) -> list[list[Any]]:
         admitted: Count[str] = Count()
@@ -129,7 +144,7 @@ class Publisher:
         for row in aggregate:
             sent, names = perf_counter(), [named(row)]
             with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
-                body, properties = encode(envelope(row, span.traceparent))
+                body, properties = _message(row, span.traceparent)
                 history.note("publishing", names)
                 await channel.basic_publish(
                     body,
@@ -146,13 +161,25 @@ class Publisher:
     @staticmethod
     def _unconfirmed(
         aggregates: list[list[Any]], outcomes: Sequence[BaseException | None], confirmed: set[int]
-    ) -> list[tuple[str, Exception]]:
-        """The type of each aggregate's first event that was not confirmed, and why."""
+    ) -> list[tuple[Any, Exception]]:
+        """Each aggregate's first event that was not confirmed, and why."""
         return [
-            (next(row["type"] for row in aggregate if row["id"] not in confirmed), outcome)
+            (next(row for row in aggregate if row["id"] not in confirmed), outcome)
             for aggregate, outcome in zip(aggregates, outcomes, strict=True)
             if isinstance(outcome, Exception) and aggregate[-1]["id"] not in confirmed
         ]
+
+    def _own_error(self, row: Any, outcome: Exception) -> Exception | None:
+        """The row's own error, by which no message can be made of it. None if the outcome has another cause."""
+        if isinstance(outcome, BROKER_ERRORS):
+            return None
+        try:
+            body, properties = _message(row, row["traceparent"])
+            Basic.Publish(exchange=self._exchange, routing_key=row["type"]).marshal()
+            ContentHeader(body_size=len(body), properties=properties).marshal()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it happens without a broker
+            return error
+        return None
 
     def _adjust(self, confirmed: Count[str], unconfirmed: list[tuple[str, Exception]]) -> None:
         """Counts what was confirmed and refused, and sets the pace of each type accordingly."""
@@ -167,8 +194,17 @@ class Publisher:
             CONFIRMED.labels(event_type).inc(count)
         for event_type, count in refused.items():
             REFUSED.labels(event_type).inc(count)
-            # AMQP does not say which queue it was. An event that cannot be sent at all is held in the same way.
+            # AMQP does not say which queue it was.
             error = next(error for failed, error in unconfirmed if failed == event_type)
             pause = self._paces[event_type].pause
             log.warning("event refused", type=event_type, events=count, error=type(error).__name__, pause=pause)
             self._paces[event_type].refused()
+
+
+def _message(row: Any, traceparent: str | None) -> tuple[bytes, Basic.Properties]:
+    body, properties = encode(envelope(row, traceparent))
+    if len(row["subject"]) > _LONGEST_SUBJECT:
+        raise ValueError(f"the subject has more than {_LONGEST_SUBJECT} characters")
+    if len(body) > _LARGEST_BODY:
+        raise ValueError(f"the body has more than {_LARGEST_BODY} bytes")
+    return body, properties

@@ -23,6 +23,7 @@ from common.messaging.outbox_partitions import PARTITIONS
 from common.messaging.publisher import Publisher
 from common.messaging.relay_share import own_partitions
 from common.messaging.relay_worker import Worker
+from common.messaging.stream_metrics import measuring_stream
 from common.messaging.topology import declare_producer, kept_declared
 from common.runtime.background import all_of, background, first_of
 from common.runtime.health import Health
@@ -38,7 +39,8 @@ _FROZEN: Final = "15000"
 
 async def relay(settings: ServiceSettings, health: Health, stop: asyncio.Event) -> None:
     """The `relay` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
-    async with measuring_outbox(Endpoint.of(settings), f"{settings.service}-relay-backlog"):
+    measuring = measuring_outbox(Endpoint.of(settings), f"{settings.service}-relay-backlog")
+    async with measuring, measuring_stream(settings):
         await Relay(settings, health).run(stop)
 
 

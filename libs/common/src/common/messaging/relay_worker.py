@@ -17,6 +17,7 @@ from prometheus_client import Counter
 from common.messaging import broker, outbox_partitions
 from common.messaging.lower_bound import LowerBound
 from common.messaging.publisher import Publisher, named
+from common.messaging.unsendable import set_aside
 from common.observability import history
 from common.runtime.background import first_of
 
@@ -72,8 +73,11 @@ class Worker:
                 return False
             rows = await outbox_partitions.oldest(self._database, self._locked, self._bound.after(), BATCH, held)
             if rows:
-                ids, failure = await self._publisher.publish(self._channel, rows)
+                ids, unsendable, failure = await self._publisher.publish(self._channel, rows)
                 confirmed = set(ids)
+                if unsendable:
+                    await set_aside(self._database, unsendable)
+                    self._bound = LowerBound()
             if confirmed:
                 moved = [row for row in rows if row["id"] in confirmed]
                 await outbox_partitions.move(self._database, self._locked, moved)

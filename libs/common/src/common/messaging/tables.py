@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from common.messaging import aggregate_versions, deferred, event_log, inbox, outbox, parked
+from common.messaging import aggregate_versions, deferred, event_log, inbox, outbox, parked, unsendable
 
-PRODUCER: Final = (outbox.metadata, event_log.metadata)
+PRODUCER: Final = (outbox.metadata, unsendable.metadata, event_log.metadata)
 CONSUMER: Final = (inbox.metadata, parked.metadata)
 CONSUMER_IN_ORDER: Final = (*CONSUMER, aggregate_versions.metadata, deferred.metadata)

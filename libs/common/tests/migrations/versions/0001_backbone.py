@@ -9,6 +9,8 @@ down_revision = None
 def upgrade() -> None:
     shared_tables.create_outbox(op)
     shared_tables.partition_outbox(op)
+    shared_tables.create_log_positions(op)
+    shared_tables.create_unsendable(op)
     shared_tables.create_inbox(op)
     shared_tables.create_aggregate_versions(op)
     shared_tables.create_deferred(op)
@@ -20,4 +22,5 @@ def downgrade() -> None:
     shared_tables.drop_deferred(op)
     shared_tables.drop_aggregate_versions(op)
     shared_tables.drop_inbox(op)
+    shared_tables.drop_unsendable(op)
     shared_tables.drop_outbox(op)
