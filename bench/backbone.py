@@ -32,6 +32,8 @@ WINDOW = 500
 UNTIL_CANCELLED = 3600.0
 """Seconds: `Rounds.measure` has the limit."""
 TYPE = "shop.item.sold.v1"
+EFFECT = text("INSERT INTO effects (event_id, note) SELECT unnest(CAST(:ids AS uuid[])), 'sold'")
+MIGRATIONS = Path(__file__).parents[1] / "libs/common/tests/migrations"
 
 
 class ShopSettings(ServiceSettings):
@@ -82,22 +84,12 @@ async def relay_catches_up(settings: ShopSettings, events: int, empties: bool = 
         TYPE,
         events,
     )
-    stop, before = asyncio.Event(), _published()
-    running = asyncio.ensure_future(relay(settings, Health(), stop))
-
-    async def has_published(count: int) -> bool:  # by the metric: a query would scan the deleted rows
-        if running.done():
-            await running
-        return _published() - before >= count
-
-    try:
-        await eventually(lambda: has_published(1), within=UNTIL_CANCELLED)
-        began, used = _published(), servers()
-        await eventually(lambda: has_published(events), within=UNTIL_CANCELLED)
-        spent = used.per_event(int(_published() - began)) if _published() > began else {}
-    finally:
-        stop.set()
-        await running
+    before = published()
+    async with relaying(settings):
+        await until_published(before + 1)
+        began, used = published(), servers()
+        await until_published(before + events)
+        spent = used.per_event(int(published() - began) or 1)
     # A batch shares one `published_at`: the time from the first to the last covers all batches but one.
     count, seconds = await connection.fetchrow(
         "WITH span AS (SELECT min(published_at) AS first, max(published_at) AS last FROM event_log)"
@@ -108,7 +100,26 @@ async def relay_catches_up(settings: ShopSettings, events: int, empties: bool = 
     return {"": float(count / seconds), **spent}
 
 
-def _published() -> float:
+@asynccontextmanager
+async def relaying(settings: ServiceSettings) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(relay(settings, Health(), stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
+
+
+async def until_published(count: float) -> None:
+    async def is_reached() -> bool:  # by the metric: a query would scan the deleted rows
+        return published() >= count
+
+    await eventually(is_reached, within=UNTIL_CANCELLED)
+
+
+def published() -> float:
+    """Events that relays of this process have moved to the log."""
     return REGISTRY.get_sample_value("waybill_relay_published_total") or 0
 
 
@@ -144,10 +155,7 @@ async def consumer_with_inbox(settings: ShopSettings, events: int) -> Measured:
     async def sold(session: AsyncSession, batch: Sequence[Received[Sold]]) -> None:
         nonlocal processed, started
         started = started or time.perf_counter()
-        await session.execute(
-            text("INSERT INTO effects (event_id, note) SELECT unnest(CAST(:ids AS uuid[])), 'sold'"),
-            {"ids": [event.id for event in batch]},
-        )
+        await session.execute(EFFECT, {"ids": [event.id for event in batch]})
         processed += len(batch)
         if processed >= events:
             done.set()
@@ -155,19 +163,19 @@ async def consumer_with_inbox(settings: ShopSettings, events: int) -> Measured:
     async with Database(settings) as database:
         async with database.transaction() as session:
             await session.execute(text("TRUNCATE inbox, effects"))
-        async with _consuming(settings, database, handlers):
-            pass  # declares its queues
+        async with consuming(settings, database, handlers):  # once, to declare its queues
+            pass
         async with broker.connect(settings.amqp_url.get_secret_value(), "bench") as amqp:
             await publish(await broker.raw_channel(amqp, confirms=True), exchange_of("shop"), TYPE, events)
         used = servers()
-        async with _consuming(settings, database, handlers):
+        async with consuming(settings, database, handlers):
             await done.wait()
             rate, spent = events / (time.perf_counter() - (started or 0)), used.per_event(events)
     return {"": rate, **spent}
 
 
 @asynccontextmanager
-async def _consuming(settings: ShopSettings, database: Database, handlers: EventHandlers) -> AsyncIterator[None]:
+async def consuming(settings: ServiceSettings, database: Database, handlers: EventHandlers) -> AsyncIterator[None]:
     health, stop = Health(), asyncio.Event()
     running = asyncio.ensure_future(Consumer(settings, database, handlers, health).run(stop))
 
@@ -192,8 +200,7 @@ def partitioned(settings: ShopSettings, setting: str, count: int) -> ShopSetting
 @asynccontextmanager
 async def backbone() -> AsyncIterator[ShopSettings]:
     """A database and a virtual host, set up for a producer and a consumer."""
-    migrations = Path(__file__).parents[1] / "libs/common/tests/migrations"
-    async with private_database(migrations) as database_url, private_vhost() as amqp_url:
+    async with private_database(MIGRATIONS) as database_url, private_vhost() as amqp_url:
         settings = ShopSettings(
             database_url=SecretStr(database_url),
             amqp_url=SecretStr(amqp_url),
