@@ -31,7 +31,7 @@ class Statement:
 
 @dataclass
 class Transaction:
-    """What one connection sent from BEGIN to COMMIT, or a statement that was its own transaction, with what prepared it."""
+    """What one connection sent from BEGIN to COMMIT, or a statement that was its own transaction. Preparing counts."""
 
     statements: list[Statement] = field(default_factory=list)
     round_trips: int = 0

@@ -6,6 +6,7 @@ Both ends are commit timestamps of one PostgreSQL server, so nothing is probed a
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -77,7 +78,7 @@ async def open_shop(status: dict[str, Any]) -> str:
     return await eventually(opened, within=60)  # the services reconnect to the restarted PostgreSQL
 
 
-async def paced(one: Callable[[], Awaitable[None]], rate: int, count: int) -> None:
+async def paced(one: Callable[[], Awaitable[None]], rate: float, count: int) -> None:
     """Starts each call on schedule, whether or not the previous ones have ended (an open loop)."""
     began = perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -120,7 +121,14 @@ async def _publish_and_receive(rate: int, count: int) -> Measured:
         return _percentiles(lags)
 
 
-async def order_and_notify(status: dict[str, Any], bearer: str, rate: int, count: int) -> Measured:
+async def order_and_notify(status: dict[str, Any], bearer: str, rate: float, count: int) -> dict[str, float]:
+    """The milliseconds from commit to commit as `p50` and `p99`, and as `rate` the orders a second until all are
+    notified. An infinite `rate` keeps all connections busy.
+    """
+    return await lags_of(status, await place(status, bearer, rate, count))
+
+
+async def place(status: dict[str, Any], bearer: str, rate: float, count: int) -> list[UUID]:
     free: asyncio.Queue[Connection] = asyncio.Queue()
     for _ in range(CONNECTIONS):
         free.put_nowait(Connection(status["services"]["orders"]["url"]))
@@ -134,14 +142,40 @@ async def order_and_notify(status: dict[str, Any], bearer: str, rate: int, count
         free.put_nowait(connection)
 
     await paced(order, rate, count)
+    return ids
 
-    async def all_notified() -> dict[UUID, float]:
-        found = await _commits(status, "notifier", "SELECT order_id AS id, xmin FROM notifications", "order_id", ids)
-        return found if len(found) == count else {}
 
-    notified = await eventually(all_notified, within=120)
+async def lags_of(status: dict[str, Any], ids: list[UUID]) -> dict[str, float]:
+    # The count is cheap; the commits are read once.
+    await until_notified(status, ids)
+    notified = await _commits(status, "notifier", "SELECT order_id AS id, xmin FROM notifications", "order_id", ids)
     placed = await _commits(status, "orders", "SELECT id, xmin FROM orders", "id", ids)
-    return _percentiles([(notified[order_id] - placed[order_id]) * 1000 for order_id in ids])
+    lags = [(notified[order_id] - placed[order_id]) * 1000 for order_id in ids]
+    return {**_percentiles(lags), "rate": len(ids) / (max(notified.values()) - min(placed.values()))}
+
+
+async def until_notified(status: dict[str, Any], ids: list[UUID]) -> None:
+    first = datetime.fromtimestamp((min(ids).int >> 80) / 1000, UTC)  # the time in an id (RFC 9562 §5.7)
+    condition = "SELECT count(*) >= $1 FROM notifications WHERE created_at >= $2"
+    await until(status, "notifier", condition, len(ids), first)
+
+
+async def until(status: dict[str, Any], database: str, condition: str, *arguments: Any) -> None:
+    """Waits until the query `condition` is true in a service's database."""
+    connection = await asyncpg.connect(_database(status, database))
+
+    async def is_true() -> bool:
+        return bool(await connection.fetchval(condition, *arguments))
+
+    try:
+        await eventually(is_true, within=LIMIT)
+    finally:
+        await connection.close()
+
+
+def _database(status: dict[str, Any], name: str) -> str:
+    url: str = status["postgres"]["url"]
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
 def _percentiles(lags: list[float]) -> dict[str, float]:
@@ -150,8 +184,7 @@ def _percentiles(lags: list[float]) -> dict[str, float]:
 
 async def _commits(status: dict[str, Any], database: str, rows: str, key: str, ids: list[UUID]) -> dict[UUID, float]:
     """The Unix times at which the transactions that wrote the rows were committed."""
-    url = urlunsplit(urlsplit(status["postgres"]["url"])._replace(path=f"/{database}"))
-    connection = await asyncpg.connect(url)
+    connection = await asyncpg.connect(_database(status, database))
     try:
         found = await connection.fetch(
             "SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at"  # noqa: S608 - our own words

@@ -27,6 +27,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "revocation": Benchmark("Sign-out at auth → 401 at orders.", 20),
     "logins": Benchmark("Password logins ÷ argon2 alone on all cores; indistinguishable refusals.", 45),
     "grants": Benchmark("Refresh and client-credentials grants, per second and core.", 20),
+    "capacity": Benchmark("Processor time of each process an order; the simulation ÷ a measured run.", 100),
     "size": Benchmark("Placing, reading and relaying with many orders and waiting rows ÷ with few.", 120),
     "footprint": Benchmark("Memory of each API process, and a warm ./dev up.", 30),
 }
