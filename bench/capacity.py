@@ -30,7 +30,13 @@ RATES = (100, 1_000, 10_000)
 AGREES = Goal(0.75)
 """The smaller of measured and simulated ÷ the larger."""
 LAG_AGREES = Goal(0.5)
-SIMULATED_EVENTS = 40_000
+COMPARED = (
+    ("rate", "orders until all are notified", "/s", AGREES),
+    ("p50", f"order → notification at {HALF}/s, p50", "ms", LAG_AGREES),
+    ("p99", f"order → notification at {HALF}/s, p99", "ms", None),
+)
+SIMULATED_EVENTS = 20_000
+SWEEP_SECONDS = 0.5
 ROLES = {
     "orders:api": ("alone", "placing"),
     "orders:relay": ("alone", "relaying"),
@@ -53,8 +59,8 @@ async def run(scale: Scale, table: Table) -> None:
     await order_and_notify(status, bearer, math.inf, 200)  # warms up
     for _ in range(min(scale.rounds, 3)):
         await rounds.measure("steps", _steps, status, bearer, count, within=LIMIT)
-        await rounds.measure("half", order_and_notify, status, bearer, HALF, int(HALF * scale.seconds), within=LIMIT)
-        await rounds.measure("all", order_and_notify, status, bearer, math.inf, count, within=LIMIT)
+        await rounds.measure("half", _under_load, status, bearer, HALF, int(HALF * scale.seconds), within=LIMIT)
+        await rounds.measure("all", _under_load, status, bearer, math.inf, count, within=LIMIT)
     for name, steps in ROLES.items():
         for step in steps:
             key = f"{step}: {name}"
@@ -63,13 +69,18 @@ async def run(scale: Scale, table: Table) -> None:
     add("orders until all are notified", rounds.median("all", "rate"), "/s", key="measured: rate")
     for part in ("p50", "p99"):
         add(f"order → notification at {HALF}/s, {part}", rounds.median("half", part), "ms", key=f"measured: {part}")
+    for load in ("all", "half"):
+        add(
+            f"cores that were ours or idle meanwhile ({load})",
+            rounds.median(load, "cores"),
+            key=f"measured: cores, {load}",
+        )
+    run = _with_own_rows(rows)
     try:
-        times = Times.of_run(_with_own_rows(rows))
+        _agree(run, count, table)
+        _ask(Times.of_run(run), table)
     except KeyError as error:
-        table.add("the simulation", Missing(f"no row {error}: run the benchmark orders before it", skipped=True))
-        return
-    _agree(times, count, rows, table)
-    _ask(times, table)
+        table.add("the simulation", Missing(f"no row {error}; it needs the benchmark orders as well", skipped=True))
 
 
 async def _steps(status: dict[str, Any], bearer: str, count: int) -> dict[str, float]:
@@ -120,26 +131,48 @@ def _frozen(pid: int) -> Iterator[None]:
 def _with_own_rows(rows: list[Row]) -> dict[str, Any]:
     """The run so far."""
     file = Path(os.environ["WAYBILL_BENCH_RUN"])
-    run: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"benchmarks": {}}
+    cores = len(os.sched_getaffinity(0))
+    run: dict[str, Any] = (
+        json.loads(file.read_text()) if file.exists() else {"machine": {"cores": cores}, "benchmarks": {}}
+    )
     run["benchmarks"]["capacity"] = {"rows": [row.as_json() for row in rows]}
     return run
 
 
-def _agree(times: Times, count: int, rows: list[Row], table: Table) -> None:
+async def _under_load(status: dict[str, Any], bearer: str, rate: float, count: int) -> dict[str, float]:
+    used = Stopwatch(processes())
+    return {**await order_and_notify(status, bearer, rate, count), "cores": used.cores()}
+
+
+def _agree(run: dict[str, Any], count: int, table: Table) -> None:
     """Compares the simulation of this machine with what was measured on it."""
-    measured = {row.key: row.figure for row in rows if isinstance(row.figure, float)}
-    here = simulation.on_this_machine(len(os.sched_getaffinity(0)))
+    simulated = simulate_measured(run, count)
+    for key, what, unit, goal in COMPARED:
+        measured, figure = measured_figures(run)[key], simulated[key]
+        table.add(
+            f"simulated: {what}",
+            figure,
+            unit,
+            ratio=agreement_of(figure, measured),
+            goal=goal,
+            key=f"simulated: {key}",
+        )
+
+
+def measured_figures(run: dict[str, Any]) -> dict[str, float]:
+    rows = run["benchmarks"]["capacity"]["rows"]
+    return {row["key"].removeprefix("measured: "): row["figure"] for row in rows if row["figure"] is not None}
+
+
+def simulate_measured(run: dict[str, Any], count: int) -> dict[str, float]:
+    """What the simulation says of the figures that `run` measured. Its machine had less than all cores for them."""
+    times, measured, cores = Times.of_run(run), measured_figures(run), run["machine"]["cores"]
+    here = simulation.on_this_machine(cores)
     floor = simulation.floor_of(times, here)
-    full = simulation.saturated(times, here, CONNECTIONS, count, floor=floor)
-    half = simulation.at_rate(times, here, HALF, seconds=20, floor=floor)
-    table.add("waiting for more than processors", floor * 1000, "ms", key="floor")
-    for what, figure, unit, key, goal in (
-        ("orders until all are notified", full.rate, "/s", "rate", AGREES),
-        (f"order → notification at {HALF}/s, p50", half.p50 * 1000, "ms", "p50", LAG_AGREES),
-        (f"order → notification at {HALF}/s, p99", half.p99 * 1000, "ms", "p99", None),
-    ):
-        agreement = agreement_of(figure, measured[f"measured: {key}"])
-        table.add(f"simulated: {what}", figure, unit, ratio=agreement, goal=goal, key=f"simulated: {key}")
+    full_times, half_times = (times.slower(cores / measured[f"cores, {load}"]) for load in ("all", "half"))
+    full = simulation.saturated(full_times, here, CONNECTIONS, count, floor=floor)
+    half = simulation.at_rate(half_times, here, HALF, seconds=20, floor=floor)
+    return {"rate": full.rate, "p50": half.p50 * 1000, "p99": half.p99 * 1000}
 
 
 def agreement_of(one: float, other: float) -> float:
@@ -151,7 +184,7 @@ def _ask(times: Times, table: Table) -> None:
     """What some rates need, and how the largest deployment does at other rates."""
     floor = simulation.floor_of(times, simulation.on_this_machine(len(os.sched_getaffinity(0))))
     for rate in RATES:
-        seconds = max(1.0, SIMULATED_EVENTS / rate / 4)
+        seconds = SIMULATED_EVENTS / rate / (1 + simulation.CHANGES)
         deployment, outcome = simulation.plan(times, rate, seconds=seconds, floor=floor)
         for role in simulation.ROLES:
             table.add(f"{rate:,} orders/s: {role}", float(getattr(deployment, role)), key=f"{rate}: {role}")
@@ -160,6 +193,6 @@ def _ask(times: Times, table: Table) -> None:
             key = f"{rate}: {part}"
             table.add(f"{rate:,} orders/s: event → notification, {part}", getattr(outcome, part) * 1000, "ms", key=key)
     for load in (0.4, 0.7, 1.0, 1.2, 1.4, 1.6):
-        at = simulation.loaded(times, deployment, rate * load, seconds=1.0, floor=floor)
+        at = simulation.loaded(times, deployment, rate * load, seconds=SWEEP_SECONDS, floor=floor)
         what = f"{rate * load:,.0f} orders/s with that: request → notification, p99"
         table.add(what, at.request_p99 * 1000, "ms", key=f"sweep {rate * load:.0f}: p99")

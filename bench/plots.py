@@ -1,4 +1,6 @@
-"""`python -m bench.plots RUN.json FOLDER` draws a run of `./dev bench`: a picture for each path."""
+"""`python -m bench.plots RUN.json FOLDER` draws a run of `./dev bench`, a picture for each path, and writes its tables
+into `results.md` next to the folder.
+"""
 
 import json
 import sys
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.drawing import Bar, Chart, draw_bars, draw_line
+from bench.report import page
 
 Row = Mapping[str, Any]
 CEILINGS: Final = {"raw1", "tutorial", "select", "publish", "consume", "argon2"}
@@ -37,6 +40,7 @@ def main() -> None:
         rows = [row for name in names for row in benchmarks.get(name, ()) if row["missing"] is None]
         if charts := list(_charts(rows)):
             draw_bars(folder / f"{path}.png", title, measured, charts)
+    folder.with_name("results.md").write_text(page(run))
     _draw_capacity(folder, measured, {row["key"]: row for row in benchmarks.get("capacity", ())})
 
 

@@ -25,6 +25,7 @@ class Stopwatch:
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = pids
         self._began = self._used()
+        self._idle, self._clock = _idle(), time.perf_counter()
 
     def read(self) -> dict[str, float]:
         return {name: used - self._began[name] for name, used in self._used().items()}
@@ -33,8 +34,17 @@ class Stopwatch:
         """Microseconds an event, by name."""
         return {name: seconds / events * 1e6 for name, seconds in self.read().items()}
 
+    def cores(self) -> float:
+        """How many cores were ours or idle: fewer than the machine has, where it does other work as well."""
+        return (sum(self.read().values()) + _idle() - self._idle) / (time.perf_counter() - self._clock)
+
     def _used(self) -> dict[str, float]:
         return {"bench": time.process_time()} | {name: _of_family(pid) for name, pid in self._pids.items()}
+
+
+def _idle() -> float:
+    times = psutil.cpu_times()
+    return float(times.idle + getattr(times, "iowait", 0.0))
 
 
 def _of_family(pid: int) -> float:

@@ -1,7 +1,7 @@
 """The service times of the simulation, from a run of `./dev bench orders capacity`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 TRANSACTIONS: Final = 3
@@ -19,6 +19,9 @@ class Part:
 
     def of(self, events: int) -> float:
         return self.batch + self.event * events
+
+    def slower(self, factor: float) -> "Part":
+        return Part(self.batch * factor, self.event * factor)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,14 @@ class Times:
     api_change: float
     write_change: float
     lag: float
+
+    def slower(self, factor: float) -> "Times":
+        """On a machine whose processors are slower, or have less time for this system."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lag"}
+        changed: dict[str, Any] = {
+            name: part.slower(factor) if isinstance(part, Part) else part * factor for name, part in parts.items()
+        }
+        return replace(self, **changed)
 
     @classmethod
     def of_run(cls, run: Mapping[str, Any]) -> "Times":

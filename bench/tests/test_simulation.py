@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from bench import simulation
-from bench.capacity import AGREES, HALF, LAG_AGREES, agreement_of
-from bench.latency import CONNECTIONS
+from bench.capacity import COMPARED, agreement_of, measured_figures, simulate_measured
 from bench.simulation import Deployment
-from bench.times import Part, Times, figures
+from bench.times import Part, Times
 
 MEASURED = Path(__file__).parents[1] / "measured.json"
 TIMES = Times(
@@ -54,15 +53,7 @@ def test_what_is_planned_for_a_rate_reaches_it_with_nothing_too_busy() -> None:
 
 def test_the_simulation_agrees_with_the_last_measured_run() -> None:
     run = json.loads(MEASURED.read_text())
-    times, measured = Times.of_run(run), {**figures(run), **_rates(run)}
-    here = simulation.on_this_machine(run["machine"]["cores"])
-    floor = simulation.floor_of(times, here)
-    full = simulation.saturated(times, here, CONNECTIONS, 2000, floor=floor)
-    assert AGREES.is_met(agreement_of(full.rate, measured["measured: rate"]))
-    half = simulation.at_rate(times, here, HALF, seconds=20, floor=floor)
-    assert LAG_AGREES.is_met(agreement_of(half.p50, measured["measured: p50"]))
-
-
-def _rates(run: dict[str, dict[str, dict[str, list[dict[str, float]]]]]) -> dict[str, float]:
-    rows = run["benchmarks"]["capacity"]["rows"]
-    return {str(row["key"]): row["figure"] for row in rows if str(row["unit"]) == "/s"}
+    simulated, measured = simulate_measured(run, 2000), measured_figures(run)
+    for key, _, _, goal in COMPARED:
+        if goal is not None:
+            assert goal.is_met(agreement_of(simulated[key], measured[key])), key

@@ -37,7 +37,7 @@ _NAMES = "\n".join(f"  {name:<12} {benchmark.sentence}" for name, benchmark in B
     type=click.Path(dir_okay=False, path_type=Path),
     help="Keep the run in this file, in place of one in .dev/bench/runs. Each row is written when it is known.",
 )
-@click.option("--plots", is_flag=True, help=f"Draw the run as pictures into {PLOTS}.")
+@click.option("--plots", is_flag=True, help=f"Draw the run into {PLOTS}, and write bench/results.md.")
 @click.option(
     "--from",
     "earlier",
