@@ -78,7 +78,7 @@ async def run(scale: Scale, table: Table) -> None:
     run = _with_own_rows(rows)
     try:
         _agree(run, count, table)
-        _ask(Times.of_run(run), table)
+        _ask(run, table)
     except KeyError as error:
         table.add("the simulation", Missing(f"no row {error}; it needs the benchmark orders as well", skipped=True))
 
@@ -90,7 +90,7 @@ async def _steps(status: dict[str, Any], bearer: str, count: int) -> dict[str, f
     await asyncio.sleep(2)
     measured = _Steps(pids, {name: seconds / 2 for name, seconds in idle.read().items()})
     async with measured.step("alone", few := ALONE * 5):
-        lag = (await order_and_notify(status, bearer, ALONE, few))["p50"]
+        alone = await _under_load(status, bearer, ALONE, few)
     with _frozen(pids["notifier:consume"]):
         with _frozen(pids["orders:relay"]):
             async with measured.step("placing", count):
@@ -99,7 +99,7 @@ async def _steps(status: dict[str, Any], bearer: str, count: int) -> dict[str, f
             await until(status, "orders", "SELECT NOT EXISTS (SELECT FROM outbox)")
     async with measured.step("consuming", count):
         await until_notified(status, ids)
-    return {**measured.figures, "lag": lag}
+    return {**measured.figures, "lag": alone["p50"], "cores": alone["cores"]}
 
 
 class _Steps:
@@ -164,14 +164,20 @@ def measured_figures(run: dict[str, Any]) -> dict[str, float]:
     return {row["key"].removeprefix("measured: "): row["figure"] for row in rows if row["figure"] is not None}
 
 
+def times_under(load: str, run: dict[str, Any]) -> Times:
+    """The times on the cores that were left for that load: a machine that does other work is a slower one."""
+    return Times.of_run(run).slower(run["machine"]["cores"] / measured_figures(run)[f"cores, {load}"])
+
+
+def floor_of_run(run: dict[str, Any]) -> float:
+    return simulation.floor_of(times_under("alone", run), simulation.on_this_machine(run["machine"]["cores"]))
+
+
 def simulate_measured(run: dict[str, Any], count: int) -> dict[str, float]:
-    """What the simulation says of the figures that `run` measured. Its machine had less than all cores for them."""
-    times, measured, cores = Times.of_run(run), measured_figures(run), run["machine"]["cores"]
-    here = simulation.on_this_machine(cores)
-    floor = simulation.floor_of(times, here)
-    full_times, half_times = (times.slower(cores / measured[f"cores, {load}"]) for load in ("all", "half"))
-    full = simulation.saturated(full_times, here, CONNECTIONS, count, floor=floor)
-    half = simulation.at_rate(half_times, here, HALF, seconds=20, floor=floor)
+    """What the simulation says of the figures that `run` measured."""
+    here, floor = simulation.on_this_machine(run["machine"]["cores"]), floor_of_run(run)
+    full = simulation.saturated(times_under("all", run), here, CONNECTIONS, count, floor=floor)
+    half = simulation.at_rate(times_under("half", run), here, HALF, seconds=20, floor=floor)
     return {"rate": full.rate, "p50": half.p50 * 1000, "p99": half.p99 * 1000}
 
 
@@ -180,9 +186,10 @@ def agreement_of(one: float, other: float) -> float:
     return min(one, other) / max(one, other)
 
 
-def _ask(times: Times, table: Table) -> None:
+def _ask(run: dict[str, Any], table: Table) -> None:
     """What some rates need, and how the largest deployment does at other rates."""
-    floor = simulation.floor_of(times, simulation.on_this_machine(len(os.sched_getaffinity(0))))
+    times, floor = Times.of_run(run), floor_of_run(run)
+    table.add("an order's waiting for more than processors", floor * 1000, "ms", key="floor")
     for rate in RATES:
         seconds = SIMULATED_EVENTS / rate / (1 + simulation.CHANGES)
         deployment, outcome = simulation.plan(times, rate, seconds=seconds, floor=floor)

@@ -7,6 +7,7 @@ up to 500 others, the broker, and a consumer with up to 100 others. Arrivals are
 
 import math
 import random
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +23,8 @@ CHANGES: Final = 3
 """Of an order after it was placed: confirmed, shipped, delivered."""
 FULL: Final = 0.7
 """How busy a process or a core may be."""
+WAITS: Final = 2
+"""Of an event, for more than processors: the relay for the broker's confirm, the consumer for its commit."""
 WARM_UP: Final = 0.25
 """The part of the simulated time whose orders are not measured."""
 
@@ -83,6 +86,7 @@ class System:
             name: getattr(deployment, name) for name in ("api", "relays", "queues", "database", "effects", "broker")
         }
         self.nodes = {name: machine or Node(self.clock, cores) for name, cores in sizes.items()}
+        self._elsewhere = Node(self.clock, sys.maxsize)
         # Orders and changes are mixed, so that each request has their mean time.
         self._request = (times.api.event + changes * times.api_change) / (1 + changes)
         self._write = (times.write.event + changes * times.write_change) / (1 + changes)
@@ -101,7 +105,7 @@ class System:
         self.nodes["api"].work(self._vary(self._times.client), then)
 
     def _vary(self, mean: float) -> float:
-        return self.random.gammavariate(4, mean / 4)
+        return self.random.gammavariate(4, mean / 4) if mean > 0 else 0.0
 
     def _step(self, *works: tuple[str, float]) -> Step:
         return [(self.nodes[name], self._vary(seconds)) for name, seconds in works]
@@ -122,17 +126,20 @@ class System:
     def _relay(self, events: int) -> list[Step]:
         read = move = self._step(("database", self._times.move.of(events) / 2))
         publish = self._step(("relays", self._times.relay.of(events)), ("broker", self._times.publish.of(events)))
-        return [read, publish, move]
+        return [read, publish, self._wait(), move]
+
+    def _wait(self) -> Step:
+        """For the confirm or the commit, which keep a batch from being followed by the next, and no processor busy."""
+        return [(self._elsewhere, self._vary(self._floor / WAITS))]
 
     def _relayed(self, batch: list[Request]) -> None:
         for request in batch:
-            consumer = self.random.choice(self._consumers)
-            self.clock.after(self._floor, partial(consumer.add, request))
+            self.random.choice(self._consumers).add(request)
 
     def _consume(self, events: int) -> list[Step]:
         times = self._times
         names = (("broker", times.deliver), ("queues", times.consumer), ("effects", times.effect))
-        return [self._step((name, part.of(events))) for name, part in names]
+        return [*(self._step((name, part.of(events))) for name, part in names), self._wait()]
 
     def _notified(self, batch: list[Request]) -> None:
         self.notified += [(self.clock.now, request) for request in batch]
