@@ -82,10 +82,7 @@ class System:
         """Each with the time of its notification's commit."""
         self._times, self._floor = times, floor
         machine = Node(self.clock, deployment.shared) if deployment.shared else None
-        sizes = {
-            name: getattr(deployment, name) for name in ("api", "relays", "queues", "database", "effects", "broker")
-        }
-        self.nodes = {name: machine or Node(self.clock, cores) for name, cores in sizes.items()}
+        self.nodes = {name: machine or Node(self.clock, getattr(deployment, name)) for name in ROLES}
         self._elsewhere = Node(self.clock, sys.maxsize)
         # Orders and changes are mixed, so that each request has their mean time.
         self._request = (times.api.event + changes * times.api_change) / (1 + changes)
