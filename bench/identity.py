@@ -13,6 +13,8 @@ from urllib.parse import urlencode, urlsplit
 
 import argon2
 
+from bench.table import Measured
+
 CONNECTIONS = 8
 ACCOUNTS = 5
 TRIES = 6
@@ -91,47 +93,67 @@ async def password_logins(gateway: str, accounts: list[tuple[str, str, str]], se
     return count / (time.perf_counter() - began)  # until the last one has ended
 
 
-async def response_times(status: dict[str, Any], tries: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians in ms, by kind of account, of refused sign-ins and of requested resets. They must not differ."""
+async def refusal_times(status: dict[str, Any], tries: int) -> Measured:
+    """Medians in ms of refused sign-ins, by cause, and the slowest ÷ the fastest as `spread`: they must not differ."""
     connection = Connection(status["gateway"])
-    known = [await connection.sign_up() for _ in range(ACCOUNTS)]
-    disabled = [await connection.sign_up() for _ in range(ACCOUNTS)]
-    admin = (await connection.sign_in(status["admin"]["email"], status["admin"]["password"]))[1]
-    for user_id, _, _ in disabled:
-        assert (await connection.call("POST", f"/users/{user_id}/deactivate", bearer=admin))[0] == 200
+    known, disabled = await _accounts(status, connection)
 
-    def stranger() -> str:
-        return f"{secrets.token_hex(8)}@bench.example"
+    async def fail(email: str, password: str = "not the password") -> None:  # noqa: S107 - not a real password
+        assert (await connection.sign_in(email, password))[0] == 400
+
+    attempts = {
+        "wrong password": lambda n: fail(known[n][1]),
+        "unknown": lambda _: fail(_stranger()),
+        "deactivated": lambda n: fail(*disabled[n][1:]),
+    }
+    return await _medians(attempts, min(tries, TRIES))
+
+
+async def reset_times(status: dict[str, Any], tries: int) -> Measured:
+    """The same of requested password resets, by kind of account."""
+    connection = Connection(status["gateway"])
+    known, disabled = await _accounts(status, connection)
 
     async def request_reset(email: str) -> None:
         body = json.dumps({"email": email})
         assert (await connection.call("POST", "/password-resets", body, "application/json"))[0] == 202
 
-    async def fail(email: str, password: str = "not the password") -> None:  # noqa: S107 - not a real password
-        assert (await connection.sign_in(email, password))[0] == 400
-
-    refusals = {
-        "wrong password": lambda n: fail(known[n][1]),
-        "unknown": lambda _: fail(stranger()),
-        "deactivated": lambda n: fail(*disabled[n][1:]),
-    }
-    resets = {
+    attempts = {
         "known": lambda n: request_reset(known[n][1]),
-        "unknown": lambda _: request_reset(stranger()),
+        "unknown": lambda _: request_reset(_stranger()),
         "deactivated": lambda n: request_reset(disabled[n][1]),
     }
-    return await _medians(refusals, min(tries, TRIES)), await _medians(resets, min(tries, RESETS))
+    return await _medians(attempts, min(tries, RESETS))
+
+
+Account = tuple[str, str, str]
+"""Id, address and password."""
+
+
+async def _accounts(status: dict[str, Any], connection: Connection) -> tuple[list[Account], list[Account]]:
+    """Active and deactivated accounts."""
+    known = [await connection.sign_up() for _ in range(ACCOUNTS)]
+    disabled = [await connection.sign_up() for _ in range(ACCOUNTS)]
+    admin = (await connection.sign_in(status["admin"]["email"], status["admin"]["password"]))[1]
+    for user_id, _, _ in disabled:
+        assert (await connection.call("POST", f"/users/{user_id}/deactivate", bearer=admin))[0] == 200
+    return known, disabled
+
+
+def _stranger() -> str:
+    return f"{secrets.token_hex(8)}@bench.example"
 
 
 async def _medians(attempts: Mapping[str, Callable[[int], Awaitable[None]]], tries: int) -> dict[str, float]:
-    """Medians in ms of interleaved attempts, `tries` per account."""
+    """Medians in ms of interleaved attempts, `tries` per account, and their `spread`."""
     times: dict[str, list[float]] = {name: [] for name in attempts}
     for number in range(ACCOUNTS * tries):
         for name, attempt in attempts.items():
             started = time.perf_counter()
             await attempt(number % ACCOUNTS)
             times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) * 1000 for name, values in times.items()}
+    medians = {name: statistics.median(values) * 1000 for name, values in times.items()}
+    return medians | {"spread": max(medians.values()) / min(medians.values())}
 
 
 async def sign_outs(gateway: str, times: int) -> list[float]:

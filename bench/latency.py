@@ -6,6 +6,7 @@ Both ends are commit timestamps of one PostgreSQL server, so nothing is probed a
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -17,12 +18,13 @@ from aiormq.abc import DeliveredMessage
 
 from bench.identity import Connection
 from bench.scale import Scale
-from bench.table import Goal, Rounds, Table, percentile
+from bench.table import Goal, Measured, Rounds, Table, percentile
 from common.messaging import broker
 from common.testing.plugin import eventually, private_vhost
 from waybill_dev.base.state import find_state
 from waybill_dev.supervision import control
 
+LIMIT = 120.0
 RATES = (20, 500)
 CONNECTIONS = 16
 SKU = "BENCH-1"
@@ -31,33 +33,35 @@ ORDER = json.dumps({"lines": [{"sku": SKU, "quantity": 1}]})
 JSON = "application/json"
 
 
-async def run(scale: Scale) -> Table:
-    table, rounds, state = Table(), Rounds(), find_state()
-    status = control.call(state, "status")
+async def run(scale: Scale, table: Table) -> None:
+    rounds, status = Rounds(), await with_commit_times()
+    bearer = await open_shop(status)
+    for rate in RATES:
+        raw, orders, count = f"raw {rate}", f"orders {rate}", int(rate * scale.seconds) + 1
+        for _ in range(min(scale.rounds, 3)):
+            await rounds.measure(raw, _publish_and_receive, rate, count, within=LIMIT)
+            await rounds.measure(orders, order_and_notify, status, bearer, rate, count, within=LIMIT)
+        for name, label in ((raw, "publish → receipt"), (orders, "order → notification")):
+            for part in ("p50", "p99"):
+                table.add(f"{label} at {rate}/s, {part}", rounds.median(name, part), "ms", key=f"{label} {rate} {part}")
+        ratio = rounds.ratio(orders, raw, "p99")
+        table.add(f"p99 ÷ p99 at {rate}/s", ratio=ratio, goal=Goal(5, 3, at_most=True), key=f"latency ratio {rate}")
+
+
+async def with_commit_times() -> dict[str, Any]:
+    """Makes PostgreSQL keep the times of commits, for which it has to restart. Returns the system's status."""
+    state = find_state()
+    status: dict[str, Any] = control.call(state, "status")
     server = await asyncpg.connect(status["postgres"]["url"])
+    kept = await server.fetchval("SHOW track_commit_timestamp")
     await server.execute("ALTER SYSTEM SET track_commit_timestamp = on")
     await server.close()
-    await asyncio.to_thread(control.call, state, "restart", "postgres")
-    bearer = await _open(status)
-    for _ in range(min(scale.rounds, 3)):
-        for rate in RATES:
-            count = int(rate * scale.seconds) + 1
-            for name, lags in (
-                ("raw", await _publish_and_receive(rate, count)),
-                ("orders", await _order_and_notify(status, bearer, rate, count)),
-            ):
-                rounds.add(f"{name} {rate} p50", percentile(lags, 50))
-                rounds.add(f"{name} {rate} p99", percentile(lags, 99))
-    for rate in RATES:
-        for name, label in (("raw", "publish → receipt"), ("orders", "order → notification")):
-            table.add(f"{label} at {rate}/s, median", rounds.median(f"{name} {rate} p50"), "ms")
-            table.add(f"{label} at {rate}/s, p99", rounds.median(f"{name} {rate} p99"), "ms")
-        ratio = rounds.ratio(f"orders {rate} p99", f"raw {rate} p99")
-        table.add(f"p99 ÷ p99 at {rate}/s", ratio=ratio, goal=Goal(5, 3, at_most=True))
-    return table
+    if kept != "on":
+        await asyncio.to_thread(control.call, state, "restart", "postgres")
+    return status
 
 
-async def _open(status: dict[str, Any]) -> str:
+async def open_shop(status: dict[str, Any]) -> str:
     """Returns the token of a customer without mails, whose cost would be measured too."""
     connection = Connection(status["gateway"])
     preferences = json.dumps({"order_updates": False, "welcome": False})
@@ -74,7 +78,7 @@ async def _open(status: dict[str, Any]) -> str:
     return await eventually(opened, within=60)  # the services reconnect to the restarted PostgreSQL
 
 
-async def _paced(one: Callable[[], Awaitable[None]], rate: int, count: int) -> None:
+async def paced(one: Callable[[], Awaitable[None]], rate: float, count: int) -> None:
     """Starts each call on schedule, whether or not the previous ones have ended (an open loop)."""
     began = perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -87,7 +91,7 @@ async def _as_coroutine(one: Callable[[], Awaitable[None]]) -> None:
     await one()
 
 
-async def _publish_and_receive(rate: int, count: int) -> list[float]:
+async def _publish_and_receive(rate: int, count: int) -> Measured:
     async with private_vhost() as url, broker.connect(url, "bench") as amqp, broker.connect(url, "bench") as other:
         channel, receiving = (
             await broker.raw_channel(amqp, confirms=True),
@@ -112,12 +116,19 @@ async def _publish_and_receive(rate: int, count: int) -> list[float]:
 
         await receiving.basic_qos(prefetch_count=300)
         await receiving.basic_consume("raw", receive)
-        await _paced(publish, rate, count)
+        await paced(publish, rate, count)
         await eventually(all_received, within=60)
-        return lags
+        return _percentiles(lags)
 
 
-async def _order_and_notify(status: dict[str, Any], bearer: str, rate: int, count: int) -> list[float]:
+async def order_and_notify(status: dict[str, Any], bearer: str, rate: float, count: int) -> dict[str, float]:
+    """The milliseconds from commit to commit as `p50` and `p99`, and as `rate` the orders a second until all are
+    notified. An infinite `rate` keeps all connections busy.
+    """
+    return await lags_of(status, await place(status, bearer, rate, count))
+
+
+async def place(status: dict[str, Any], bearer: str, rate: float, count: int) -> list[UUID]:
     free: asyncio.Queue[Connection] = asyncio.Queue()
     for _ in range(CONNECTIONS):
         free.put_nowait(Connection(status["services"]["orders"]["url"]))
@@ -130,21 +141,50 @@ async def _order_and_notify(status: dict[str, Any], bearer: str, rate: int, coun
         ids.append(UUID(content["id"]))
         free.put_nowait(connection)
 
-    await _paced(order, rate, count)
+    await paced(order, rate, count)
+    return ids
 
-    async def all_notified() -> dict[UUID, float]:
-        found = await _commits(status, "notifier", "SELECT order_id AS id, xmin FROM notifications", "order_id", ids)
-        return found if len(found) == count else {}
 
-    notified = await eventually(all_notified, within=120)
+async def lags_of(status: dict[str, Any], ids: list[UUID]) -> dict[str, float]:
+    # The count is cheap; the commits are read once.
+    await until_notified(status, ids)
+    notified = await _commits(status, "notifier", "SELECT order_id AS id, xmin FROM notifications", "order_id", ids)
     placed = await _commits(status, "orders", "SELECT id, xmin FROM orders", "id", ids)
-    return [(notified[order_id] - placed[order_id]) * 1000 for order_id in ids]
+    lags = [(notified[order_id] - placed[order_id]) * 1000 for order_id in ids]
+    return {**_percentiles(lags), "rate": len(ids) / (max(notified.values()) - min(placed.values()))}
+
+
+async def until_notified(status: dict[str, Any], ids: list[UUID]) -> None:
+    first = datetime.fromtimestamp((min(ids).int >> 80) / 1000, UTC)  # the time in an id (RFC 9562 §5.7)
+    condition = "SELECT count(*) >= $1 FROM notifications WHERE created_at >= $2"
+    await until(status, "notifier", condition, len(ids), first)
+
+
+async def until(status: dict[str, Any], database: str, condition: str, *arguments: Any) -> None:
+    """Waits until the query `condition` is true in a service's database."""
+    connection = await asyncpg.connect(_database(status, database))
+
+    async def is_true() -> bool:
+        return bool(await connection.fetchval(condition, *arguments))
+
+    try:
+        await eventually(is_true, within=LIMIT)
+    finally:
+        await connection.close()
+
+
+def _database(status: dict[str, Any], name: str) -> str:
+    url: str = status["postgres"]["url"]
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def _percentiles(lags: list[float]) -> dict[str, float]:
+    return {"p50": percentile(lags, 50), "p99": percentile(lags, 99)}
 
 
 async def _commits(status: dict[str, Any], database: str, rows: str, key: str, ids: list[UUID]) -> dict[UUID, float]:
     """The Unix times at which the transactions that wrote the rows were committed."""
-    url = urlunsplit(urlsplit(status["postgres"]["url"])._replace(path=f"/{database}"))
-    connection = await asyncpg.connect(url)
+    connection = await asyncpg.connect(_database(status, database))
     try:
         found = await connection.fetch(
             "SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at"  # noqa: S608 - our own words

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import asyncpg
 import httpx
 
 from bench.ceilings import RECORDS
-from bench.load import Load, request, saturate
+from bench.load import request, saturate
+from bench.processors import Stopwatch, processes
+from bench.table import Measured
 from common.db.database import new_id
 from common.testing.plugin import eventually, private_database
 from common.testing.token_issuer import TokenIssuer
@@ -29,12 +31,17 @@ ISSUER = TokenIssuer()
 
 
 class Shop:
-    """`urls` are keyed by server: `orders` and, if opened, the ceilings `raw` and `tutorial`."""
+    """`urls` and `pids` are keyed by server: `orders` and, if opened, the ceilings `raw` and `tutorial`.
+
+    Each load returns responses per second as "", their `p50` and `p99` in ms, the client's `share` of a core, and the
+    microseconds of processor time a response of the server as `api`, and of `postgres`.
+    """
 
     def __init__(self, database_url: str, connections: int) -> None:
         self.database_url = database_url
         self.customers = [new_id() for _ in range(connections)]
         self.urls: dict[str, str] = {}
+        self.pids: dict[str, int] = {}
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Any]:
@@ -47,12 +54,10 @@ class Shop:
     def bearer(self, customer: UUID) -> str:
         return f"Bearer {ISSUER.mint(customer)}"
 
-    async def place(self, seconds: float) -> Load:
+    async def place(self, seconds: float) -> Measured:
         """Places orders of three lines, each with its own idempotency key."""
         body = json.dumps({"lines": [{"sku": sku, "quantity": 2} for sku in SKUS], "note": "by the door"}).encode()
-        return await saturate(
-            self.urls["orders"], [self._keyed(customer, body) for customer in self.customers], seconds
-        )
+        return await self._load("orders", [self._keyed(customer, body) for customer in self.customers], seconds)
 
     def _keyed(self, customer: UUID, body: bytes) -> Iterator[bytes]:
         key = "0" * 32
@@ -61,16 +66,16 @@ class Shop:
         )
         return (head + new_id().hex.encode() + tail for _ in itertools.count())
 
-    async def confirm(self, seconds: float) -> Load:
+    async def confirm(self, seconds: float) -> Measured:
         """Confirms orders that were placed before, as staff."""
         async with self.database() as database:
             rows = await database.fetch("SELECT id FROM orders WHERE status = 'placed'")
         bearer = f"Bearer {ISSUER.mint(roles=('staff',))}"
         requests = [request("POST", f"/orders/{row['id']}/confirm", authorization=bearer) for row in rows]
         shares = [iter(requests[first :: len(self.customers)]) for first in range(len(self.customers))]
-        return await saturate(self.urls["orders"], shares, seconds)
+        return await self._load("orders", shares, seconds)
 
-    async def read(self, seconds: float) -> Load:
+    async def read(self, seconds: float) -> Measured:
         """Reads orders by id, each as its customer."""
         async with self.database() as database:
             requests = []
@@ -78,27 +83,33 @@ class Shop:
                 rows = await database.fetch("SELECT id FROM orders WHERE customer_id = $1 LIMIT 200", customer)
                 bearer = self.bearer(customer)
                 requests.append([request("GET", f"/orders/{row['id']}", authorization=bearer) for row in rows])
-        return await saturate(self.urls["orders"], [itertools.cycle(own) for own in requests], seconds)
+        return await self._load("orders", [itertools.cycle(own) for own in requests], seconds)
 
-    async def insert(self, seconds: float) -> Load:
+    async def insert(self, seconds: float) -> Measured:
         """`raw`: one INSERT … RETURNING."""
         body = json.dumps({"customer_id": str(self.customers[0]), "amount": 4900, "note": "by the door"}).encode()
         return await self._repeat("raw", request("POST", "/records", body), seconds)
 
-    async def select(self, seconds: float) -> Load:
+    async def select(self, seconds: float) -> Measured:
         """`raw`: one SELECT."""
         return await self._repeat("raw", request("GET", "/records/1"), seconds)
 
-    async def hello(self, seconds: float) -> Load:
+    async def hello(self, seconds: float) -> Measured:
         return await self._repeat("raw", request("GET", "/"), seconds)
 
-    async def follow_tutorial(self, seconds: float) -> Load:
+    async def follow_tutorial(self, seconds: float) -> Measured:
         lines = [{"sku": sku, "quantity": 2, "amount": 4900} for sku in SKUS]
         body = json.dumps({"customer_id": str(self.customers[0]), "note": "by the door", "lines": lines}).encode()
         return await self._repeat("tutorial", request("POST", "/orders", body), seconds)
 
-    async def _repeat(self, server: str, one: bytes, seconds: float) -> Load:
-        return await saturate(self.urls[server], [itertools.repeat(one) for _ in self.customers], seconds)
+    async def _repeat(self, server: str, one: bytes, seconds: float) -> Measured:
+        return await self._load(server, [itertools.repeat(one) for _ in self.customers], seconds)
+
+    async def _load(self, server: str, requests: Sequence[Iterator[bytes]], seconds: float) -> Measured:
+        used = Stopwatch({"api": self.pids[server], "postgres": processes()["postgres"]})
+        load = await saturate(self.urls[server], requests, seconds)
+        spent = used.per_event(len(load.latencies))
+        return {"": load.rate, "p50": load.p50, "p99": load.p99, "share": load.share, **spent}
 
 
 @asynccontextmanager
@@ -116,13 +127,14 @@ async def open_shop(*servers: str, connections: int) -> AsyncIterator[Shop]:
                     sku,
                 )
         for server in servers:
-            shop.urls[server] = await stack.enter_async_context(serving(server, shop.database_url))
+            url, pid = await stack.enter_async_context(serving(server, shop.database_url))
+            shop.urls[server], shop.pids[server] = url, pid
         yield shop
 
 
 @asynccontextmanager
-async def serving(app: str, database_url: str) -> AsyncIterator[str]:
-    """Runs a server of `app` in its own process and yields its URL."""
+async def serving(app: str, database_url: str) -> AsyncIterator[tuple[str, int]]:
+    """Runs a server of `app` in its own process and yields its URL and process id."""
     app_request = {"app": app, "database_url": database_url, "issuer": ISSUER.issuer, "jwk": ISSUER.jwks["keys"][0]}
     # It writes its log, as in production.
     process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
@@ -146,7 +158,7 @@ async def serving(app: str, database_url: str) -> AsyncIterator[str]:
                 return (await client.get("/openapi.json")).status_code == 200
 
         await eventually(responds, within=30)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         await asyncio.to_thread(process.wait)

@@ -10,6 +10,7 @@ from bench.shop import open_shop
 from bench.table import Goal, Rounds, Table
 
 GOAL = Goal(0.9)
+LIMIT = 60.0
 # The ids sort before all new ones, and each customer has a thousand orders, as after years of trade.
 ORDERS = """
     INSERT INTO orders (id, customer_id, status, total_amount, currency, version, created_at, updated_at)
@@ -26,8 +27,8 @@ WAITING = """
     SELECT gen_random_uuid(), 'orders.order.placed.v1', n::text, 1, now(), '{}' FROM generate_series(1, $1::int) n"""
 
 
-async def run(scale: Scale) -> Table:
-    table, rounds = Table(), Rounds()
+async def run(scale: Scale, table: Table) -> None:
+    rounds = Rounds()
     async with (
         open_shop("orders", connections=scale.connections) as empty,
         open_shop("orders", connections=scale.connections) as full,
@@ -38,21 +39,29 @@ async def run(scale: Scale) -> Table:
             await shop.place(1.0)
         for _ in range(scale.rounds):
             for name, shop in (("empty", empty), ("full", full)):
-                rounds.add(f"{name} placing", (await shop.place(scale.seconds)).rate)
-                rounds.add(f"{name} reading", (await shop.read(scale.seconds)).rate)
+                await rounds.measure(f"{name} placing", shop.place, scale.seconds, within=LIMIT)
+                await rounds.measure(f"{name} reading", shop.read, scale.seconds, within=LIMIT)
     async with backbone() as settings:
         for _ in range(min(scale.rounds, 2)):
-            rounds.add("empty relay", await relay_catches_up(settings, scale.events))
-            rounds.add("full relay", await relay_catches_up(settings, scale.waiting))
+            for name, rows in (("empty", scale.events), ("full", scale.waiting)):
+                await rounds.measure(f"{name} relay", relay_catches_up, settings, rows, within=600)
     size = f"{scale.orders:,} orders and {scale.waiting:,} waiting rows"
     for label, name in (("POST /orders", "placing"), ("GET /orders/{id}", "reading")):
         table.add(f"{label}, few orders", rounds.median(f"empty {name}"), "/s")
         ratio = rounds.ratio(f"full {name}", f"empty {name}")
-        table.add(f"{label}, {size}, ÷ few", rounds.median(f"full {name}"), "/s", ratio=ratio, goal=GOAL)
+        table.add(
+            f"{label}, {size}, ÷ few", rounds.median(f"full {name}"), "/s", ratio=ratio, goal=GOAL, key=f"size: {name}"
+        )
     table.add(f"the relay, {scale.events:,} waiting rows", rounds.median("empty relay"), "/s")
     ratio = rounds.ratio("full relay", "empty relay")
-    table.add(f"the relay, {scale.waiting:,} ÷ that", rounds.median("full relay"), "/s", ratio=ratio, goal=GOAL)
-    return table
+    table.add(
+        f"the relay, {scale.waiting:,} ÷ that",
+        rounds.median("full relay"),
+        "/s",
+        ratio=ratio,
+        goal=GOAL,
+        key="size: relay",
+    )
 
 
 async def _fill(database: asyncpg.Connection, scale: Scale) -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "test": "waybill_dev.commands.test:test",
     "check": "waybill_dev.commands.check:check",
     "bench": "waybill_dev.commands.bench:bench",
+    "costs": "waybill_dev.commands.costs:costs",
     "new": "waybill_dev.commands.new:new",
     "lock": "waybill_dev.commands.generate:lock",
     "contracts": "waybill_dev.commands.generate:contracts",

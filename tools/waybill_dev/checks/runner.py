@@ -1,13 +1,15 @@
 """Runs checks in parallel. A check is a command or a function that returns what is wrong as text."""
 
 import asyncio
+import os
 import re
 import sys
 import time
 import tomllib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -44,14 +46,18 @@ async def run_all(checks: Sequence[tuple[str, Check]], *, at_once: int, done: Ca
     return all(outcome.complaint is None for outcome in outcomes)
 
 
-def command(*words: str | Path, folder: Path) -> Check:
-    """A check that runs Python with these arguments in `folder`. If it fails, its output is the complaint."""
+def command(*words: str | Path, folder: Path, environment: Mapping[str, str] = MappingProxyType({})) -> Check:
+    """A check that runs Python with these arguments in `folder`. If it fails, its output is the complaint.
+
+    `environment` is added to this process's.
+    """
 
     async def check() -> str | None:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *map(str, words),
             cwd=folder,
+            env={**os.environ, **environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

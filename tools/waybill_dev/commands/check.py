@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from waybill_dev.base.options import Options
+from waybill_dev.base.options import BACKING, Options
 from waybill_dev.base.state import State, find_state
 from waybill_dev.checks import scratch_database
 from waybill_dev.checks.runner import Check, Outcome, command, locks_agree, run_all
 from waybill_dev.commands.lifecycle import booted
+from waybill_dev.commands.test import servers
 from waybill_dev.services.programs import ROLES
 
 AT_ONCE = 2
@@ -23,13 +24,13 @@ SOURCES = ("libs/common", "services", "tools", "bench", "tests", "examples")
 def check() -> None:
     """Runs all checks of the sources, and shows all failures.
 
-    Format, lint, types, layers, locks, contracts, migrations, services and manifests.
+    Format, lint, types, layers, locks, contracts, migrations, services, manifests and counted costs.
     """
     base = find_state()
     state = State(base.checkout, base.folder / "check")
     state.make()
     migrated = [name for name in ROLES if any(migrations(base.checkout, name).glob("versions/*.py"))]
-    with booted(state, Options(frozenset({"postgres"})), "booting PostgreSQL for the migrations"):
+    with booted(state, Options(BACKING), "booting PostgreSQL and RabbitMQ, for migrations and costs"):
         passed = asyncio.run(run_all(all_checks(state, migrated), at_once=AT_ONCE, done=_print_outcome))
     sys.exit(0 if passed else 1)
 
@@ -42,6 +43,7 @@ def all_checks(state: State, migrated: Sequence[str]) -> list[tuple[str, Check]]
         ("format", command("-m", "ruff", "format", "--check", ".", folder=root)),
         ("lint", command("-m", "ruff", "check", ".", folder=root)),
         ("layers", command("-c", IMPORT_LINTER, folder=root)),
+        ("counted costs", command("-m", "bench.costs", folder=root, environment=servers(state))),
         ("locks", locks_agree(root)),
         *((f"migrations of {service}", _drift(state, service)) for service in migrated),
         ("contracts", command("-m", "waybill_dev.checks.contracts", "--check", folder=root)),
