@@ -3,18 +3,10 @@
 from datetime import timedelta
 from uuid import UUID
 
-import pytest
-
 from common.db.database import Database, first_id_at, new_id, utc_now
-from notifier import retention
-from notifier.retention import NOTIFICATION_RETENTION, WEBHOOK_DELIVERY_RETENTION, delete_expired
+from notifier.retention import NOTIFICATION_RETENTION, WEBHOOK_DELIVERY_RETENTION, run_cleanup
 
 from .world import World, order_data
-
-
-async def clean_up(database: Database) -> int:
-    async with database.transaction() as session:
-        return await delete_expired(session, utc_now())
 
 
 async def placed(world: World, user_id: UUID, *, ago: timedelta) -> UUID:
@@ -33,11 +25,11 @@ async def test_expired_notifications_are_deleted_with_their_mails(world: World, 
     await placed(world, user_id, ago=NOTIFICATION_RETENTION + timedelta(minutes=1))
     young = await placed(world, user_id, ago=NOTIFICATION_RETENTION - timedelta(minutes=1))
     newest = await placed(world, user_id, ago=timedelta())
-    assert await clean_up(database) == 1
-    left = {row["order_id"] for row in await world.rows("SELECT order_id FROM notifications")}
-    assert left == {young, newest}
-    assert len(await world.deliveries()) == 2
-    assert await clean_up(database) == 0
+    for _ in range(2):
+        await run_cleanup(database)
+        left = {row["order_id"] for row in await world.rows("SELECT order_id FROM notifications")}
+        assert left == {young, newest}
+        assert len(await world.deliveries()) == 2
 
 
 async def test_webhook_deliveries_are_deleted_some_time_after_they_were_settled(
@@ -54,20 +46,23 @@ async def test_webhook_deliveries_are_deleted_some_time_after_they_were_settled(
             at=utc_now() - WEBHOOK_DELIVERY_RETENTION - age,
             id=post["event_id"],
         )
-    await clean_up(database)
+    await run_cleanup(database)
     assert {post["event_id"] for post in await world.posts()} == {young["event_id"], pending["event_id"]}
 
 
-async def test_each_cleanup_deletes_a_bounded_batch(
-    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "BATCH", 2)
+async def test_a_wrong_clock_costs_a_day_of_notifications_at_a_time(world: World, database: Database) -> None:
+    """To PostgreSQL with a clock that is half a year ahead, those of the last days look like these."""
     user_id = new_id()
-    await world.webhook(user_id)
-    for _ in range(5):
-        await world.order("placed", user_id)
-    await world.rows("UPDATE webhook_deliveries SET state = 'sent', settled_at = now() - interval '1 year' RETURNING 1")
-    assert [await clean_up(database) for _ in range(4)] == [2, 2, 1, 0]
+    orders = [await placed(world, user_id, ago=NOTIFICATION_RETENTION + timedelta(days=age)) for age in (5, 4, 3, 2)]
+    recent = first_id_at(utc_now() - timedelta(days=400))  # by the time in its id it is the oldest
+    await world.event("orders.order.placed.v1", event_id=recent, **order_data("placed", user_id, new_id()))
+    for left in (3, 2, 1, 0, 0):
+        await run_cleanup(database)
+        ids = {
+            row["order_id"] for row in await world.rows("SELECT order_id FROM notifications WHERE id <> :id", id=recent)
+        }
+        assert ids == set(orders[len(orders) - left :])
+    assert len(await world.rows("SELECT id FROM notifications")) == 1
 
 
 def test_the_first_id_at_a_moment_separates_earlier_ids_from_later_ones() -> None:

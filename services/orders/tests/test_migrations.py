@@ -22,14 +22,14 @@ _DEFINITIONS = """
                   CASE WHEN a.attnotnull THEN 'NOT NULL' END) AS definition
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
-      AND c.relname NOT IN ('alembic_version', 'event_log_default')
+      AND c.relname NOT IN ('alembic_version', 'event_log_default', 'inbox_default')
     UNION ALL
     SELECT format('%s: %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
-      AND conrelid::regclass::text NOT IN ('alembic_version', 'event_log_default')
+      AND conrelid::regclass::text NOT IN ('alembic_version', 'event_log_default', 'inbox_default')
     UNION ALL
     SELECT indexdef FROM pg_indexes
-    WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'event_log_default')
+    WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'event_log_default', 'inbox_default')
     ORDER BY 1"""
 
 

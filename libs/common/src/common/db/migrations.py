@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from common.db.driver import driver_connection
 
 LOCK_POLL_SECONDS = 0.2
+_PARTITIONS = ("event_log_", "inbox_")
 
 
 def run_migrations(metadata: Sequence[MetaData]) -> None:
@@ -48,7 +49,7 @@ def _migrate(connection: Connection, metadata: Sequence[MetaData]) -> None:
         connection=connection,
         target_metadata=metadata,
         transaction_per_migration=True,
-        include_name=lambda name, kind, _: not (kind == "table" and (name or "").startswith("event_log_")),
+        include_name=lambda name, kind, _: not (kind == "table" and (name or "").startswith(_PARTITIONS)),
         compare_server_default=False,
     )
     with context.begin_transaction():

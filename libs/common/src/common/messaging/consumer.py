@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge
 
 from common.db.database import Database
 from common.db.outages import is_outage, is_unstorable, ran_out_of_time
-from common.messaging import broker, deferred, parked
+from common.messaging import broker, deferred, inbox, parked
 from common.messaging.aggregate_versions import advance, aggregate_versions, keep_order
 from common.messaging.backlog_metrics import measuring_parked_messages
 from common.messaging.batch import (
@@ -33,7 +33,6 @@ from common.messaging.batch import (
 )
 from common.messaging.deliveries import Deliveries
 from common.messaging.event_handlers import EventHandlers
-from common.messaging.inbox import inbox
 from common.messaging.retention import deleting_expired
 from common.messaging.topology import RETRY_TIERS, declare_consumer, kept_declared, own_exchange
 from common.observability.log_limit import limited_logger
@@ -58,7 +57,7 @@ _TIER_TIMEOUT: Final = 20.0
 
 async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event, handlers: EventHandlers) -> None:
     """The `consume` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
-    columns = [inbox.c.received_at, parked.parked_messages.c.resolved_at]
+    columns = [inbox.default_partition.c.received_at, parked.parked_messages.c.resolved_at]
     columns += [aggregate_versions.c.known_since] if handlers.in_order else []
     async with (
         Database(settings, role="consume") as database,
