@@ -47,7 +47,7 @@ class ServiceSettings(BaseSettings):
     drain_seconds: float = Field(default=2.0, ge=0, le=30)
     """Seconds that a stopping API still serves while it reports not ready, so that load balancers notice first."""
     outbox_retention_days: int = Field(default=30, ge=1, le=3650)
-    """Days that published events can be replayed from the event log. Processed ones stay in the inbox as long."""
+    """Days that published events can be replayed from the event log. Processed ones stay in the inbox a week longer."""
     retry_delays: Annotated[tuple[float, ...], NoDecode] = (5.0, 60.0, 600.0)
     """Seconds before each of a failed message's three retries. The queues keep their names (`5s`, `1m`, `10m`)."""
 

@@ -9,10 +9,14 @@ from typing import Any
 
 import asyncpg
 import pytest
+from aio_pika.abc import AbstractChannel
 
 from common.db.database import Database, first_id_at, new_id
 from common.messaging import inbox
+from common.settings import ServiceSettings
 from common.testing.plugin import eventually
+
+from .consuming import consuming, has_effect, publish
 
 KEPT = timedelta(days=37)
 FOREIGN = uuid.UUID("9f0c2a52-52f5-4f3a-8d53-d2b3f0c7a001")
@@ -80,6 +84,16 @@ async def test_the_partitions_of_the_next_days_are_created_ahead(database: Datab
     async with connected(database) as connection:
         assert await partitions(connection) == ["inbox_default", *map(name, days)]
         assert await homes(connection) == dict(zip(ids, map(name, days), strict=True))
+
+
+async def test_a_consumer_has_todays_partition_before_its_first_event(
+    settings: ServiceSettings, database: Database, channel: AbstractChannel
+) -> None:
+    async with consuming(settings, database):
+        event_id = await publish(channel, 1)
+        await eventually(lambda: has_effect(database, "1"))
+    async with connected(database) as connection:
+        assert await homes(connection) == {event_id: name(today())}
 
 
 async def test_a_repetition_is_recognised_in_whichever_partition_it_is(database: Database) -> None:

@@ -33,7 +33,7 @@ from common.messaging.batch import (
 )
 from common.messaging.deliveries import Deliveries
 from common.messaging.event_handlers import EventHandlers
-from common.messaging.retention import deleting_expired
+from common.messaging.retention import MARGIN, deleting_expired
 from common.messaging.topology import RETRY_TIERS, declare_consumer, kept_declared, own_exchange
 from common.observability.log_limit import limited_logger
 from common.runtime.background import background, first_of
@@ -73,6 +73,7 @@ class Consumer:
         self._queue = f"{settings.service}.inbound"
         self._amqp_url = settings.amqp_url.get_secret_value()
         self._delays = settings.retry_delays
+        self._inbox_kept = timedelta(days=settings.outbox_retention_days) + MARGIN
         self._database = database
         self._handlers = handlers
         self._attached = False
@@ -121,6 +122,7 @@ class Consumer:
         """
         try:
             await self._database.ping()
+            await inbox.maintain(self._database.dsn, self._inbox_kept)  # so that today's rows find their partition
             if self._handlers.in_order:
                 async with self._database.transaction() as session:
                     await keep_order(session, self._queue, self._handlers.in_order)
