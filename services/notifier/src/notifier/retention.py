@@ -1,7 +1,9 @@
 """Retention of notifications and deliveries."""
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, cast
+
+from sqlalchemy import Table
 
 from common.db.database import Database
 from common.db.expired_rows import delete_expired
@@ -17,7 +19,7 @@ CLEANUP_INTERVAL: Final = 3600.0
 
 async def run_cleanup(database: Database) -> None:
     """Deletes what is past its retention, at most a day's of each kind."""
-    notifications, deliveries = Notification.__table__.c, WebhookDelivery.__table__.c
+    notifications, deliveries = (cast("Table", model.__table__).c for model in (Notification, WebhookDelivery))
     # Event ids are UUIDv7 and sort by time, so the primary key finds the expired ones.
     await delete_expired(database, notifications.created_at, NOTIFICATION_RETENTION, index=notifications.id)
     await delete_expired(database, deliveries.settled_at, WEBHOOK_DELIVERY_RETENTION)

@@ -23,7 +23,7 @@ async def delete_expired(
     """
     order = column if index is None else index
     async with database.transaction() as session:
-        until = await session.scalar(select(func.now() - older_than))
+        until = (await session.scalars(select(func.now() - older_than))).one()
         oldest = select(column).where(_is_before(until, column, order)).order_by(order).limit(1)
         first = await session.scalar(oldest)
     if first is None:
