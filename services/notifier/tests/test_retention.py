@@ -7,13 +7,7 @@ import pytest
 
 from common.db import database as database_module
 from common.db.database import Database, first_id_at, new_id, utc_now
-from notifier import retention
-from notifier.retention import (
-    NOTIFICATION_RETENTION,
-    WEBHOOK_DELIVERY_RETENTION,
-    delete_webhook_deliveries,
-    run_cleanup,
-)
+from notifier.retention import NOTIFICATION_RETENTION, WEBHOOK_DELIVERY_RETENTION, run_cleanup
 
 from .world import World, order_data
 
@@ -90,21 +84,20 @@ async def test_webhook_deliveries_are_deleted_some_time_after_they_were_settled(
     assert {post["event_id"] for post in await world.posts()} == {young["event_id"], pending["event_id"]}
 
 
-async def test_each_cleanup_deletes_a_bounded_batch(
-    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "BATCH", 2)
+async def test_a_wrong_clock_costs_a_day_of_notifications_at_a_time(world: World, database: Database) -> None:
+    """To PostgreSQL with a clock that is half a year ahead, those of the last days look like these."""
     user_id = new_id()
-    await world.webhook(user_id)
-    for _ in range(5):
-        await world.order("placed", user_id)
-    await world.rows("UPDATE webhook_deliveries SET state = 'sent', settled_at = now() - interval '1 year' RETURNING 1")
-
-    async def delete_batch() -> int:
-        async with database.transaction() as session:
-            return await delete_webhook_deliveries(session, utc_now())
-
-    assert [await delete_batch() for _ in range(4)] == [2, 2, 1, 0]
+    orders = [await placed(world, user_id, ago=NOTIFICATION_RETENTION + timedelta(days=age)) for age in (5, 4, 3, 2)]
+    newest = await placed(world, user_id, ago=timedelta())
+    recent = first_id_at(utc_now() - timedelta(days=400))  # by the time in its id it is the oldest
+    await world.event("orders.order.placed.v1", event_id=recent, **order_data("placed", user_id, new_id()))
+    for left in (3, 2, 1, 0, 0):
+        await run_cleanup(database)
+        ids = {
+            row["order_id"] for row in await world.rows("SELECT order_id FROM notifications WHERE id <> :id", id=recent)
+        }
+        assert ids == {newest, *orders[len(orders) - left :]}
+    assert len(await world.rows("SELECT id FROM notifications")) == 2
 
 
 def test_the_first_id_at_a_moment_separates_earlier_ids_from_later_ones() -> None:

@@ -49,7 +49,7 @@ class ServiceSettings(BaseSettings):
     drain_seconds: float = Field(default=2.0, ge=0, le=30)
     """Seconds that a stopping API still serves while it reports not ready, so that load balancers notice first."""
     outbox_retention_days: int = Field(default=30, ge=1, le=3650)
-    """Days that published events can be replayed from the event log. Processed ones stay in the inbox as long."""
+    """Days that published events can be replayed from the event log. Processed ones stay in the inbox a week longer."""
     relay_partitions: int = Field(default=1, ge=1, le=64)
     """Workers of one relay process, which publish partitions of the outbox concurrently. More than 8 work as 8."""
     retry_delays: Annotated[tuple[float, ...], NoDecode] = (5.0, 60.0, 600.0)

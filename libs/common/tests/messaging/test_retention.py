@@ -8,11 +8,12 @@ import asyncpg
 import pytest
 from sqlalchemy import func, select, text
 
+from common.db import daily_partitions, expired_rows
 from common.db import database as database_module
 from common.db.database import Database
-from common.db.retention import expired_before
+from common.db.expired_rows import delete_expired, expired_before
 from common.messaging import event_log, retention
-from common.messaging.inbox import inbox
+from common.messaging.inbox import default_partition
 from common.messaging.parked import parked_messages
 from common.testing.plugin import eventually
 
@@ -76,7 +77,7 @@ class Ahead(datetime):
 
 
 def _host_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (event_log, database_module):
+    for module in (daily_partitions, database_module):
         monkeypatch.setattr(module, "datetime", Ahead)
 
 
@@ -137,7 +138,7 @@ async def test_rows_expire_by_the_servers_clock_and_a_day_at_a_time(
             return int(await session.scalar(text("SELECT count(*) FROM inbox")))
 
     _host_is_ahead(monkeypatch)
-    async with retention.deleting_expired(database, [inbox.c.received_at], HISTORY):
+    async with retention.deleting_expired(database, [default_partition.c.received_at], HISTORY):
 
         async def one_deleted() -> bool:
             return await rows() < 40
@@ -172,10 +173,6 @@ async def test_nothing_expires_while_nothing_newer_is_received(database: Databas
     assert timedelta(days=98) < datetime.now(UTC) - (await oldest() or datetime.now(UTC)) < timedelta(days=100)
 
 
-def _expired() -> datetime:
-    return datetime.now(UTC) - HISTORY - retention.MARGIN
-
-
 async def _log(connection: Any, published_at: datetime) -> None:
     await connection.execute(
         "INSERT INTO event_log (published_at, event_id, type, subject, version, occurred_at, data)"
@@ -187,7 +184,7 @@ async def _log(connection: Any, published_at: datetime) -> None:
 async def test_an_inbox_row_is_kept_while_a_replay_could_repeat_its_event_and_deleted_after_that(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "CHUNK", 100)
+    monkeypatch.setattr(expired_rows, "CHUNK", 100)
     async with database.transaction() as session:
         for age, rows in (("1 minute", 10), ("30 days 1 hour", 10), ("37 days 1 hour", 250)):
             await session.execute(
@@ -203,10 +200,9 @@ async def test_an_inbox_row_is_kept_while_a_replay_could_repeat_its_event_and_de
         async with database.transaction() as session:
             return bool((await session.execute(text("SELECT count(*) FROM inbox"))).scalar_one() == 20)
 
-    assert await retention.delete_expired(database, inbox.c.received_at, _expired()) == 100
-    async with retention.deleting_expired(database, [inbox.c.received_at], HISTORY):
+    async with retention.deleting_expired(database, [default_partition.c.received_at], HISTORY):
         await eventually(remaining)
-    assert await retention.delete_expired(database, inbox.c.received_at, _expired()) == 0
+    assert await delete_expired(database, default_partition.c.received_at, HISTORY + retention.MARGIN) == 0
     assert await remaining()
 
 
@@ -221,7 +217,7 @@ async def test_a_parked_message_is_deleted_long_after_its_resolution_and_never_b
                 ),
                 {"body": str(resolved).encode(), "ago": resolved, "resolution": resolved and "replayed"},
             )
-    assert await retention.delete_expired(database, parked_messages.c.resolved_at, _expired()) == 1
+    assert await delete_expired(database, parked_messages.c.resolved_at, HISTORY + retention.MARGIN) == 1
     async with database.transaction() as session:
         left = await session.scalars(text("SELECT convert_from(body, 'UTF8') FROM parked_messages ORDER BY body"))
         assert list(left) == ["1 day", "None"]

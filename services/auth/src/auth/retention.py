@@ -8,7 +8,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from auth.models import Client, RevokedToken, Session
 from common.db.database import Database
-from common.db.retention import expired_before
+from common.db.expired_rows import expired_before
 
 CLEANUP_SECONDS: Final = 600.0
 _BATCH: Final = 1_000

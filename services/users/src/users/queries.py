@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
-from common.db.retention import expired_before
+from common.db.expired_rows import expired_before
 from common.errors import NotFound
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox

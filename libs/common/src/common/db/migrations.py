@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from common.db.driver import SESSION, driver_connection
 
 LOCK_POLL_SECONDS = 0.2
-_PARTITIONS = ("event_log_", "outbox_p")
+_PARTITIONS = ("event_log_", "outbox_p", "inbox_")
 """Beginnings of the names of partitions, which no model declares."""
 
 

@@ -3,7 +3,11 @@
 Frozen: to change a table, add a function here and a migration that calls it.
 """
 
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
+
+from common.db.database import first_id_at
 
 _OUTBOX: Final = (
     """CREATE TABLE outbox (
@@ -133,8 +137,60 @@ _INVALID_POSITIONS: Final = """
     WHERE NOT indisvalid AND relname LIKE 'event\\_log\\_%\\_position\\_idx'"""
 
 
+# What an interrupted run left behind.
+_CLEAR_INBOX: Final = (
+    "ALTER TABLE inbox DROP CONSTRAINT IF EXISTS ck_inbox_days",
+    "DROP TABLE IF EXISTS inbox_by_day",
+)
+_INBOX_BY_DAY: Final = """CREATE TABLE inbox_by_day (
+    LIKE inbox INCLUDING DEFAULTS,
+    CONSTRAINT pk_inbox_by_day PRIMARY KEY (consumer, event_id)
+) PARTITION BY RANGE (event_id)"""
+# With this proof PostgreSQL attaches the old rows without reading them, which would block their consumers. Not needed
+# without any, and not possible with ids from the future: their days keep to the default partition.
+_PROVABLE: Final = """
+    SELECT EXISTS (SELECT FROM inbox)
+    AND NOT EXISTS (SELECT FROM inbox WHERE event_id >= '{start}' AND event_id < '{end}')"""
+_PROVE_INBOX: Final = (
+    "ALTER TABLE inbox ADD CONSTRAINT ck_inbox_days CHECK (event_id < '{start}' OR event_id >= '{end}') NOT VALID",
+    "ALTER TABLE inbox VALIDATE CONSTRAINT ck_inbox_days",
+)
+_INBOX_DAY: Final = (
+    "CREATE TABLE inbox_p{day} PARTITION OF inbox_by_day FOR VALUES FROM ('{start}') TO ('{end}')",
+    "CREATE INDEX inbox_p{day}_received_at ON inbox_p{day} USING brin (received_at) WITH (autosummarize = on)",
+)
+_SWAP_INBOX: Final = (
+    "ALTER TABLE inbox RENAME TO inbox_default",
+    "ALTER INDEX pk_inbox RENAME TO pk_inbox_default",
+    "ALTER INDEX ix_inbox_received_at RENAME TO ix_inbox_default_received_at",
+    "ALTER TABLE inbox_by_day RENAME TO inbox",
+    "ALTER INDEX pk_inbox_by_day RENAME TO pk_inbox",
+    "ALTER TABLE inbox ATTACH PARTITION inbox_default DEFAULT",
+    "ALTER TABLE inbox_default DROP CONSTRAINT IF EXISTS ck_inbox_days",
+)
+_UNITE_INBOX: Final = (
+    "LOCK TABLE inbox IN SHARE MODE",
+    "CREATE TABLE inbox_whole (LIKE inbox INCLUDING DEFAULTS)",
+    "INSERT INTO inbox_whole SELECT * FROM inbox",
+    "DROP TABLE inbox",
+    "ALTER TABLE inbox_whole RENAME TO inbox",
+    "ALTER TABLE inbox ADD CONSTRAINT pk_inbox PRIMARY KEY (consumer, event_id)",
+    "CREATE INDEX ix_inbox_received_at ON inbox (received_at)",
+)
+_INBOX_DAYS: Final = 45
+"""Longer than inbox rows are kept: by then the old rows are deleted, and further days are attached in no time."""
+
+
+class MigrationContext(Protocol):
+    def autocommit_block(self) -> AbstractContextManager[None]: ...
+
+
 class Operations(Protocol):
     def execute(self, sqltext: str, /) -> None: ...
+
+    def get_bind(self) -> Any: ...
+
+    def get_context(self) -> MigrationContext: ...
 
 
 def create_outbox(op: Operations) -> None:
@@ -187,6 +243,35 @@ def create_inbox(op: Operations) -> None:
 
 def drop_inbox(op: Operations) -> None:
     op.execute("DROP TABLE parked_messages, inbox")
+
+
+def partition_inbox(op: Operations) -> None:
+    """Divides the inbox by the day of its event ids. Consumers wait only for a moment, however many rows it has.
+
+    The old table becomes the default partition, with the rows of today and tomorrow, so no row is moved. Partitions
+    begin after that. In a migration of its own: it commits in between, and can be run again at any point.
+    """
+    query = op.get_bind().exec_driver_sql
+    today: datetime = query("SELECT date_trunc('day', now() AT TIME ZONE 'UTC')").scalar_one().replace(tzinfo=UTC)
+    days = [today + timedelta(days=2 + ahead) for ahead in range(_INBOX_DAYS + 1)]
+    bounds = [first_id_at(day) for day in days]
+    with op.get_context().autocommit_block():
+        for statement in (*_CLEAR_INBOX, _INBOX_BY_DAY):
+            op.execute(statement)
+        if query(_PROVABLE.format(start=bounds[0], end=bounds[-1])).scalar_one():
+            for statement in _PROVE_INBOX:
+                op.execute(statement.format(start=bounds[0], end=bounds[-1]))
+            for day, start, end in zip(days, bounds, bounds[1:], strict=False):
+                for statement in _INBOX_DAY:
+                    op.execute(statement.format(day=f"{day:%Y%m%d}", start=start, end=end))
+    for statement in _SWAP_INBOX:
+        op.execute(statement)
+
+
+def unite_inbox(op: Operations) -> None:
+    """Reverses `partition_inbox`."""
+    for statement in _UNITE_INBOX:
+        op.execute(statement)
 
 
 def create_aggregate_versions(op: Operations) -> None:

@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge
 
 from common.db.database import Database
 from common.db.outages import is_outage, is_unstorable, ran_out_of_time
-from common.messaging import broker, deferred, parked
+from common.messaging import broker, deferred, inbox, parked
 from common.messaging.aggregate_versions import advance, aggregate_versions, keep_order
 from common.messaging.backlog_metrics import measuring_parked_messages
 from common.messaging.batch import (
@@ -33,8 +33,7 @@ from common.messaging.batch import (
 )
 from common.messaging.deliveries import Deliveries
 from common.messaging.event_handlers import EventHandlers
-from common.messaging.inbox import inbox
-from common.messaging.retention import deleting_expired
+from common.messaging.retention import MARGIN, deleting_expired
 from common.messaging.topology import RETRY_TIERS, declare_consumer, kept_declared, own_exchange
 from common.observability import history
 from common.observability.log_limit import limited_logger
@@ -59,7 +58,7 @@ _TIER_TIMEOUT: Final = 20.0
 
 async def consume(settings: ServiceSettings, health: Health, stop: asyncio.Event, handlers: EventHandlers) -> None:
     """The `consume` role: runs until `stop`, through outages of PostgreSQL and RabbitMQ."""
-    columns = [inbox.c.received_at, parked.parked_messages.c.resolved_at]
+    columns = [inbox.default_partition.c.received_at, parked.parked_messages.c.resolved_at]
     columns += [aggregate_versions.c.known_since] if handlers.in_order else []
     async with (
         Database(settings, role="consume") as database,
@@ -75,6 +74,7 @@ class Consumer:
         self._queue = f"{settings.service}.inbound"
         self._amqp_url = settings.amqp_url.get_secret_value()
         self._delays = settings.retry_delays
+        self._inbox_kept = timedelta(days=settings.outbox_retention_days) + MARGIN
         self._database = database
         self._handlers = handlers
         self._attached = False
@@ -123,6 +123,7 @@ class Consumer:
         """
         try:
             await self._database.ping()
+            await inbox.maintain(self._database.dsn, self._inbox_kept)  # so that today's rows find their partition
             if self._handlers.in_order:
                 async with self._database.transaction() as session:
                     await keep_order(session, self._queue, self._handlers.in_order)

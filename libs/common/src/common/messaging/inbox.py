@@ -1,17 +1,24 @@
 """The inbox: which events a consumer has already processed.
 
 A row is written in the transaction of the handler's effect, so that both are committed or neither is.
+
+Event ids are UUIDv7 and begin with their time. So the table has a partition per day of the ids, and its key is still
+unique. Ids of other kinds or from a wrong clock are in the default partition, the only one whose rows are deleted.
 """
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, func
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from common.db import daily_partitions
 from common.db.bulk import insert_rows
-from common.db.database import NAMING
+from common.db.daily_partitions import DailyPartitions
+from common.db.database import NAMING, first_id_at
+from common.db.driver import driver_connection
 
 metadata: Final = MetaData(naming_convention=NAMING)
 
@@ -20,7 +27,13 @@ inbox: Final = Table(
     metadata,
     Column("consumer", Text, primary_key=True),
     Column("event_id", Uuid, primary_key=True),
-    Column("received_at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
+    Column("received_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    postgresql_partition_by="RANGE (event_id)",
+)
+default_partition: Final = inbox.to_metadata(MetaData(), name="inbox_default")
+
+_PARTITIONS: Final = DailyPartitions(
+    "inbox", "event_id", lambda moment: f"'{first_id_at(moment)}'", written_at="received_at"
 )
 
 _FIRST: Final = insert_rows(inbox, "consumer", "event_id").on_conflict_do_nothing().returning(inbox.c.event_id)
@@ -36,3 +49,14 @@ async def first_deliveries(session: AsyncSession, consumer: str, event_ids: Sequ
     # Sorted, so that two replicas with the same redelivered events wait for each other instead of deadlocking.
     ids = sorted(set(event_ids))
     return set(await session.scalars(_FIRST, {"consumer": [consumer] * len(ids), "event_id": ids}))
+
+
+async def maintain(url: str, kept: timedelta) -> None:
+    """Creates the partitions of today and the next days, and drops one whose last row is older than `kept`.
+
+    An id's time alone does not prove that a row is old: its event may have waited in the outbox, or a replay may have
+    brought it to a new consumer.
+    """
+    async with driver_connection(url) as connection:
+        oldest = await daily_partitions.today(connection) - kept
+        await daily_partitions.maintain(connection, _PARTITIONS, oldest=oldest)

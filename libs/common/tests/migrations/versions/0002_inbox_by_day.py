@@ -1,0 +1,16 @@
+"""Divides the inbox by day."""
+
+from alembic import op
+
+from common.db import shared_tables
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    shared_tables.partition_inbox(op)
+
+
+def downgrade() -> None:
+    shared_tables.unite_inbox(op)
