@@ -14,12 +14,12 @@ from time import monotonic, perf_counter
 from typing import Any, Final
 
 import structlog
-from aiormq import Channel
 from aiormq.exceptions import DeliveryError
 from prometheus_client import Counter, Histogram
 
 from common.messaging.broker import BROKER_ERRORS
 from common.messaging.cloudevents import encode, exchange_of
+from common.messaging.confirmed_publish import ConfirmedPublish
 from common.messaging.message_spans import publishing
 from common.messaging.replay import envelope
 
@@ -76,7 +76,7 @@ class Publisher:
         now = monotonic()
         return {event: pace.held_until - now for event, pace in self._paces.items() if pace.held_until > now}
 
-    async def publish(self, channel: Channel, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
+    async def publish(self, channel: ConfirmedPublish, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
         """Publishes as many rows as their types' paces allow: one unconfirmed per aggregate, aggregates concurrently.
 
         Returns the ids that the broker confirmed, and the failure of the connection. A row that is not confirmed has
@@ -88,7 +88,7 @@ class Publisher:
         async with self._trying:
             return await self._publish(channel, rows)
 
-    async def _publish(self, channel: Channel, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
+    async def _publish(self, channel: ConfirmedPublish, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
         aggregates = self._admitted(rows)
         confirmed: list[Any] = []
         outcomes: Sequence[BaseException | None]
@@ -119,19 +119,12 @@ class Publisher:
                 waiting.add(subject)
         return list(aggregates.values())
 
-    async def _in_order(self, channel: Channel, aggregate: list[Any], confirmed: list[Any]) -> None:
+    async def _in_order(self, channel: ConfirmedPublish, aggregate: list[Any], confirmed: list[Any]) -> None:
         for row in aggregate:
             sent = perf_counter()
             with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
                 body, properties = encode(envelope(row, span.traceparent))
-                await channel.basic_publish(
-                    body,
-                    exchange=self._exchange,
-                    routing_key=row["type"],
-                    properties=properties,
-                    mandatory=True,
-                    wait=False,
-                )
+                await channel.publish(body, exchange=self._exchange, routing_key=row["type"], properties=properties)
             CONFIRM.observe(perf_counter() - sent)
             confirmed.append(row)
 

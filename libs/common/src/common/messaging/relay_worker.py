@@ -15,6 +15,7 @@ from aiormq import Channel
 from prometheus_client import Counter
 
 from common.messaging import broker, outbox_partitions
+from common.messaging.confirmed_publish import ConfirmedPublish
 from common.messaging.lower_bound import LowerBound
 from common.messaging.publisher import Publisher
 from common.runtime.background import first_of
@@ -31,7 +32,7 @@ class Worker:
     def __init__(self, publisher: Publisher, database: Any, channel: Channel) -> None:
         self._publisher = publisher
         self._database = database
-        self._channel = channel
+        self._channel = ConfirmedPublish(channel)
         self._woken = asyncio.Event()
         self._partitions: tuple[int, ...] = ()
         self._locked: tuple[int, ...] = ()
@@ -55,10 +56,10 @@ class Worker:
                 if await self._batch():
                     continue
             except TimeoutError:
-                await broker.until_unblocked(self._channel, stop)
+                await broker.until_unblocked(self._channel.channel, stop)
                 raise
             await first_of(self._woken, stop, within=min([_POLL, *self._publisher.held().values()]))
-            if self._channel.is_closed:
+            if self._channel.channel.is_closed:
                 raise ConnectionError("connection lost")
 
     async def _batch(self) -> bool:
