@@ -34,6 +34,8 @@ CONFIRMED: Final = Counter("waybill_publish_confirmed_total", "Events confirmed 
 REFUSED: Final = Counter("waybill_publish_refused_total", "Events refused or not confirmed in time.", ["type"])
 
 _CONFIRM_TIMEOUT: Final = 10.0
+_TURN: Final = 1.0
+"""Seconds that a worker waits, in its transaction, for another one that tries a type."""
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 30.0
 _MOST: Final = 1024
@@ -85,8 +87,15 @@ class Publisher:
         """
         if all(self._paces[event_type].most == _MOST for event_type in {row["type"] for row in rows}):
             return await self._publish(channel, rows)
-        async with self._trying:
+        try:
+            async with asyncio.timeout(_TURN):
+                await self._trying.acquire()
+        except TimeoutError:
+            return [], None
+        try:
             return await self._publish(channel, rows)
+        finally:
+            self._trying.release()
 
     async def _publish(self, channel: ConfirmedPublish, rows: Sequence[Any]) -> tuple[list[int], Exception | None]:
         aggregates = self._admitted(rows)

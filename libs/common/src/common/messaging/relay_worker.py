@@ -70,7 +70,8 @@ class Worker:
         async with self._database.transaction():
             if not await self._lock():
                 return False
-            rows = await outbox_partitions.oldest(self._database, self._locked, self._bound.after(), BATCH, held)
+            after = self._bound.after(sweep=not held)
+            rows = await outbox_partitions.oldest(self._database, self._locked, after, BATCH, held)
             if rows:
                 ids, failure = await self._publisher.publish(self._channel, rows)
                 confirmed = set(ids)
@@ -88,7 +89,7 @@ class Worker:
         if not self._partitions:
             return False
         locked = await outbox_partitions.lock(self._database, self._partitions)
-        if locked != self._locked:
+        if locked and locked != self._locked:
             self._locked, self._bound = locked, LowerBound()
         return bool(locked)
 
