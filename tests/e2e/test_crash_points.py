@@ -52,22 +52,22 @@ async def test_a_relay_killed_after_the_publish_and_before_the_confirm(
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-async def test_a_standby_takes_over_in_seconds_from_a_leader_that_is(
+async def test_a_relay_takes_over_in_seconds_from_one_that_is(
     sent: signal.Signals, backbone: Backbone, wire: Wire, report: Report
 ) -> None:
-    leader = await backbone.start("relay", amqp_url=through(wire, backbone.amqp_url))
+    first = await backbone.start("relay", amqp_url=through(wire, backbone.amqp_url))
     await backbone.start("consume")
     await backbone.record()
     await backbone.until_effects(20, within=90)
     await backbone.until_pending(0, within=60)
-    # It stays the leader while it waits for confirms that do not arrive.
+    # It holds its partitions while it waits for confirms that do not arrive.
     wire.hold("down")
     await backbone.record()
     await backbone.until_effects(21, within=60)
     if sent == signal.SIGKILL:
-        await backbone.kill(leader)
+        await backbone.kill(first)
     else:
-        leader.send_signal(sent)
+        first.send_signal(sent)
     since = time.monotonic()
     await backbone.start("relay")
     await backbone.record()
@@ -75,7 +75,7 @@ async def test_a_standby_takes_over_in_seconds_from_a_leader_that_is(
     report(f"{time.monotonic() - since:.1f} s until the other relay, started after that, had published all")
     wire.release()
     if sent == signal.SIGSTOP:
-        leader.send_signal(signal.SIGCONT)
+        first.send_signal(signal.SIGCONT)
         await backbone.until_attached("relay", 2)
     count = await backbone.settle()
     report(count)

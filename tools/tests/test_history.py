@@ -10,71 +10,73 @@ from waybill_dev.history.reading import Step, read
 from waybill_dev.history.rules import History
 
 QUEUE = "shop.inbound"
-RECORD, SEND = ["recording"], ["publishing", "confirmed", "moved"]
-RECEIVE = ["delivered", "processing", "processed", "acknowledged"]
+SENT = ("recording", "publishing", "confirmed", "moved")
+RECEIVED = ("delivered", "processing", "processed", "acknowledged")
 
 
-def history(lines: Iterable[str]) -> History:
-    """Each line names an event's version, a step and perhaps the process: `1 publishing`, `2 delivered b`."""
+def steps(version: int, names: Iterable[str]) -> str:
+    return "; ".join(f"{version} {name}" for name in names)
+
+
+SENT_1, SENT_2 = steps(1, SENT), steps(2, SENT)
+WHOLE_1, WHOLE_2 = f"{SENT_1}; {steps(1, RECEIVED)}", f"{SENT_2}; {steps(2, RECEIVED)}"
+
+
+def history(text: str) -> History:
+    """Each step names an event's version, what happened, and perhaps the process: `1 publishing; 2 delivered b`."""
     checked = History()
-    for at, line in enumerate(lines):
-        version, name, *process = line.replace(" in order", "_").split()
-        consumer = "" if name in {*RECORD, *SEND} else QUEUE
-        checked.add(Step(at, "".join(process) or "a", name.replace("_", " in order"), f"event-{version}", "item", int(version), consumer))
+    for at, step in enumerate(text.split("; ")):
+        version, name, *process = step.split()
+        consumer = "" if name in SENT else QUEUE
+        name = name.replace("ordered", "processing in order")
+        checked.add(Step(at, "".join(process) or "a", name, f"event-{version}", "item", int(version), consumer))
     return checked
 
 
-def whole(version: int) -> list[str]:
-    return [f"{version} {name}" for name in [*RECORD, *SEND, *RECEIVE]]
-
-
-def faults(lines: Iterable[str]) -> list[str]:
-    return [violation.rule for violation in history(lines).violations]
+def faults(text: str) -> list[str]:
+    return [violation.rule for violation in history(text).violations]
 
 
 @pytest.mark.parametrize(
-    "lines",
+    "text",
     [
-        [*whole(1), *whole(2)],
+        f"{WHOLE_1}; {WHOLE_2}",
         # Unknown confirm: published again by another relay, and received twice.
-        ["1 recording", "1 publishing a", "1 publishing b", "1 confirmed b", "1 moved b", "1 delivered c"]
-        + ["1 processing c", "1 processed c", "1 delivered d", "1 duplicate d", "1 acknowledged c", "1 acknowledged d"],
+        "1 recording; 1 publishing a; 1 publishing b; 1 confirmed b; 1 moved b; 1 delivered c; 1 delivered d;"
+        " 1 processing c; 1 processed c; 1 duplicate d; 1 acknowledged c; 1 acknowledged d",
         # A consumer that died between its commit and the record of it.
-        [*(f"1 {name}" for name in [*RECORD, *SEND]), "1 delivered a", "1 processing a", "1 delivered b"]
-        + ["1 duplicate b", "1 acknowledged b", *whole(2)],
+        f"{SENT_1}; 1 delivered a; 1 processing a; 1 delivered b; 1 duplicate b; 1 acknowledged b; {WHOLE_2}",
         # Parked, replayed and processed.
-        [*(f"1 {name}" for name in [*RECORD, *SEND]), "1 delivered", "1 parked", "1 acknowledged", "1 replaying"]
-        + ["1 delivered", "1 processing", "1 processed", "1 acknowledged"],
+        f"{SENT_1}; 1 delivered; 1 parked; 1 acknowledged; 1 replaying; {steps(1, RECEIVED)}",
         # The second waits for the first, which is received later.
-        [*(f"{v} {name}" for v in (1, 2) for name in [*RECORD, *SEND]), "2 delivered a", "2 deferred a"]
-        + ["2 acknowledged a", "1 delivered b", "1 processing b", "1 processed b", "2 delivered a", "2 processing a"]
-        + ["2 processed a", "2 acknowledged a"],
+        f"{SENT_1}; {SENT_2}; 2 delivered a; 2 deferred a; 2 acknowledged a; 1 delivered b; 1 ordered b; 1 processed b;"
+        " 2 delivered a; 2 ordered a; 2 processed a; 2 acknowledged a",
         # The second has waited as long as it may.
-        [*(f"{v} {name}" for v in (1, 2) for name in [*RECORD, *SEND]), "2 delivered", "2 overdue", "2 processing in order"],
+        f"{SENT_1}; {SENT_2}; 2 delivered; 2 overdue; 2 ordered",
     ],
 )
-def test_a_sound_history_breaks_no_rule(lines: list[str]) -> None:
-    assert faults(lines) == []
+def test_a_sound_history_breaks_no_rule(text: str) -> None:
+    assert faults(text) == []
 
 
 @pytest.mark.parametrize(
-    ("lines", "rule"),
+    ("text", "rule"),
     [
-        (["1 publishing"], "published, but never recorded"),
-        ([*whole(1), "1 publishing b"], "published again after it left the outbox"),
-        (["1 recording", "2 recording", "1 publishing", "2 publishing"], "published before its predecessor"),
-        (["1 recording", "1 publishing", "1 moved"], "left the outbox unconfirmed"),
-        (["1 recording", "1 delivered"], "delivered, but never published"),
-        (["1 recording", "1 publishing", "1 delivered", "1 acknowledged"], "acknowledged before its outcome"),
-        ([*whole(1), "1 delivered b", "1 processing b", "1 processed b"], "processed twice"),
-        ([*whole(1), "1 delivered b", "1 parked b"], "parked after it was processed"),
-        ([*(f"{v} {n}" for v in (1, 2) for n in [*RECORD, *SEND]), "2 delivered", "2 processing in order"], "before its pred"),
-        ([*(f"1 {n}" for n in [*RECORD, *SEND]), "1 delivered", "1 duplicate"], "taken for a duplicate"),
-        (["1 recording", "1 publishing", "1 delivered", "1 replaying"], "replayed, but not parked"),
+        ("1 publishing", "published, but never recorded"),
+        (f"{WHOLE_1}; 1 publishing b", "published again after it left the outbox"),
+        ("1 recording; 2 recording; 1 publishing; 2 publishing", "published before its predecessor"),
+        ("1 recording; 1 publishing; 1 moved", "left the outbox unconfirmed"),
+        ("1 recording; 1 delivered", "delivered, but never published"),
+        ("1 recording; 1 publishing; 1 delivered; 1 acknowledged", "acknowledged before its outcome"),
+        (f"{WHOLE_1}; 1 delivered b; 1 processing b; 1 processed b", "processed twice"),
+        (f"{WHOLE_1}; 1 delivered b; 1 parked b", "parked after it was processed"),
+        (f"{SENT_1}; {SENT_2}; 2 delivered; 2 ordered", "processed before its predecessor"),
+        (f"{SENT_1}; 1 delivered; 1 duplicate", "taken for a duplicate"),
+        ("1 recording; 1 publishing; 1 delivered; 1 replaying", "replayed, but not parked"),
     ],
 )
-def test_a_fault_is_named(lines: list[str], rule: str) -> None:
-    found = faults(lines)
+def test_a_fault_is_named(text: str, rule: str) -> None:
+    found = faults(text)
     assert len(found) == 1
     assert rule in found[0]
 
@@ -92,7 +94,7 @@ def test_a_fault_is_named(lines: list[str], rule: str) -> None:
 def test_the_end_is_compared_with_the_databases(
     logged: list[str], processed: set[str], parked: set[str], rule: str | None
 ) -> None:
-    checked = history(whole(1))
+    checked = history(WHOLE_1)
     checked.end(logged, [], {QUEUE: processed}, {QUEUE: parked})
     found = [violation.rule for violation in checked.violations]
     assert len(found) == (rule is not None)

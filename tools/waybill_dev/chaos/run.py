@@ -41,7 +41,10 @@ class Outcome:
 
 
 async def run(state: State, *, minutes: float | None, orders: int | None, every: int, seed: int) -> Outcome:
-    """Places `orders`, or orders for `minutes`, with a strike after about `every` of them. Raises LocalError when a process does not recover."""
+    """Places `orders`, or orders for `minutes`, with a strike after about `every` of them.
+
+    Raises LocalError when a process does not recover.
+    """
     status = control.call(state, "status")
     began, since = time.monotonic(), datetime.now(UTC)
     purchases, shoppers, staff = await open_shop(status["gateway"], status["admin"])
@@ -56,9 +59,7 @@ async def run(state: State, *, minutes: float | None, orders: int | None, every:
         async with background(subscriber.listen()):
             stop = asyncio.Event()
             async with background(_report_progress(purchases, tally)), asyncio.TaskGroup() as group:
-                group.create_task(
-                    strike_as_planned(state, strikes, lambda: len(purchases.changes), stop, tally)
-                )
+                group.create_task(strike_as_planned(state, strikes, lambda: len(purchases.changes), stop, tally))
                 await _place_orders(purchases, shoppers, staff, orders, deadline)
                 stop.set()
             ordered = time.monotonic()

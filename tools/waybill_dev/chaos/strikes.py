@@ -37,7 +37,7 @@ async def strike_as_planned(
     while not until.is_set():
         strike = next(plan)
         due += strike.after
-        while placed() < due and not until.is_set():
+        while placed() < due and not until.is_set():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(POLL_SECONDS)
         process = await _running(state, strike.name, until)
         if process is not None:

@@ -147,7 +147,7 @@ class History:
             for event in published - done - waiting:
                 self._violated(f"lost by {consumer}", event)
 
-    def _check(self, holds: bool, rule: str, step: Step) -> None:  # noqa: FBT001 - an assertion
+    def _check(self, holds: bool, rule: str, step: Step) -> None:
         if not holds:
             self._violated(rule, step.event, step)
 

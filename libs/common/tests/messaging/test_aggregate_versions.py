@@ -92,8 +92,8 @@ class Shop:
 
     async def let_wait_an_hour(self, version: int) -> None:
         async with self._database.transaction() as session:
-            older = text("UPDATE deferred_messages SET deferred_at = now() - interval '1 hour' WHERE version = :version")
-            await session.execute(older, {"version": version})
+            older = "UPDATE deferred_messages SET deferred_at = now() - interval '1 hour' WHERE version = :version"
+            await session.execute(text(older), {"version": version})
 
     async def parked(self) -> list[str]:
         async with self._database.transaction() as session:

@@ -49,7 +49,7 @@ async def publish(worker: Worker, database: Database, times: int = 3) -> int:
 
 
 async def bound(worker: Worker) -> int:
-    return worker._bound.after()
+    return worker._bound.after(sweep=False)
 
 
 async def test_the_bound_follows_what_was_published(

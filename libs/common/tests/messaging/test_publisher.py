@@ -41,10 +41,6 @@ async def was_refused(times: float) -> bool:
     return refusals("shop.item.sold.v1") >= times
 
 
-async def has_copies(event_id: UUID, subscriber: list[Any], count: int) -> bool:
-    return [message.message_id for message in subscriber].count(str(event_id)) >= count
-
-
 @pytest.mark.parametrize("workers", [1, 4])
 async def test_a_queue_that_refuses_costs_the_other_queues_one_copy_for_each_probe(
     settings: ServiceSettings, database: Database, subscriber: list[Any], amqp_url: str, workers: int

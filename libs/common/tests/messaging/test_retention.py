@@ -13,7 +13,7 @@ from common.db import database as database_module
 from common.db.database import Database
 from common.db.expired_rows import delete_expired, expired_before
 from common.messaging import event_log, retention
-from common.messaging.inbox import default_partition
+from common.messaging.inbox import default_partition, inbox
 from common.messaging.parked import parked_messages
 from common.testing.plugin import eventually
 

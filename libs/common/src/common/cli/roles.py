@@ -28,7 +28,7 @@ CONSUMER_COMMANDS = {"parked": "common.cli.consumer_commands:parked", "queues": 
 
 _DESCRIPTIONS = {
     "api": "Serve HTTP.",
-    "relay": "Publish recorded events; further ones stand by.",
+    "relay": "Publish recorded events; several share them.",
     "consume": "Process the events in this service's queue.",
     "deliver": "Send deliveries that are due.",
 }

@@ -33,9 +33,12 @@ class LowerBound:
         self._writers: set[str] = set()
         self._looked = self._swept = monotonic()
 
-    def after(self) -> int:
-        """Rows are to be read from above this id."""
-        if monotonic() - self._swept > _SWEEP:
+    def after(self, *, sweep: bool) -> int:
+        """Rows are to be read from above this id: from 0 now and then, if the caller allows a `sweep`.
+
+        A batch that leaves out rows on purpose does not allow it, since it could not return to the bound.
+        """
+        if sweep and monotonic() - self._swept > _SWEEP:
             self._swept = monotonic()
             self._bound, self._candidate, self._writers = 0, self._bound, set()
         return self._bound

@@ -14,7 +14,6 @@ from time import monotonic, perf_counter
 from typing import Any, Final
 
 import structlog
-from aiormq import Channel
 from aiormq.exceptions import DeliveryError
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
@@ -22,6 +21,7 @@ from prometheus_client import Counter, Histogram
 
 from common.messaging.broker import BROKER_ERRORS
 from common.messaging.cloudevents import encode, exchange_of
+from common.messaging.confirmed_publish import ConfirmedPublish
 from common.messaging.message_spans import publishing
 from common.messaging.replay import envelope
 from common.observability import history
@@ -37,6 +37,8 @@ CONFIRMED: Final = Counter("waybill_publish_confirmed_total", "Events confirmed 
 REFUSED: Final = Counter("waybill_publish_refused_total", "Events refused or not confirmed in time.", ["type"])
 
 _CONFIRM_TIMEOUT: Final = 10.0
+_TURN: Final = 1.0
+"""Seconds that a worker waits, in its transaction, for another one that tries a type."""
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 30.0
 _MOST: Final = 1024
@@ -89,7 +91,7 @@ class Publisher:
         return {event: pace.held_until - now for event, pace in self._paces.items() if pace.held_until > now}
 
     async def publish(
-        self, channel: Channel, rows: Sequence[Any]
+        self, channel: ConfirmedPublish, rows: Sequence[Any]
     ) -> tuple[list[int], dict[int, Exception], Exception | None]:
         """Publishes as many rows as their types' paces allow: one unconfirmed per aggregate, aggregates concurrently.
 
@@ -99,11 +101,18 @@ class Publisher:
         """
         if all(self._paces[event_type].most == _MOST for event_type in {row["type"] for row in rows}):
             return await self._publish(channel, rows)
-        async with self._trying:
+        try:
+            async with asyncio.timeout(_TURN):
+                await self._trying.acquire()
+        except TimeoutError:
+            return [], {}, None
+        try:
             return await self._publish(channel, rows)
+        finally:
+            self._trying.release()
 
     async def _publish(
-        self, channel: Channel, rows: Sequence[Any]
+        self, channel: ConfirmedPublish, rows: Sequence[Any]
     ) -> tuple[list[int], dict[int, Exception], Exception | None]:
         aggregates = self._admitted(rows)
         confirmed: list[Any] = []
@@ -140,20 +149,13 @@ class Publisher:
                 waiting.add(subject)
         return list(aggregates.values())
 
-    async def _in_order(self, channel: Channel, aggregate: list[Any], confirmed: list[Any]) -> None:
+    async def _in_order(self, channel: ConfirmedPublish, aggregate: list[Any], confirmed: list[Any]) -> None:
         for row in aggregate:
             sent, names = perf_counter(), [named(row)]
             with publishing(row["type"], row["event_id"], row["traceparent"]) as span:
                 body, properties = _message(row, span.traceparent)
                 history.note("publishing", names)
-                await channel.basic_publish(
-                    body,
-                    exchange=self._exchange,
-                    routing_key=row["type"],
-                    properties=properties,
-                    mandatory=True,
-                    wait=False,
-                )
+                await channel.publish(body, exchange=self._exchange, routing_key=row["type"], properties=properties)
             CONFIRM.observe(perf_counter() - sent)
             confirmed.append(row)
             history.note("confirmed", names)

@@ -15,6 +15,7 @@ from aiormq import Channel
 from prometheus_client import Counter
 
 from common.messaging import broker, outbox_partitions
+from common.messaging.confirmed_publish import ConfirmedPublish
 from common.messaging.lower_bound import LowerBound
 from common.messaging.publisher import Publisher, named
 from common.messaging.unsendable import set_aside
@@ -33,7 +34,7 @@ class Worker:
     def __init__(self, publisher: Publisher, database: Any, channel: Channel) -> None:
         self._publisher = publisher
         self._database = database
-        self._channel = channel
+        self._channel = ConfirmedPublish(channel)
         self._woken = asyncio.Event()
         self._partitions: tuple[int, ...] = ()
         self._locked: tuple[int, ...] = ()
@@ -57,10 +58,10 @@ class Worker:
                 if await self._batch():
                     continue
             except TimeoutError:
-                await broker.until_unblocked(self._channel, stop)
+                await broker.until_unblocked(self._channel.channel, stop)
                 raise
             await first_of(self._woken, stop, within=min([_POLL, *self._publisher.held().values()]))
-            if self._channel.is_closed:
+            if self._channel.channel.is_closed:
                 raise ConnectionError("connection lost")
 
     async def _batch(self) -> bool:
@@ -71,7 +72,8 @@ class Worker:
         async with self._database.transaction():
             if not await self._lock():
                 return False
-            rows = await outbox_partitions.oldest(self._database, self._locked, self._bound.after(), BATCH, held)
+            after = self._bound.after(sweep=not held)
+            rows = await outbox_partitions.oldest(self._database, self._locked, after, BATCH, held)
             if rows:
                 ids, unsendable, failure = await self._publisher.publish(self._channel, rows)
                 confirmed = set(ids)
@@ -93,7 +95,7 @@ class Worker:
         if not self._partitions:
             return False
         locked = await outbox_partitions.lock(self._database, self._partitions)
-        if locked != self._locked:
+        if locked and locked != self._locked:
             self._locked, self._bound = locked, LowerBound()
         return bool(locked)
 
