@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import aio_pika
 import asyncpg
+from aiormq import Channel
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
