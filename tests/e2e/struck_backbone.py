@@ -67,6 +67,7 @@ class StruckBackbone:
 
     async def record(self, total: int, *, seed: int, every: int) -> None:
         await asyncio.gather(*(self.start(name) for name in self.names))
+        await eventually(self._keeps_order, within=120)  # an aggregate older than that is taken at any version
         async with asyncio.TaskGroup() as group:
             striking = group.create_task(self._strike(seed, every))
             async with asyncio.TaskGroup() as writers:
@@ -75,6 +76,9 @@ class StruckBackbone:
             striking.cancel()
         for process in self.processes.values():
             process.send_signal(signal.SIGCONT)
+
+    async def _keeps_order(self) -> bool:
+        return bool(await self._query("SELECT 1 FROM aggregate_versions WHERE subject = ''"))
 
     async def start(self, name: str) -> None:
         words = (sys.executable, HERE / "ordered_shop.py", name.partition("-")[0], "--port", "0")
@@ -186,7 +190,7 @@ async def struck_backbone(
         "WAYBILL_PUBLIC_URL": "http://gateway.invalid",
         "WAYBILL_AUTH_URL": "http://auth.invalid",
         "WAYBILL_SECRETS_DIR": "/nonexistent",
-        "WAYBILL_RETRY_DELAYS": "0.2,0.4,0.8",
+        "WAYBILL_RETRY_DELAYS": "0.2,0.4,10",
         "WAYBILL_RELAY_PARTITIONS": str(shape.partitions),
         "WAYBILL_QUEUE_PARTITIONS": str(shape.queues),
         "WAYBILL_HISTORY": str(folder / "history"),
