@@ -1,0 +1,45 @@
+"""Five faults, planted one at a time, are found in the history of a struck backbone: a check that can't fail is none."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from common.testing.plugin import MakeDatabase
+
+from .backbone import MIGRATIONS
+from .conftest import Report
+from .struck_backbone import Shape, struck_backbone
+
+pytestmark = pytest.mark.slow
+EVENTS = 3000
+SEED = 1
+CHECKOUT = Path(__file__).parents[2]
+MUTANTS = Path(__file__).with_name("mutants")
+FOUND = {
+    "acknowledges-before-the-commit": "acknowledged before its outcome was stored",
+    "reads-by-a-cursor": "never left the outbox",
+    "publishes-without-a-lock": "published again after it left the outbox",
+    "closes-a-row-when-it-is-replayed": "lost by shop.inbound",
+    "takes-an-unknown-aggregate-at-any-version": "processed before its predecessor",
+}
+"""By each mutant, a rule that it breaks."""
+
+
+@pytest.mark.parametrize("mutant", FOUND)
+async def test_a_planted_fault_is_found(
+    mutant: str, make_database: MakeDatabase, amqp_url: str, tmp_path: Path, report: Report
+) -> None:
+    source = tmp_path / "libs" / "common" / "src"
+    shutil.copytree(CHECKOUT / "libs" / "common" / "src", source)
+    patch = MUTANTS / f"{mutant}.patch"
+    subprocess.run(["git", "apply", "--unsafe-paths", str(patch)], cwd=tmp_path, check=True)  # noqa: S603, S607 - ours
+    shape = Shape(relays=2, partitions=1, consumers=2, queues=1, source=source)
+    async with struck_backbone(shape, await make_database(MIGRATIONS), amqp_url, tmp_path) as backbone:
+        await backbone.record(EVENTS, seed=SEED, every=EVENTS // 12)
+        await backbone.repair()
+        checked = await backbone.checked(tmp_path / "history")
+    rules = {violation.rule for violation in checked.violations}
+    report(f"{mutant}: {len(checked.violations)} violations in {checked.events} events")
+    assert FOUND[mutant] in rules
