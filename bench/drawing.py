@@ -63,7 +63,7 @@ def draw_bars(file: Path, title: str, subtitle: str, charts: Sequence[Chart]) ->
         canvas.text(40, y, chart.title, size=24, colour=FAINT)
         y += 44
         longest = max(max(bar.value, bar.goal or 0) for bar in chart.bars) or 1
-        scale = (WIDTH - LEFT - RIGHT - 160) / longest
+        scale = (WIDTH - LEFT - RIGHT - 190) / longest
         for bar in chart.bars:
             middle, end = y + ROW / 2 - 4, LEFT + bar.value * scale
             canvas.text(LEFT - 20, middle, bar.label, anchor="rm")
@@ -102,5 +102,5 @@ def draw_line(
         canvas.text(at, up - 16, f"{y:,.0f}", anchor="mb")
         canvas.text(at, bottom + 16, f"{x:,.0f}", anchor="ma", colour=FAINT)
     canvas.text((left + right) / 2, bottom + 56, axes[0], anchor="ma", colour=FAINT)
-    canvas.text(40, top - 36, axes[1], colour=FAINT)
+    canvas.text(40, top - 50, axes[1], colour=FAINT)
     canvas.save(file)

@@ -218,9 +218,11 @@ def plan(times: Times, orders: float, *, seconds: float, floor: float) -> tuple[
     Begins with the times of full batches, and grows what is too busy: batches are smaller where there are many
     processes. A process that is serial is limited by all that it waits for, not by its own processor time alone.
     """
-    events = orders * (1 + CHANGES)
-    relay = times.move.event + max(times.relay.event, times.publish.event)
-    queue = times.deliver.event + times.consumer.event + times.effect.event
+    events, wait = orders * (1 + CHANGES), floor / WAITS
+    publish = max(times.relay.of(RELAY_BATCH), times.publish.of(RELAY_BATCH))
+    relay = (times.move.of(RELAY_BATCH) + publish + wait) / RELAY_BATCH
+    consume = sum(part.of(CONSUMER_BATCH) for part in (times.deliver, times.consumer, times.effect))
+    queue = (consume + wait) / CONSUMER_BATCH
     need = {
         "api": orders * (times.api.event + CHANGES * times.api_change),
         "relays": events * relay,
