@@ -88,9 +88,9 @@ async def test_workers_of_any_number_of_processes_publish_each_event_once_and_in
     async with AsyncExitStack() as stack:
         for count in workers:
             await stack.enter_async_context(relaying(with_workers(settings, count)))
-        await eventually(lambda: attached(database, len(workers)), within=20)
+        await eventually(lambda: attached(database, len(workers)), within=60)
         await sell_versions(database, subjects, range(1, 11))
-        await eventually(lambda: equals(counts(database), (0, 400)), within=30)
+        await eventually(lambda: equals(counts(database), (0, 400)), within=90)
     assert first_copies(subscriber) == {subject: list(range(1, 11)) for subject in subjects}
     assert len(subscriber) == 400
 
@@ -105,9 +105,9 @@ async def test_processes_that_all_claim_every_partition_still_publish_each_event
     monkeypatch.setattr("common.messaging.relay_worker.BATCH", 20)
     subjects = [str(new_id()) for _ in range(40)]
     async with relaying(with_workers(settings, 2)), relaying(with_workers(settings, 4)):
-        await eventually(lambda: attached(database, 2), within=20)
+        await eventually(lambda: attached(database, 2), within=60)
         await sell_versions(database, subjects, range(1, 11))
-        await eventually(lambda: equals(counts(database), (0, 400)), within=30)
+        await eventually(lambda: equals(counts(database), (0, 400)), within=90)
     assert first_copies(subscriber) == {subject: list(range(1, 11)) for subject in subjects}
     assert len(subscriber) == 400
 
@@ -119,24 +119,24 @@ async def test_four_workers_in_two_processes_that_are_killed_and_lose_their_lock
     admin = await asyncpg.connect(database.dsn)
     try:
         async with relay_process(settings, 2) as first, relay_process(settings, 2) as second:
-            await eventually(lambda: attached(database, 2), within=30)
+            await eventually(lambda: attached(database, 2), within=90)
             selling = asyncio.create_task(sell_versions(database, subjects, range(1, 61)))
-            await eventually(lambda: logged_more(database, 200), within=30)
+            await eventually(lambda: logged_more(database, 200), within=90)
             for _ in range(5):  # the transaction of a batch ends, and its locks with it
                 before = (await counts(database))[1]
                 await admin.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND application_name = 'shop-relay'"
                 )
-                await eventually(partial(logged_more, database, before + 50), within=30)
+                await eventually(partial(logged_more, database, before + 50), within=90)
             first.send_signal(signal.SIGKILL)
             await first.wait()
             async with relay_process(settings, 2):
-                await eventually(lambda: attached(database, 2), within=30)
+                await eventually(lambda: attached(database, 2), within=90)
                 second.send_signal(signal.SIGKILL)
                 await second.wait()
                 await selling
-                await eventually(lambda: equals(counts(database), (0, 3000)), within=60)
+                await eventually(lambda: equals(counts(database), (0, 3000)), within=180)
     finally:
         await admin.close()
     assert first_copies(subscriber) == {subject: list(range(1, 61)) for subject in subjects}
@@ -190,15 +190,15 @@ async def test_every_partition_is_published_by_two_processes_and_by_one_that_is_
     settings: ServiceSettings, database: Database, subscriber: list[Any]
 ) -> None:
     async with relay_process(settings, 1) as killed, relaying(settings):
-        await eventually(lambda: attached(database, 2), within=30)
+        await eventually(lambda: attached(database, 2), within=90)
         for number in range(64):
             await sell(database, number, subject=new_id())
-        await eventually(lambda: equals(counts(database), (0, 64)), within=20)
+        await eventually(lambda: equals(counts(database), (0, 64)), within=60)
         killed.kill()
         await killed.wait()
         for number in range(64):
             await sell(database, number, subject=new_id())
-        await eventually(lambda: equals(counts(database), (0, 128)), within=20)
+        await eventually(lambda: equals(counts(database), (0, 128)), within=60)
     assert len(subscriber) == 128
 
 
