@@ -144,21 +144,23 @@ async def process_batch(
         await parked.close_processed(
             session,
             queue,
-            ((d.message, d.event_id) for d in on_time if d.is_done(queue) and parked.may_be_parked(d.message)),
+            ((d.message, d.event_id) for d in on_time if d.is_done(queue)),
         )
-        undecodable = [delivery for delivery in on_time if delivery.cause is not None]
-        for delivery in undecodable:
-            attempts = delivery.count(ATTEMPT_HEADER)
-            await parked.park(
-                session, queue, delivery.message, delivery.cause or "", attempts=attempts, event_id=delivery.event_id
-            )
+        undecodable = 0
+        for delivery in on_time:
+            attempts, event_id = delivery.count(ATTEMPT_HEADER), delivery.event_id
+            if delivery.cause is None or not await parked.park(
+                session, queue, delivery.message, delivery.cause, attempts=attempts, event_id=event_id
+            ):
+                continue
+            undecodable += 1
             with delivery.traced():
                 # A text of its own: a stranger's flood of these must not use up the lines of failing handlers.
                 log.error("unreadable message parked", queue=queue, cause=delivery.cause)
     HANDLED.labels("processed").inc(len(processed))
     HANDLED.labels("duplicate").inc(len(events) - len(processed))
     HANDLED.labels("deferred").inc(len(early))
-    HANDLED.labels("parked").inc(len(undecodable))
+    HANDLED.labels("parked").inc(undecodable)
     now = utc_now()
     for event in processed:
         LAG.observe(max(0.0, (now - event.time).total_seconds()))

@@ -197,8 +197,9 @@ class Consumer:
                 log.warning("handler failed, will retry", queue=self._queue, attempt=attempt + 1, exc_info=error)
                 HANDLED.labels("retried").inc()
                 return
-        log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
-        await self._park(delivery, cause, attempts=attempt + 1)
+        if await self._park(delivery, cause, attempts=attempt + 1):
+            log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
+            HANDLED.labels("parked").inc()
 
     async def _send_to_tier(
         self, tier: int, delivery: DecodedDelivery, headers: dict[str, Any], publisher: Channel
@@ -221,10 +222,10 @@ class Consumer:
         RETRIES.labels(label).inc()
         return True
 
-    async def _park(self, delivery: DecodedDelivery, cause: str, *, attempts: int) -> None:
+    async def _park(self, delivery: DecodedDelivery, cause: str, *, attempts: int) -> bool:
         async with self._database.transaction() as session:
-            await parked.park(
+            # Later events need not wait for it. First, as in a batch, so that no two of these wait for each other.
+            await advance(session, self._queue, delivery.up_to(delivery.version))
+            return await parked.park(
                 session, self._queue, delivery.message, cause, attempts=attempts, event_id=delivery.event_id
             )
-            await advance(session, self._queue, delivery.up_to(delivery.version))  # later events need not wait for it
-        HANDLED.labels("parked").inc()

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, func
+from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, delete, func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.bulk import insert_rows
@@ -36,3 +36,12 @@ async def first_deliveries(session: AsyncSession, consumer: str, event_ids: Sequ
     # Sorted, so that two replicas with the same redelivered events wait for each other instead of deadlocking.
     ids = sorted(set(event_ids))
     return set(await session.scalars(_FIRST, {"consumer": [consumer] * len(ids), "event_id": ids}))
+
+
+async def is_processed(session: AsyncSession, consumer: str, event_id: uuid.UUID) -> bool:
+    """Whether `consumer` has processed the event. If not, no copy of it is processed until the transaction ends."""
+    if event_id not in await first_deliveries(session, consumer, [event_id]):
+        return True
+    # Its row was the lock: another transaction that inserts the same one waits until this transaction ends.
+    await session.execute(delete(inbox).where(inbox.c.consumer == consumer, inbox.c.event_id == event_id))
+    return False
