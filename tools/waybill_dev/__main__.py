@@ -33,6 +33,7 @@ COMMANDS = {
     "token": "waybill_dev.commands.token:token",
     "trace": "waybill_dev.commands.trace:trace",
     "chaos": "waybill_dev.commands.chaos:chaos",
+    "model": "waybill_dev.commands.model:model",
     "dashboards": "waybill_dev.commands.dashboards:dashboards",
 }
 

@@ -140,7 +140,9 @@ async def test_of_two_copies_at_once_the_one_that_is_processed_decides(database:
 
 async def _waits_for_a_lock(database: Database) -> bool:
     async with database.transaction() as session:
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
         return bool(await session.scalar(text(waiting)))
 
 
