@@ -35,6 +35,7 @@ COMMANDS = {
     "trace": "waybill_dev.commands.trace:trace",
     "chaos": "waybill_dev.commands.chaos:chaos",
     "history": "waybill_dev.commands.history:history",
+    "model": "waybill_dev.commands.model:model",
     "dashboards": "waybill_dev.commands.dashboards:dashboards",
 }
 

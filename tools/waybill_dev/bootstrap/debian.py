@@ -34,9 +34,9 @@ def unpacked(package: str, *, family: str | None = None) -> Path:
     Dependencies that the system has are left out, except those whose name starts with `family`: the system's Erlang
     would not see libraries outside its own folder. Raises LocalError with apt's error output.
     """
-    folder = cache_folder() / f"{package}-{_system()}"
-    if folder.is_dir():
-        return folder
+    if (found := unpacked_before(package)) is not None:
+        return found
+    folder = _folder(package)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
@@ -48,10 +48,20 @@ def unpacked(package: str, *, family: str | None = None) -> Path:
     return folder
 
 
+def unpacked_before(package: str) -> Path | None:
+    """As `unpacked`, but downloads nothing."""
+    folder = _folder(package)
+    return folder if folder.is_dir() else None
+
+
 def library_path(tree: Path) -> str:
     """LD_LIBRARY_PATH for the programs in an unpacked tree."""
     folders = {file.parent for pattern in ("lib/**/*.so*", "usr/lib/*/*.so*") for file in tree.glob(pattern)}
     return ":".join(sorted(str(folder) for folder in folders))
+
+
+def _folder(package: str) -> Path:
+    return cache_folder() / f"{package}-{_system()}"
 
 
 def _system() -> str:

@@ -12,6 +12,7 @@ from waybill_dev.checks import scratch_database
 from waybill_dev.checks.runner import Check, Outcome, command, locks_agree, run_all
 from waybill_dev.commands.lifecycle import booted
 from waybill_dev.commands.test import servers
+from waybill_dev.model import spin
 from waybill_dev.services.programs import ROLES
 
 AT_ONCE = 2
@@ -24,7 +25,8 @@ SOURCES = ("libs/common", "services", "tools", "bench", "tests", "examples")
 def check() -> None:
     """Runs all checks of the sources, and shows all failures.
 
-    Format, lint, types, layers, locks, contracts, migrations, services, manifests and counted costs.
+    Format, lint, types, layers, locks, contracts, migrations, services, manifests, counted costs and the model
+    (`./dev model`).
     """
     base = find_state()
     state = State(base.checkout, base.folder / "check")
@@ -32,11 +34,14 @@ def check() -> None:
     migrated = [name for name in ROLES if any(migrations(base.checkout, name).glob("versions/*.py"))]
     with booted(state, Options(BACKING), "booting PostgreSQL and RabbitMQ, for migrations and costs"):
         passed = asyncio.run(run_all(all_checks(state, migrated), at_once=AT_ONCE, done=_print_outcome))
+    if spin.find_spin() is None:
+        print(f"skip model: {spin.ADVICE}")
     sys.exit(0 if passed else 1)
 
 
 def all_checks(state: State, migrated: Sequence[str]) -> list[tuple[str, Check]]:
     root = state.checkout
+    models = [("model", command("-m", "waybill_dev", "model", "--fast", folder=root))] if spin.find_spin() else []
     existing = [source for source in SOURCES if (root / source).exists()]
     return [
         ("types", command("-m", "mypy", *existing, folder=root)),
@@ -51,6 +56,7 @@ def all_checks(state: State, migrated: Sequence[str]) -> list[tuple[str, Check]]
         ("migrations expand", command("-m", "waybill_dev.checks.migration_safety", root, folder=root)),
         ("services", command("-m", "waybill_dev.checks.services", root, folder=root)),
         ("manifests", command("-m", "waybill_dev.checks.manifests", root, folder=root)),
+        *models,
     ]
 
 

@@ -1,5 +1,10 @@
-"""Copies of a message: a stranger's changes nothing about one that is parked, and none changes an aggregate's order."""
+"""Copies of a message: a stranger's changes nothing about one that is parked, and none changes an aggregate's order.
 
+A relay that dies publishes again, and a lost connection returns what a consumer still works on: one copy may fail where
+the other is processed. An event is never both parked and processed.
+"""
+
+import asyncio
 from copy import deepcopy
 from typing import Any
 
@@ -18,6 +23,8 @@ from common.messaging.batch import decode_delivery, process_batch
 from common.messaging.cloudevents import Envelope, encode
 from common.messaging.deferred import is_sendable
 from common.messaging.event_handlers import EventHandlers, Received
+from common.messaging.inbox import first_deliveries
+from common.testing.plugin import eventually
 
 from .consuming import Sold, effects
 
@@ -87,7 +94,7 @@ async def test_a_strangers_copy_changes_nothing_about_a_parked_event(database: D
 async def test_a_copy_of_a_type_without_a_handler_closes_no_parked_event(database: Database) -> None:
     original = message()
     await process(database, original, model=Refused)
-    other = copy_of(original, "shop.events", cloudEvents_type="shop.other.made.v1", **{parked.REPLAYED_HEADER: True})
+    other = copy_of(original, "shop.events", cloudEvents_type="shop.other.made.v1")
     await process(database, other)
     assert len(await open_rows(database)) == 1
 
@@ -95,9 +102,48 @@ async def test_a_copy_of_a_type_without_a_handler_closes_no_parked_event(databas
 async def test_a_replayed_event_whose_handler_is_gone_is_closed(database: Database) -> None:
     original = message()
     await process(database, original, model=Refused)
-    replayed = copy_of(original, "shop.retry", cloudEvents_type="shop.other.made.v1", **{parked.REPLAYED_HEADER: True})
+    replayed = copy_of(original, "shop.retry", cloudEvents_type="shop.other.made.v1")
     await process(database, replayed)
     assert await open_rows(database) == []
+
+
+async def test_a_copy_that_is_processed_closes_the_row_that_another_opened(database: Database) -> None:
+    original = message()
+    await process(database, original, model=Refused)
+    await process(database, copy_of(original, "shop.events"))
+    assert (await open_rows(database), await effects(database)) == ([], ["1"])
+
+
+async def test_a_copy_that_fails_after_another_was_processed_is_not_parked(database: Database) -> None:
+    original = message()
+    await process(database, original)
+    await process(database, copy_of(original, "shop.events"), model=Refused)
+    assert (await open_rows(database), await effects(database)) == ([], ["1"])
+
+
+@pytest.mark.parametrize("first", ["fails", "succeeds"])
+async def test_of_two_copies_at_once_the_one_that_is_processed_decides(database: Database, first: str) -> None:
+    original = message()
+    deliveries = [decode_delivery(original, QUEUE, make_handlers())]
+    second: asyncio.Task[None]
+    async with database.transaction() as session:
+        if first == "fails":
+            await parked.park(session, QUEUE, original, "", attempts=4, event_id=deliveries[0].event_id)
+            second = asyncio.create_task(process_batch(database, QUEUE, make_handlers(), deliveries))
+        else:
+            await first_deliveries(session, QUEUE, [deliveries[0].event.id])  # type: ignore[union-attr]
+            second = asyncio.create_task(process(database, copy_of(original, "shop.events"), model=Refused))
+        await eventually(lambda: _waits_for_a_lock(database))
+    await second
+    assert (await open_rows(database), await effects(database)) == ([], ["1"] if first == "fails" else [])
+
+
+async def _waits_for_a_lock(database: Database) -> bool:
+    async with database.transaction() as session:
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(await session.scalar(text(waiting)))
 
 
 async def test_events_without_a_message_id_and_with_equal_data_are_parked_each(database: Database) -> None:

@@ -159,20 +159,22 @@ async def process_batch(
         await parked.close_processed(
             session,
             queue,
-            ((d.message, d.event_id) for d in on_time if d.is_done(queue) and parked.may_be_parked(d.message)),
+            ((d.message, d.event_id) for d in on_time if d.is_done(queue)),
         )
-        undecodable = [delivery for delivery in on_time if delivery.cause is not None]
-        forged = [delivery for delivery in undecodable if delivery.cause == parked.FORGED]
+        unreadable = [delivery for delivery in on_time if delivery.cause is not None]
+        forged = [delivery for delivery in unreadable if delivery.cause == parked.FORGED]
         if forged and not await parked.keeps_forged(session, queue):
-            undecodable = [delivery for delivery in undecodable if delivery.cause != parked.FORGED]
+            unreadable = [delivery for delivery in unreadable if delivery.cause != parked.FORGED]
             log.error("forged events discarded, too many today", queue=queue, count=len(forged))
         else:
             forged = []
-        for delivery in undecodable:
-            attempts = delivery.count(ATTEMPT_HEADER)
-            await parked.park(
-                session, queue, delivery.message, delivery.cause or "", attempts=attempts, event_id=delivery.event_id
-            )
+        undecodable = []
+        for delivery in unreadable:
+            attempts, event_id = delivery.count(ATTEMPT_HEADER), delivery.event_id
+            cause = delivery.cause or ""
+            if not await parked.park(session, queue, delivery.message, cause, attempts=attempts, event_id=event_id):
+                continue
+            undecodable.append(delivery)
             with delivery.traced():
                 # A text of its own: a stranger's flood of these must not use up the lines of failing handlers.
                 log.error("unreadable message parked", queue=queue, cause=delivery.cause)

@@ -207,8 +207,10 @@ class Consumer:
                 HANDLED.labels("retried").inc()
                 history.note("retried", [delivery.named] * bool(delivery.event_id), consumer=self._queue)
                 return
-        log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
-        await self._park(delivery, cause, attempts=attempt + 1)
+        if await self._park(delivery, cause, attempts=attempt + 1):
+            log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
+            HANDLED.labels("parked").inc()
+            history.note("parked", [delivery.named] * bool(delivery.event_id), consumer=self._queue)
 
     async def _send_to_tier(
         self, tier: int, delivery: DecodedDelivery, headers: dict[str, Any], publisher: Channel
@@ -231,11 +233,10 @@ class Consumer:
         RETRIES.labels(label).inc()
         return True
 
-    async def _park(self, delivery: DecodedDelivery, cause: str, *, attempts: int) -> None:
+    async def _park(self, delivery: DecodedDelivery, cause: str, *, attempts: int) -> bool:
         async with self._database.transaction() as session:
-            await parked.park(
+            # Later events need not wait for it. First, as in a batch, so that no two of these wait for each other.
+            await advance(session, self._queue, delivery.up_to(delivery.version))
+            return await parked.park(
                 session, self._queue, delivery.message, cause, attempts=attempts, event_id=delivery.event_id
             )
-            await advance(session, self._queue, delivery.up_to(delivery.version))  # later events need not wait for it
-        HANDLED.labels("parked").inc()
-        history.note("parked", [delivery.named] * bool(delivery.event_id), consumer=self._queue)

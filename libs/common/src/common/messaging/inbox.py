@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, func
+from sqlalchemy import Column, DateTime, MetaData, Table, Text, Uuid, delete, func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db import daily_partitions
@@ -60,3 +60,12 @@ async def maintain(url: str, kept: timedelta) -> None:
     async with driver_connection(url) as connection:
         oldest = await daily_partitions.today(connection) - kept
         await daily_partitions.maintain(connection, _PARTITIONS, oldest=oldest)
+
+
+async def is_processed(session: AsyncSession, consumer: str, event_id: uuid.UUID) -> bool:
+    """Whether `consumer` has processed the event. If not, no copy of it is processed until the transaction ends."""
+    if event_id not in await first_deliveries(session, consumer, [event_id]):
+        return True
+    # Its row was the lock: another transaction that inserts the same one waits until this transaction ends.
+    await session.execute(delete(inbox).where(inbox.c.consumer == consumer, inbox.c.event_id == event_id))
+    return False

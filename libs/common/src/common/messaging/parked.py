@@ -43,6 +43,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.db.bulk import columns_of
 from common.db.database import NAMING, new_id
 from common.messaging.broker import prepare_for_resending
+from common.messaging.inbox import is_processed
 from common.messaging.topology import own_exchange
 from common.observability import history
 
@@ -84,8 +85,6 @@ FORGED: Final = "forged"
 FORGED_A_DAY: Final = 10_000
 """Rows of forged events that a consumer keeps of one day: a forger could fill the disk. Further ones are counted."""
 LISTED: Final = ("id", "event_id", "type", "cause", "attempts", "parked_at")
-REPLAYED_HEADER: Final = "x-waybill-replayed"
-"""Marks a replayed message: the consumer closes its row once it is processed."""
 DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connection too often while it held this message"
 
 _CLOSE: Final = text(
@@ -104,13 +103,17 @@ async def park(
     *,
     attempts: int,
     event_id: str | None = None,
-) -> None:
+) -> bool:
     """Stores the message in the caller's transaction; the caller acknowledges it after the commit.
+
+    Returns False, and stores nothing, if a copy of the event was processed: there is nothing to replay.
 
     `event_id` is that of an event whose producer sent it. If such an event is parked again, after a replay or a lost
     acknowledgement, its open row gets the new cause and the event's own properties. Any other copy of a message that is
     parked changes nothing: it says nothing about the message, and its properties may be a stranger's.
     """
+    if event_id is not None and await is_processed(session, consumer, UUID(event_id)):
+        return False
     properties = message.header.properties
     row = insert(parked_messages).values(
         id=new_id(),
@@ -131,6 +134,7 @@ async def park(
             where=false() if event_id is None else true(),
         )
     )
+    return True
 
 
 async def keeps_forged(session: AsyncSession, consumer: str) -> bool:
@@ -159,11 +163,6 @@ async def close_processed(
         await session.execute(_CLOSE, {"consumer": consumer, **columns_of(keys)})
 
 
-def may_be_parked(message: DeliveredMessage) -> bool:
-    """Whether an open row of the message may exist: it was replayed, or its acknowledgement may have been lost."""
-    return bool(message.redelivered) or REPLAYED_HEADER in (message.header.properties.headers or {})
-
-
 async def list_open(session: AsyncSession, consumer: str, *, limit: int = 100) -> Sequence[RowMapping]:
     """Messages that wait for a decision, oldest first, without body and properties."""
     columns = [parked_messages.c[name] for name in LISTED]
@@ -190,8 +189,8 @@ async def replay(session: AsyncSession, consumer: str, message_id: UUID, channel
     properties.headers = {
         name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")
     }
-    if not prepare_for_resending(properties, {REPLAYED_HEADER: True}):
-        properties.headers = {REPLAYED_HEADER: True}  # parked again if it needs others; blocks no other replay
+    if not prepare_for_resending(properties, {}):
+        properties.headers = {}  # parked again if it needs others; blocks no other replay
     history.note("replaying", [(row["event_id"], "", 0)], consumer=consumer)
     await channel.basic_publish(
         row["body"],
