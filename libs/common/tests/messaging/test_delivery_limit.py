@@ -45,7 +45,7 @@ async def test_a_message_that_kills_its_process_is_parked_and_its_neighbours_are
     async def is_done() -> bool:
         return len(await effects(database)) + len(await parked(database)) == 31
 
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(300):
         while not await is_done():
             process = await start_consumer(settings)
             end = asyncio.ensure_future(process.wait())
