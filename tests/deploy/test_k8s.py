@@ -39,7 +39,13 @@ def test_every_role_has_a_deployment_that_runs_it(service: str) -> None:
 @pytest.mark.parametrize("service", ROLES)
 def test_a_service_has_the_settings_that_compose_gives_it(service: str, overlay: str) -> None:
     settings = literals(service, overlay)
-    optional = {"WAYBILL_CORS_ORIGINS", "WAYBILL_RETRY_DELAYS", "WAYBILL_LOG_LEVEL", "WAYBILL_WEBHOOK_ALLOW"}
+    optional = {
+        "WAYBILL_CORS_ORIGINS",
+        "WAYBILL_RETRY_DELAYS",
+        "WAYBILL_QUEUE_PARTITIONS",
+        "WAYBILL_LOG_LEVEL",
+        "WAYBILL_WEBHOOK_ALLOW",
+    }
     optional.add("OTEL_EXPORTER_OTLP_ENDPOINT")
     assert environment(f"{service}-api").keys() - optional <= settings.keys()
     assert settings["WAYBILL_PUBLIC_URL"] == literals("auth", overlay)["WAYBILL_PUBLIC_URL"]

@@ -18,7 +18,14 @@ NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 
 @click.command()
 @click.argument("name")
-def subscriber(name: str) -> None:
+@click.option(
+    "--queues",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 32),
+    help="With several, its processes share the events, each order's in order.",
+)
+def subscriber(name: str, queues: int) -> None:
     """Prints the AMQP URL of an outside subscriber.
 
     The first call creates the subscriber and its queues: NAME.inbound, which it may bind to orders' events, and
@@ -34,13 +41,16 @@ def subscriber(name: str) -> None:
         raise LocalError("the broker is external: docs/events.md has the commands for its operator")
     password = credentials.secret(state, f"rabbitmq/{name}", "password")
     administrator = urlsplit(broker["amqp_url"])
-    wanted = rabbitmq_definitions.subscriber(name, password)
+    wanted = rabbitmq_definitions.subscriber(name, password, queues)
+    # The bindings one by one, so that they are made in this order.
+    steps = [{**wanted, "bindings": []}, *({"bindings": [binding]} for binding in wanted["bindings"])]
     with httpx.Client(
         base_url=f"{broker['management_url']}/api",
         auth=(administrator.username or "", administrator.password or ""),
         timeout=20,
     ) as api:
-        for answer in (api.post("/definitions", json=wanted), listed := api.get("/queues/%2F")):
+        answers = [api.post("/definitions", json=step) for step in steps]
+        for answer in (*answers, listed := api.get("/queues/%2F")):
             if answer.is_error:
                 raise LocalError(f"RabbitMQ answered {answer.status_code}: {answer.text}")
     made = {queue["name"]: queue["arguments"] for queue in wanted["queues"]}

@@ -29,6 +29,7 @@ raft.wal_max_size_bytes = 67108864
 disk_free_limit.absolute = 100MB
 vm_memory_high_watermark.relative = 0.4
 """
+PLUGINS = "[rabbitmq_management,rabbitmq_prometheus,rabbitmq_consistent_hash_exchange].\n"
 
 
 def amqp_url(user: str, password: str, port: int) -> str:
@@ -128,7 +129,7 @@ class RabbitMQ:
                 definitions=self.folder / "definitions.json",
             ),
         )
-        (self.folder / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
+        (self.folder / "enabled_plugins").write_text(PLUGINS)
         (self.folder / "environment").touch()
         write_private(self.folder / ".erlang.cookie", credentials.secret(self.state, "rabbitmq", "erlang_cookie"))
         (self.folder / ".erlang.cookie").chmod(0o400)

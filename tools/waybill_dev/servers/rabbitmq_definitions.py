@@ -55,7 +55,7 @@ def definitions(
         "permissions": permissions,
         "topic_permissions": [row for name in services for row in _topic_permissions(SERVICES[name])],
         "policies": [
-            _policy("inbound", r"\.inbound$", {"delivery-limit": DELIVERY_LIMIT}),
+            _policy("inbound", r"\.inbound(\.[0-9]+)*$", {"delivery-limit": DELIVERY_LIMIT}),
             _policy("parked", r"\.inbound\.parked$", {"delivery-limit": PARKED_DELIVERY_LIMIT}),
             _policy(
                 "unrouted",
@@ -67,17 +67,23 @@ def definitions(
     }
 
 
-def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
+def subscriber(name: str, password: str, queues: int = 1) -> dict[str, list[dict[str, object]]]:
     """An outside team with its queues, which may bind `NAME.inbound` to orders' events, consume, and nothing else.
 
     It can create no queue, because one that refuses (`x-overflow: reject-publish`) makes the broker refuse the event
     for everybody, and no policy can forbid it. It can publish nothing, and bind no exchange.
+
+    With several queues, `NAME.inbound` is an exchange that shares all events of orders between `NAME.inbound.0` and so
+    on by partition key, and the team binds nothing. Import the bindings one by one: a broker that imports many at once
+    does so in any order, and after its next start in the order of the names, which gives the queues other keys.
     """
     permission = _permission(
         name,
         configure="^$",
-        write=rf"^{name}\.inbound$",
-        read=rf"^({name}\.(inbound|parked)|orders\.(events(\.log)?|replay))$",
+        write=rf"^{name}\.inbound$" if queues == 1 else "^$",
+        read=rf"^({name}\.(inbound|parked)|orders\.(events(\.log)?|replay))$"
+        if queues == 1
+        else rf"^({name}\.(inbound(\.[0-9]+)?|parked)|orders\.events\.log)$",
     )
     limits: dict[str, object] = {
         "delivery-limit": DELIVERY_LIMIT,
@@ -86,24 +92,30 @@ def subscriber(name: str, password: str) -> dict[str, list[dict[str, object]]]:
         "overflow": "drop-head",
     }
     dead, quorum = f"{name}.dead", {"x-queue-type": "quorum"}
+    inbound, dead_letters = f"{name}.inbound", {**quorum, "x-dead-letter-exchange": dead}
+    made = {
+        "exchanges": [{**_durable(dead), "type": "fanout", "internal": False, "arguments": {}}],
+        "queues": [{**_durable(f"{name}.parked"), "arguments": quorum}],
+        "bindings": [_binding(dead, f"{name}.parked", "")],
+    }
+    if queues == 1:
+        made["queues"].append({**_durable(inbound), "arguments": dead_letters})
+    else:
+        names = sorted(f"{inbound}.{number}" for number in range(queues))
+        shared = {"type": "x-consistent-hash", "arguments": {"hash-header": "cloudEvents_partitionkey"}}
+        made["exchanges"].append({**_durable(inbound), "internal": False, **shared})
+        made["queues"] += [
+            {**_durable(queue), "arguments": {**dead_letters, "x-single-active-consumer": True}} for queue in names
+        ]
+        made["bindings"] += [_binding(inbound, queue, "1") for queue in names]
+        made["bindings"] += [
+            _binding("orders.events", inbound, "orders.order.#", kind="exchange"),
+            _binding("orders.replay", inbound, inbound, kind="exchange"),
+        ]
     return {
         "users": [_user(name, password, tags=[])],
         "permissions": [permission],
-        "exchanges": [{**_durable(dead), "type": "fanout", "internal": False, "arguments": {}}],
-        "queues": [
-            {**_durable(f"{name}.parked"), "arguments": quorum},
-            {**_durable(f"{name}.inbound"), "arguments": {**quorum, "x-dead-letter-exchange": dead}},
-        ],
-        "bindings": [
-            {
-                "vhost": VIRTUAL_HOST,
-                "source": dead,
-                "destination": f"{name}.parked",
-                "destination_type": "queue",
-                "routing_key": "",
-                "arguments": {},
-            }
-        ],
+        **made,
         "policies": [
             _policy(f"subscriber-{name}", rf"^{name}\.", limits, priority=1),
             # Reading a message and returning it counts as a delivery.
@@ -168,6 +180,17 @@ def _topic_permissions(service: Service) -> Iterator[dict[str, object]]:
 
 def _durable(name: str) -> dict[str, object]:
     return {"vhost": VIRTUAL_HOST, "name": name, "durable": True, "auto_delete": False}
+
+
+def _binding(source: str, destination: str, routing_key: str, *, kind: str = "queue") -> dict[str, object]:
+    return {
+        "vhost": VIRTUAL_HOST,
+        "source": source,
+        "destination": destination,
+        "destination_type": kind,
+        "routing_key": routing_key,
+        "arguments": {},
+    }
 
 
 def _policy(name: str, pattern: str, definition: dict[str, object], *, priority: int = 0) -> dict[str, object]:

@@ -8,10 +8,13 @@ A field's docstring is its description in `docs/settings.md`.
 
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+QUEUE_PARTITIONS: Final = (1, 2, 4, 8, 16, 32)
+"""How many inbound queues a consumer can have."""
 
 
 def resource(service: str) -> str:
@@ -55,9 +58,18 @@ class ServiceSettings(BaseSettings):
     retry_delays: Annotated[tuple[float, ...], NoDecode] = (5.0, 60.0, 600.0)
     """Seconds before each of a failed message's three retries. The queues keep their names (`5s`, `1m`, `10m`)."""
 
+    queue_partitions: int = 1
+    """Inbound queues of the consumer: 1, 2, 4, 8, 16 or 32. With several, each is received by one process at a time."""
     history: Path | None = None
     """Folder into which each process writes the steps of its events, for `./dev history`. Meant for tests: the files
     grow without a limit."""
+
+    @field_validator("queue_partitions")
+    @classmethod
+    def _known_number(cls, value: int) -> int:
+        if value not in QUEUE_PARTITIONS:
+            raise ValueError(f"one of {QUEUE_PARTITIONS}")
+        return value
 
     @field_validator("retry_delays", mode="before")
     @classmethod

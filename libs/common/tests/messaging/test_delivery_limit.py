@@ -28,22 +28,24 @@ from .fatal_shop import FATAL
 async def declare_with_limit(settings: ServiceSettings, database: Database, limit: int) -> None:
     vhost = urlsplit(settings.amqp_url.get_secret_value()).path[1:]
     async with management() as api:
-        policy = {"pattern": r"\.inbound$", "definition": {"delivery-limit": limit}}
+        policy = {"pattern": r"\.inbound(\.[0-9]+)*$", "definition": {"delivery-limit": limit}}
         (await api.put(f"/api/policies/{vhost}/inbound", json=policy)).raise_for_status()
     async with consuming(settings, database):
         pass
 
 
+@pytest.mark.parametrize("queues", [1, 4])
 async def test_a_message_that_kills_its_process_is_parked_and_its_neighbours_are_processed(
-    settings: ServiceSettings, database: Database, channel: AbstractChannel
+    settings: ServiceSettings, database: Database, channel: AbstractChannel, queues: int
 ) -> None:
+    settings = settings.model_copy(update={"queue_partitions": queues})
     await declare_with_limit(settings, database, 8)
     ids = [await publish(channel, number) for number in range(31)]
 
     async def is_done() -> bool:
         return len(await effects(database)) + len(await parked(database)) == 31
 
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(300):
         while not await is_done():
             process = await start_consumer(settings)
             end = asyncio.ensure_future(process.wait())
@@ -64,6 +66,7 @@ async def start_consumer(settings: ServiceSettings) -> asyncio.subprocess.Proces
         "WAYBILL_PUBLIC_URL": settings.public_url,
         "WAYBILL_AUTH_URL": settings.auth_url,
         "WAYBILL_SECRETS_DIR": "/nonexistent",
+        "WAYBILL_QUEUE_PARTITIONS": str(settings.queue_partitions),
     }
     program = (sys.executable, Path(__file__).parent / "fatal_shop.py", "consume", "--port", "0")
     return await asyncio.create_subprocess_exec(*program, env=environment, stdout=asyncio.subprocess.DEVNULL)

@@ -13,7 +13,7 @@ from common.cli.terminal import JSON, plain, report, show
 from common.db.database import Database
 from common.messaging import broker
 from common.messaging import parked as parking
-from common.messaging.topology import RETRY_TIERS, StillConsumed, move_retry_queues
+from common.messaging.topology import RETRY_TIERS, StillConsumed, inbound_queues, move_retry_queues
 from common.settings import ServiceSettings
 
 
@@ -136,7 +136,11 @@ async def _move(settings: ServiceSettings) -> int:
 
 async def _queues(settings: ServiceSettings) -> list[dict[str, Any]]:
     inbound = _inbound(settings)
-    names = [inbound, *(f"{inbound}.retry.{tier}" for tier in RETRY_TIERS), f"{inbound}.parked"]
+    names = [
+        *inbound_queues(settings.service, settings.queue_partitions),
+        *(f"{inbound}.retry.{tier}" for tier in RETRY_TIERS),
+        f"{inbound}.parked",
+    ]
     async with broker.connect(settings.amqp_url.get_secret_value(), f"{settings.service}-queues") as amqp:
         rows = []
         for name in names:

@@ -33,11 +33,12 @@ from common.messaging.batch import (
 )
 from common.messaging.deliveries import Deliveries
 from common.messaging.event_handlers import EventHandlers
+from common.messaging.receiver import SHARING_INTERVAL, Receiver
 from common.messaging.retention import MARGIN, deleting_expired
-from common.messaging.topology import RETRY_TIERS, declare_consumer, kept_declared, own_exchange
+from common.messaging.topology import RETRY_TIERS, declare_queues, kept_declared, own_exchange
 from common.observability import history
 from common.observability.log_limit import limited_logger
-from common.runtime.background import background, first_of
+from common.runtime.background import background, every, first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 
@@ -77,50 +78,61 @@ class Consumer:
         self._inbox_kept = timedelta(days=settings.outbox_retention_days) + MARGIN
         self._database = database
         self._handlers = handlers
-        self._attached = False
+        self._partitions = settings.queue_partitions
+        self._receiver: Receiver | None = None
         self._has_old_queues = False
         health.add("broker", self._check)
         health.add("postgres", database.ping)
 
     async def _check(self) -> None:
-        if not self._attached:
+        receiver = self._receiver
+        if receiver is None or not (receiver.is_attached or receiver.stands_by):
             raise ConnectionError("not attached to its queue")
 
     async def run(self, stop: asyncio.Event) -> None:
         await broker.run_with_reconnect(lambda: self._session(stop), stop, what=self._queue)
 
     async def _session(self, stop: asyncio.Event) -> None:
+        lost = asyncio.Event()
         async with (
             broker.connect(self._amqp_url, f"{self._service}-consume") as amqp,
             kept_declared(lambda: self._declare(amqp)),
             broker.connect(self._amqp_url, f"{self._service}-consume-publish") as out,
         ):
             publisher = await broker.raw_channel(out, confirms=True)
-            deliveries = Deliveries(await broker.raw_channel(amqp, confirms=False), self._queue)
-            publisher.closing.add_done_callback(lambda _: deliveries.lost.set())
+            publisher.closing.add_done_callback(lambda _: lost.set())
+
+            async def process(batch: Sequence[DeliveredMessage], received: Deliveries) -> None:
+                await self._settle(batch, received, publisher, stop)
+
+            bindings, count = self._handlers.bindings, self._partitions
+            self._receiver = receiver = Receiver(amqp, self._service, bindings, count=count, process=process, lost=lost)
             releasing = partial(
-                deferred.keep_releasing, self._database, self._queue, publisher, self._delays, lambda: self._attached
+                deferred.keep_releasing, self._database, self._queue, publisher, self._delays, self._is_attached
             )
+            works = [releasing] * bool(self._handlers.in_order)
+            works += [partial(every, SHARING_INTERVAL, receiver.share)] * (self._partitions > 1)
             try:
-                async with background(*[releasing] * bool(self._handlers.in_order)):
-                    while not stop.is_set() and not deliveries.lost.is_set():
-                        if not self._attached:
-                            await self._attach(deliveries, stop)
-                        elif batch := await deliveries.next_batch(stop):
-                            await self._settle(batch, deliveries, publisher, stop)
+                async with background(*works):
+                    while not (receiver.is_attached or stop.is_set() or lost.is_set()):
+                        await receiver.attach(self._is_ready_to_receive, stop)
+                    if receiver.is_attached:
+                        await receiver.receive(stop)
             finally:
-                self._attached = False
-            if deliveries.lost.is_set():
-                raise ConnectionError("the broker cancelled the consumer or closed the channel")
+                self._receiver = None
+            if lost.is_set():
+                raise ConnectionError("the broker cancelled a consumer or closed a channel")
             # Deliveries that were not processed return to the queue in order when the connection closes. Hundreds
             # returned by nack came out of a quorum queue in another order (RabbitMQ 3.10).
 
-    async def _attach(self, deliveries: Deliveries, stop: asyncio.Event) -> None:
-        """Begins to receive, or pauses if the database is unavailable.
+    async def _is_ready_to_receive(self) -> bool:
+        """Whether the database is available.
 
         A message that is received in an outage would be held, and each connection lost meanwhile (by a restart, or
         after `LONGEST_HOLD`) would count against it.
         """
+        if self._partitions > 1 and self._has_old_queues:
+            return False  # which would return messages to a queue that is not in use
         try:
             await self._database.ping()
             await inbox.maintain(self._database.dsn, self._inbox_kept)  # so that today's rows find their partition
@@ -129,14 +141,16 @@ class Consumer:
                     await keep_order(session, self._queue, self._handlers.in_order)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the database may be mended
             log.warning("database unavailable, not attached", queue=self._queue, error=type(error).__name__)
-            await first_of(stop, deliveries.lost, within=_OUTAGE_PAUSE)
-            return
-        await deliveries.begin()
-        self._attached = True
-        log.info("consumer attached", queue=self._queue)
+            return False
+        return True
+
+    def _is_attached(self) -> bool:
+        return self._receiver is not None and self._receiver.is_attached
 
     async def _declare(self, amqp: AbstractConnection) -> None:
-        self._has_old_queues = await declare_consumer(amqp, self._service, self._handlers.bindings)
+        self._has_old_queues = await declare_queues(amqp, self._service)
+        if self._receiver is not None:
+            await self._receiver.keep_bound()
         for event_type in self._handlers.types:
             BOUND.labels(event_type).set(1)
             RECEIVED.labels(event_type)  # exports a zero, which differs from a type that this consumer ignores

@@ -5,7 +5,7 @@ not. Nothing is sent through the default exchange, which reaches every queue.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -31,6 +31,7 @@ _STREAM: Final[FieldTable] = {
     # service's events would stay for years.
     "x-stream-max-segment-size-bytes": 20_000_000,
 }
+_BY_KEY: Final[FieldTable] = {"hash-header": "cloudEvents_partitionkey"}
 _DECLARE_INTERVAL: Final = 60.0
 _COMPLETION: Final = 10.0
 
@@ -100,33 +101,93 @@ async def declare_producer(channel: AbstractChannel, service: str, stream: str |
         await history.bind(replays, history.name)
 
 
-async def declare_consumer(connection: AbstractConnection, service: str, bindings: Iterable[tuple[str, str]]) -> bool:
-    """Declares the service's inbound, retry and parked queues, and binds the first to (exchange, routing key) pairs.
+def inbound_queues(service: str, partitions: int) -> list[str]:
+    """The queues that the consumer receives its events from, by name."""
+    inbound = f"{service}.inbound"
+    return [inbound] if partitions == 1 else sorted(f"{inbound}.{partitions}.{n}" for n in range(partitions))
 
-    Arguments hold what must not change: type, dead-letter target, and that no dead letter is dropped. Limits are
-    policies. The parked queue is declared first: a dead letter without a target would be lost.
+
+def partition_exchange(service: str, partitions: int) -> str:
+    """The exchange that shares the consumer's events between several queues, by partition key."""
+    return f"{service}.inbound.{partitions}"
+
+
+async def declare_consumer(
+    connection: AbstractConnection, service: str, bindings: Collection[tuple[str, str]], partitions: int = 1
+) -> bool:
+    """Declares the consumer's queues, and binds the inbound ones to (exchange, routing key) pairs.
 
     Returns whether the retry queues still have the arguments of release 0.1.0, which return messages through the
     default exchange (see `move_retry_queues`).
     """
-    inbound = f"{service}.inbound"
-    channel = await connection.channel()
-    exchange = await channel.declare_exchange(own_exchange(service), ExchangeType.DIRECT, durable=True)
+    has_old_queues = await declare_queues(connection, service)
+    await bind_consumer(connection, service, bindings, partitions)
+    return has_old_queues
+
+
+async def declare_queues(connection: AbstractConnection, service: str) -> bool:
+    """Declares the queues that a consumer has in any case. Returns what `declare_consumer` does.
+
+    Arguments hold what must not change: type, dead-letter target, and that no dead letter is dropped. Limits are
+    policies. The parked queue is declared first: a dead letter without a target would be lost.
+    """
+    channel = await raw_channel(connection, confirms=False)
+    await channel.exchange_declare(own_exchange(service), exchange_type="direct", durable=True)
     await channel.close()
     is_old = {}
     for name, target in _queues(service):
         is_old[name] = await _declare(connection, name, _arguments(service, target))
-    channel = await connection.channel()
-    for name in is_old:
-        queue = await channel.get_queue(name, ensure=False)
-        await queue.bind(exchange.name, name)
-    queue = await channel.get_queue(inbound, ensure=False)
-    for source, routing_key in bindings:
-        await queue.bind(source, routing_key)
+    channel = await raw_channel(connection, confirms=False)
+    for name in is_old.keys() - {f"{service}.inbound"}:
+        await channel.queue_bind(name, own_exchange(service), name)
     await channel.close()
-    for producer in sorted({source.removesuffix(".events") for source, _ in bindings}):
-        await _bind_for_replays(connection, inbound, producer)
-    return any(is_old[f"{inbound}.retry.{tier}"] for tier in RETRY_TIERS)
+    return any(is_old[f"{service}.inbound.retry.{tier}"] for tier in RETRY_TIERS)
+
+
+async def bind_consumer(
+    connection: AbstractConnection, service: str, bindings: Collection[tuple[str, str]], partitions: int = 1
+) -> None:
+    """Binds the inbound queue, or several that share the events by partition key, after declaring these.
+
+    Retries and replays are sent to the routing key `SERVICE.inbound` in both cases, so that they reach the queue that
+    their partition key belongs to now.
+    """
+    inbound = f"{service}.inbound"
+    channel = await raw_channel(connection, confirms=False)
+    if partitions > 1:
+        await _declare_partitions(channel, service, partitions)
+    for source, routing_key in [(own_exchange(service), inbound), *bindings]:
+        await _bind(channel, service, partitions, source, routing_key)
+    await channel.close()
+    for exchange in replay_exchanges(bindings):
+        channel = await raw_channel(connection, confirms=False)  # of its own: a refusal closes it
+        try:
+            await _bind(channel, service, partitions, exchange, inbound)
+            await channel.close()
+        except ChannelNotFoundEntity:
+            log.info("no replays yet, the producer has not declared its exchange", exchange=exchange)
+
+
+async def _declare_partitions(channel: Channel, service: str, partitions: int) -> None:
+    single: FieldTable = {"x-single-active-consumer": True, **_arguments(service, f"{service}.inbound.parked")}
+    exchange = partition_exchange(service, partitions)
+    await channel.exchange_declare(exchange, exchange_type="x-consistent-hash", durable=True, arguments=_BY_KEY)
+    for queue in inbound_queues(service, partitions):
+        await channel.queue_declare(queue, durable=True, arguments=single)
+        # In the order of the names, in which a broker that starts binds them again: the order decides which keys a
+        # queue gets.
+        await channel.queue_bind(queue, exchange, "1")
+
+
+async def _bind(channel: Channel, service: str, partitions: int, source: str, routing_key: str) -> None:
+    if partitions == 1:
+        await channel.queue_bind(f"{service}.inbound", source, routing_key)
+    else:
+        await channel.exchange_bind(partition_exchange(service, partitions), source, routing_key)
+
+
+def replay_exchanges(bindings: Collection[tuple[str, str]]) -> list[str]:
+    return sorted({replay_exchange(source.removesuffix(".events")) for source, _ in bindings})
 
 
 async def move_retry_queues(connection: AbstractConnection, service: str) -> int:
@@ -192,12 +253,3 @@ async def _declare(connection: AbstractConnection, name: str, arguments: FieldTa
         return True
     await channel.close()
     return False
-
-
-async def _bind_for_replays(connection: AbstractConnection, queue: str, producer: str) -> None:
-    channel = await connection.channel()  # of its own: a refusal closes it
-    try:
-        await (await channel.get_queue(queue, ensure=False)).bind(replay_exchange(producer), queue)
-        await channel.close()
-    except ChannelNotFoundEntity:
-        log.info("no replays yet, the producer has not declared its exchange", producer=producer)
