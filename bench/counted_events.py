@@ -21,7 +21,7 @@ from common.messaging import broker, topology
 from common.messaging.cloudevents import Envelope, encode, exchange_of
 from common.messaging.deliveries import BATCH as FULL_DELIVERIES
 from common.messaging.event_handlers import EventHandlers, Received
-from common.messaging.relay import BATCH as FULL_OUTBOX
+from common.messaging.relay_worker import BATCH as FULL_OUTBOX
 from common.settings import ServiceSettings
 from common.testing.plugin import eventually, private_vhost
 from notifier.consumers import handlers as notifier

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from bench.meter import Cost, Meter, metered
 from bench.shop import ISSUER, MIGRATIONS, SKUS
 from common.db.database import new_id, utc_now
+from common.db.driver import Endpoint
 from common.db.driver_pool import DriverPool
 from common.runtime.health import Health
 from common.testing.api_client import api_client
@@ -87,7 +88,7 @@ async def change() -> Cost:
 
 async def order_in_a_group() -> Cost:
     async with _shop() as (meter, _):
-        driver = DriverPool(meter.url, size=1, timeout=10, name="bench")
+        driver = DriverPool(Endpoint(meter.url), size=1, timeout=10, name="bench")
         for number in range(WARM_UP + REQUESTS):
             if number == WARM_UP:
                 await meter.begin()

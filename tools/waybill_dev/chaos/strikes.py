@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,8 @@ async def rabbitmqctl(pid: int, *words: str) -> None:
         raise LocalError("a broker in a container cannot be controlled from here")
     command = Path(programs.server).with_name("rabbitmqctl")
     environment = psutil.Process(pid).environ()
-    done = await asyncio.to_thread(
-        subprocess.run, [command, *words], env=environment, capture_output=True, text=True, check=False
-    )
+    run = partial(subprocess.run, [command, *words], env=environment, capture_output=True, text=True, check=False)
+    done = await asyncio.to_thread(run)
     if done.returncode != 0:
         raise LocalError(f"rabbitmqctl {' '.join(words)} failed: {done.stderr.strip()[-300:]}")
 
