@@ -1,12 +1,14 @@
 """A service that keeps the order of items, for tests that strike its processes: `python ordered_shop.py relay`.
 
-Each time an event is processed it writes the note `subject/version`. One that is `fragile` fails until an effect with
-the note `repaired` exists.
+Each time an event is processed it writes the note `subject/version`. Until the file that SHOP_REPAIRED names exists, an
+event with trouble in its handler is retried and then parked, and one with trouble in its data is parked at once.
 """
 
+import os
+from pathlib import Path
 from typing import ClassVar, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,7 +16,9 @@ from common.cli.roles import RELAY, command_line
 from common.messaging.event_handlers import EventHandlers, Received
 from common.settings import ServiceSettings
 
-REPAIRED: Final = "repaired"
+
+def is_repaired() -> bool:
+    return Path(os.environ["SHOP_REPAIRED"]).exists()
 
 
 class Settings(ServiceSettings):
@@ -22,7 +26,14 @@ class Settings(ServiceSettings):
 
 
 class Counted(BaseModel):
-    fragile: bool
+    trouble: str
+
+    @field_validator("trouble")
+    @classmethod
+    def _check(cls, value: str) -> str:
+        if value == "data" and not is_repaired():
+            raise ValueError("not repaired")
+        return value
 
 
 handlers: Final = EventHandlers(in_order=["shop.item"])
@@ -30,9 +41,8 @@ handlers: Final = EventHandlers(in_order=["shop.item"])
 
 @handlers.on("shop.item.counted.v1", Counted)
 async def counted(session: AsyncSession, event: Received[Counted]) -> None:
-    repaired = text("SELECT EXISTS (SELECT FROM effects WHERE note = :note)")
-    if event.data.fragile and not await session.scalar(repaired, {"note": REPAIRED}):
-        raise RuntimeError("fragile")
+    if event.data.trouble == "handler" and not is_repaired():
+        raise RuntimeError("not repaired")
     effect = {"id": event.id, "note": f"{event.subject}/{event.version}"}
     await session.execute(text("INSERT INTO effects (event_id, note) VALUES (:id, :note)"), effect)
 

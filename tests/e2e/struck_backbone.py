@@ -24,13 +24,15 @@ from waybill_dev.chaos.plan import plan
 from waybill_dev.history.reading import read
 from waybill_dev.history.rules import History
 
-from .ordered_shop import REPAIRED, Settings, handlers
+from .ordered_shop import Settings, handlers
 
 HERE = Path(__file__).parent
 QUEUE = "shop.inbound"
 WRITERS = 4
 AGGREGATES = 60
 """Of each writer. Each of its transactions records one event of every third of them."""
+TROUBLES = {(0, 2): "handler", (0, 3): "handler", **{(place, 3): "data" for place in range(1, 6)}}
+"""By an aggregate's place among its writer's, and a version."""
 STALLED = 40.0
 """Seconds without a change after which nothing more is expected. Longer than a deferred event waits."""
 
@@ -38,7 +40,7 @@ STALLED = 40.0
 class Counted(Event):
     type: ClassVar[str] = "shop.item.counted.v1"
 
-    fragile: bool
+    trouble: str
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class StruckBackbone:
             async with self.database.transaction() as session:
                 for subject in subjects[turn % 3 :: 3]:
                     versions[subject] += 1
-                    fragile = subject == subjects[0] and versions[subject] in {2, 3}
-                    await record(session, Counted(fragile=fragile), subject=subject, version=versions[subject])
+                    trouble = TROUBLES.get((subjects.index(subject), versions[subject]), "")
+                    await record(session, Counted(trouble=trouble), subject=subject, version=versions[subject])
                     self.recorded += 1
 
     async def _strike(self, seed: int, every: int) -> None:
@@ -133,7 +135,7 @@ class StruckBackbone:
         await self.settle()
         await self.command("parked", "replay", "--all")
         await self.settle()
-        await self._query("INSERT INTO effects (note) VALUES ($1)", REPAIRED)
+        Path(self.environment["SHOP_REPAIRED"]).touch()
         await self.command("parked", "replay", "--all")
         await self.settle()
 
@@ -195,7 +197,7 @@ async def struck_backbone(
         "WAYBILL_QUEUE_PARTITIONS": str(shape.queues),
         "WAYBILL_HISTORY": str(folder / "history"),
     }
-    environment = {**os.environ, **settings}
+    environment = {**os.environ, **settings, "SHOP_REPAIRED": str(folder / "repaired")}
     if shape.source is not None:
         environment["PYTHONPATH"] = str(shape.source)
     names = [f"relay-{n}" for n in range(shape.relays)] + [f"consume-{n}" for n in range(shape.consumers)]
