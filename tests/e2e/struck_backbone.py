@@ -135,7 +135,7 @@ class StruckBackbone:
         await self.settle()
         await self.command("parked", "replay", "--all")
         await self.settle()
-        Path(self.environment["SHOP_REPAIRED"]).touch()
+        Path(self.environment["SHOP_REPAIRED"]).touch()  # noqa: ASYNC240 - a moment
         await self.command("parked", "replay", "--all")
         await self.settle()
 
