@@ -99,7 +99,7 @@ async def test_messages_in_a_queue_that_is_not_in_use_are_processed(
         queue = await channel.get_queue("shop.inbound")
         await queue.bind("shop.retry", "test")  # no event goes there any more, whatever somebody binds
         await (await channel.get_exchange("shop.retry")).publish(sold(1), "test")
-        await eventually(lambda: has_effect(database, "1"), within=20)
+        await eventually(lambda: has_effect(database, "1"), within=40)
 
 
 @pytest.mark.parametrize("count", [2, 16])

@@ -38,7 +38,7 @@ from common.messaging.retention import MARGIN, deleting_expired
 from common.messaging.topology import RETRY_TIERS, declare_queues, kept_declared, own_exchange
 from common.observability import history
 from common.observability.log_limit import limited_logger
-from common.runtime.background import background, every, first_of
+from common.runtime.background import background, first_of
 from common.runtime.health import Health
 from common.settings import ServiceSettings
 
@@ -110,10 +110,11 @@ class Consumer:
             releasing = partial(
                 deferred.keep_releasing, self._database, self._queue, publisher, self._delays, self._is_attached
             )
-            works = [releasing] * bool(self._handlers.in_order)
-            works += [partial(every, SHARING_INTERVAL, receiver.share)] * (self._partitions > 1)
             try:
-                async with background(*works):
+                async with (
+                    background(*[releasing] * bool(self._handlers.in_order)),
+                    kept_declared(receiver.share, interval=SHARING_INTERVAL),
+                ):
                     while not (receiver.is_attached or stop.is_set() or lost.is_set()):
                         await receiver.attach(self._is_ready_to_receive, stop)
                     if receiver.is_attached:

@@ -107,7 +107,9 @@ class Receiver:
         """
         active = [deliveries for deliveries in self._queues if deliveries.is_active]
         ACTIVE.set(len(active))
-        if self.is_attached and (parked := await partitions.state(self._connection, self._parked.queue)) is not None:
+        if self._count == 1 or not self.is_attached:
+            return
+        if (parked := await partitions.state(self._connection, self._parked.queue)) is not None:
             for deliveries in active[ceil(self._count / max(1, parked.consumer_count or 0)) :]:
                 deliveries.is_wanted.set()
 

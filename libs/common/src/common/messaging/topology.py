@@ -57,8 +57,10 @@ def is_authentic(exchange: str | None, event_type: str, consumer: str) -> bool:
 
 
 @asynccontextmanager
-async def kept_declared(declare: Work) -> AsyncIterator[None]:
+async def kept_declared(declare: Work, *, interval: float | None = None) -> AsyncIterator[None]:
     """Calls `declare` first, and every minute during the block, so that a removed binding is restored.
+
+    `interval`, in seconds, replaces the minute.
 
     At the end of the block a call that has begun is completed: an AMQP method that is cancelled closes its channel, and
     that can wait for the broker in vain.
@@ -73,8 +75,8 @@ async def kept_declared(declare: Work) -> AsyncIterator[None]:
             await asyncio.wait({call}, timeout=_COMPLETION)
 
     async def again() -> None:
-        await asyncio.sleep(_DECLARE_INTERVAL)
-        await every(_DECLARE_INTERVAL, whole)
+        await asyncio.sleep(interval or _DECLARE_INTERVAL)
+        await every(interval or _DECLARE_INTERVAL, whole)
 
     async with background(again):
         yield
