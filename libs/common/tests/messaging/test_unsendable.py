@@ -152,7 +152,7 @@ async def test_unsendable_events_are_measured_and_do_not_count_as_late(database:
         age = value("waybill_outbox_oldest_age_seconds") or 0
         return (value("waybill_unsendable_events"), value("waybill_outbox_pending")) == (1, 3) and 60 <= age < 600
 
-    async with measuring_outbox(database.dsn, "test"):
+    async with measuring_outbox(database.endpoint, "test"):
         await eventually(measured)
 
 
