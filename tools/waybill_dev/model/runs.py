@@ -23,12 +23,8 @@ EXHAUSTIVE: Final = (
     _run("two aggregates, 1 fault", AGGREGATES=2, VERSIONS=1, FAULTS=1, REPLAYS=0, fast=True),
     _run("three versions, no fault", VERSIONS=3, FAULTS=0, REPLAYS=0, fast=True),
     _run("a consumer that starts late", VERSIONS=2, FAULTS=0, REPLAYS=0, LATE=1, fast=True),
-    _run("two versions, 1 fault, a replay", VERSIONS=2, FAULTS=1, REPLAYS=1, DISCARDS=1),
+    _run("two versions, 1 fault, a replay", VERSIONS=2, FAULTS=1, REPLAYS=1),
     _run("two versions in batches, 1 fault", VERSIONS=2, FAULTS=1, PREFETCH=2, REPLAYS=0),
-    _run("two versions, 2 faults", VERSIONS=2, FAULTS=2, REPLAYS=0),
-    _run("an event, 3 faults, 2 retries", VERSIONS=1, FAULTS=3, TIERS=2, REPLAYS=1),
-    _run("three versions, 1 fault", VERSIONS=3, FAULTS=1, REPLAYS=0, TIERS=0),
-    _run("two aggregates of two versions", AGGREGATES=2, VERSIONS=2, FAULTS=0, REPLAYS=0, TIERS=0),
 )
 ENDLESS: Final = _run("every run ends", VERSIONS=1, FAULTS=2, REPLAYS=1)
 """That no run has a cycle is looked for in these bounds."""
