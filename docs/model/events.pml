@@ -179,10 +179,10 @@ proctype Relay(byte me) {
     bool gave_up;
 end:
     do
-    :: d_step { !works && lead == 0 && pending && (me == 0 || busy_relay) ->          /* relay.Relay._batch: _LEADER */
+    :: d_step { !works && lead == 0 && pending && (me == 0 || busy_relay) ->  /* outbox_partitions.lock */
         lead = me + 1; behind[me] = false; works = 1; busy_relay = busy_relay || me == 0;
         printf("Relay %d leads.\n", me + 1) }
-    :: d_step { works == 1 && (lead == me + 1 || WORLD == NO_FENCE) -> rows = pending; works = 2;         /* _OLDEST */
+    :: d_step { works == 1 && (lead == me + 1 || WORLD == NO_FENCE) -> rows = pending; works = 2;  /* outbox_partitions.oldest */
         printf("Relay %d reads the outbox.\n", me + 1) }
     :: d_step { works == 1 && lead != me + 1 && WORLD != NO_FENCE -> end_batch() }  /* the read fails */
     :: atomic { works == 2 && !gave_up && (rows & ~confirmed) ->        /* publisher.Publisher._in_order */
@@ -193,7 +193,7 @@ end:
         :: d_step { faults -> faults--; stale = stale | BIT(e); gave_up = true;
             printf("Relay %d publishes %c v%d, and gets no confirm in time.\n", me + 1, NAME(e)); e = 0 }
         fi }
-    :: d_step { works == 2 && (gave_up || rows == confirmed) ->         /* _MOVE, and the commit */
+    :: d_step { works == 2 && (gave_up || rows == confirmed) ->         /* outbox_partitions.move, and the commit */
         if
         :: lead == me + 1 || WORLD == NO_FENCE ->
             printf("Relay %d moves what was confirmed to the log, and commits.\n", me + 1);
@@ -345,7 +345,7 @@ end:
     od
 }
 
-proctype Deployment() {                             /* consumer.Consumer._declare, then ._attach: only if LATE */
+proctype Deployment() {  /* consumer.Consumer._declare, receiver.Receiver.attach: only if LATE */
 end:
     do
     :: d_step { !bound -> bound = true; printf("The consumer binds its queue for the first time.\n") }
