@@ -182,7 +182,7 @@ end:
     :: d_step { !works && lead == 0 && pending && (me == 0 || busy_relay) ->  /* outbox_partitions.lock */
         lead = me + 1; behind[me] = false; works = 1; busy_relay = busy_relay || me == 0;
         printf("Relay %d leads.\n", me + 1) }
-    :: d_step { works == 1 && (lead == me + 1 || WORLD == NO_FENCE) -> rows = pending; works = 2;  /* outbox_partitions.oldest */
+    :: d_step { works == 1 && (lead == me + 1 || WORLD == NO_FENCE) -> rows = pending; works = 2;
         printf("Relay %d reads the outbox.\n", me + 1) }
     :: d_step { works == 1 && lead != me + 1 && WORLD != NO_FENCE -> end_batch() }  /* the read fails */
     :: atomic { works == 2 && !gave_up && (rows & ~confirmed) ->        /* publisher.Publisher._in_order */
