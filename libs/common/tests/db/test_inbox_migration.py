@@ -60,20 +60,40 @@ async def ids(connection: Any) -> list[uuid.UUID]:
     return [row["event_id"] for row in await connection.fetch("SELECT event_id FROM inbox ORDER BY event_id")]
 
 
-async def test_the_old_rows_stay_where_they_are_and_new_days_have_partitions(
+async def test_the_old_rows_stay_where_they_are_and_later_days_have_partitions(
     settings: ServiceSettings, database: Database, connection: Any
 ) -> None:
     table, old = await connection.fetchval("SELECT 'inbox'::regclass::oid"), await ids(connection)
     assert await migrate(settings)
-    assert await connection.fetchval("SELECT 'inbox_default'::regclass::oid") == table
+    week = datetime.now(UTC) + timedelta(days=6)
+    assert await connection.fetchval("SELECT $1::text::regclass::oid", f"inbox_p{week:%Y%m%d}") == table
     assert await ids(connection) == old
     assert await first(database, *old) == set()
-    assert await connection.fetchval(DAYS) == 46
-    later = datetime.now(UTC) + timedelta(days=2)
-    assert len(await first(database, first_id_at(later), first_id_at(later + timedelta(days=44)))) == 2
-    assert await connection.fetchval("SELECT count(*) FROM inbox_default") == len(old)
-    await inbox.maintain(database.dsn, timedelta(days=37))
-    assert await connection.fetchval(DAYS) == 46, "the partitions of maintenance and migration have other names"
+    assert len(await first(database, new_id(), first_id_at(week), first_id_at(week + timedelta(days=1)))) == 3
+    assert await connection.fetchval("SELECT count(*) FROM inbox_default") == 1
+    await inbox.maintain(database.endpoint, timedelta(days=37))
+    assert await connection.fetchval(DAYS) == 2, "the old table has the next days"
+
+
+async def test_the_old_table_is_dropped_as_a_whole(
+    settings: ServiceSettings, database: Database, connection: Any
+) -> None:
+    assert await migrate(settings)
+    now = datetime.now(UTC)
+    old, renamed = f"inbox_p{now + timedelta(days=6):%Y%m%d}", f"inbox_p{now - timedelta(days=44):%Y%m%d}"
+    end = first_id_at(now - timedelta(days=2))
+    for statement in (  # as if it were 50 days later
+        f"UPDATE {old} SET received_at = received_at - interval '50 days'",  # noqa: S608 - our own names
+        f"DELETE FROM {old} WHERE event_id >= '{end}'",  # noqa: S608 - likewise
+        f"ALTER TABLE inbox DETACH PARTITION {old}",
+        f"ALTER TABLE {old} RENAME TO {renamed}",
+        f"ALTER TABLE inbox ATTACH PARTITION {renamed} FOR VALUES FROM (MINVALUE) TO ('{end}')",
+    ):
+        await connection.execute(statement)
+    await inbox.maintain(database.endpoint)
+    await first(database, new_id())
+    await inbox.maintain(database.endpoint, timedelta(days=37))
+    assert await connection.fetchval("SELECT to_regclass($1)", renamed) is None
 
 
 async def test_the_statements_of_the_last_release_work_on_the_divided_inbox(
@@ -103,7 +123,7 @@ async def test_each_event_is_new_once_while_the_inbox_is_divided(
 
 
 @pytest.mark.parametrize("later", [timedelta(days=20), timedelta(days=700_000)])
-async def test_ids_from_the_future_stay_in_the_default_partition(
+async def test_ids_from_the_future_are_moved_to_the_default_partition(
     settings: ServiceSettings, database: Database, connection: Any, later: timedelta
 ) -> None:
     hostile = first_id_at(datetime.now(UTC) + later)
@@ -126,7 +146,9 @@ async def test_an_interrupted_migration_disturbs_no_consumer_and_is_completed_by
     assert await first(database, event_id, *old) == {event_id}
     assert await migrate(settings)
     assert await first(database, event_id, *old) == set()
-    assert await connection.fetchval(DAYS) == 46
+    assert await connection.fetchval(DAYS) == 2
+    far = first_id_at(datetime.now(UTC) + timedelta(days=6))
+    assert await first(database, far) == {far}
 
 
 async def test_it_can_be_reversed(settings: ServiceSettings, database: Database, connection: Any) -> None:

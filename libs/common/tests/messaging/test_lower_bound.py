@@ -33,7 +33,7 @@ async def working(settings: ServiceSettings, database: Database) -> AsyncIterato
     async with broker.connect(settings.amqp_url.get_secret_value(), "test") as amqp:
         connection = await asyncpg.connect(database.dsn)
         try:
-            worker = Worker(Publisher("shop"), connection, await broker.raw_channel(amqp, confirms=True))
+            worker = Worker(Publisher("shop"), connection, amqp)
             worker.assign(tuple(PARTITIONS))
             yield worker
         finally:

@@ -58,14 +58,16 @@ async def today(connection: Any) -> date:
     return day
 
 
-async def maintain(connection: Any, partitions: DailyPartitions, *, oldest: date) -> None:
-    """Creates the partitions of today and the next days. Drops at most one of a day before `oldest`.
+async def maintain(connection: Any, partitions: DailyPartitions, *, oldest: date | None) -> None:
+    """Creates the partitions of today and the next days. Drops at most one of a day before `oldest`, if that is given.
 
     `connection` is asyncpg's. Processes take turns; the second finds nothing to do. A step that would wait for a long
     transaction is postponed to the next call: a backup locks every table until it is done, and others' inserts would
     queue behind a lock that waits for it.
     """
     for step, day in ((_create, await today(connection)), (_drop, oldest)):
+        if day is None:
+            return
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT}")
@@ -80,9 +82,11 @@ async def maintain(connection: Any, partitions: DailyPartitions, *, oldest: date
 
 async def _create(connection: Any, partitions: DailyPartitions, first: date) -> None:
     existing = await _names(connection, partitions)
+    # The first may reach back further than its name says: a table from before there were partitions.
+    oldest = min((name for name in existing if name.startswith(f"{partitions.table}_p")), default="")
     for day in (first + timedelta(days=n) for n in range(_AHEAD)):
         name = partitions.name(day)
-        if name in existing or await _default_has(connection, partitions, day):
+        if name in existing or name < oldest or await _default_has(connection, partitions, day):
             continue
         start, end = partitions.bounds(day)
         await connection.execute(_CREATE.format(name=name, table=partitions.table, start=start, end=end))

@@ -139,34 +139,35 @@ _INVALID_POSITIONS: Final = """
 
 # What an interrupted run left behind.
 _CLEAR_INBOX: Final = (
-    "ALTER TABLE inbox DROP CONSTRAINT IF EXISTS ck_inbox_days",
+    "ALTER TABLE inbox DROP CONSTRAINT IF EXISTS ck_inbox_before",
     "DROP TABLE IF EXISTS inbox_by_day",
 )
-_INBOX_BY_DAY: Final = """CREATE TABLE inbox_by_day (
+_INBOX_BY_DAY: Final = (
+    """CREATE TABLE inbox_by_day (
     LIKE inbox INCLUDING DEFAULTS,
     CONSTRAINT pk_inbox_by_day PRIMARY KEY (consumer, event_id)
-) PARTITION BY RANGE (event_id)"""
-# With this proof PostgreSQL attaches the old rows without reading them, which would block their consumers. Not needed
-# without any, and not possible with ids from the future: their days keep to the default partition.
-_PROVABLE: Final = """
-    SELECT EXISTS (SELECT FROM inbox)
-    AND NOT EXISTS (SELECT FROM inbox WHERE event_id >= '{start}' AND event_id < '{end}')"""
+) PARTITION BY RANGE (event_id)""",
+    "CREATE TABLE inbox_default PARTITION OF inbox_by_day DEFAULT",
+    "CREATE INDEX ix_inbox_default_received_at ON inbox_default (received_at)",
+)
+_IS_BEFORE: Final = "SELECT NOT EXISTS (SELECT FROM inbox WHERE event_id >= '{end}')"
+# With this proof PostgreSQL attaches the old rows without reading them, which would block their consumers.
 _PROVE_INBOX: Final = (
-    "ALTER TABLE inbox ADD CONSTRAINT ck_inbox_days CHECK (event_id < '{start}' OR event_id >= '{end}') NOT VALID",
-    "ALTER TABLE inbox VALIDATE CONSTRAINT ck_inbox_days",
+    "ALTER TABLE inbox ADD CONSTRAINT ck_inbox_before CHECK (event_id < '{end}') NOT VALID",
+    "ALTER TABLE inbox VALIDATE CONSTRAINT ck_inbox_before",
 )
-_INBOX_DAY: Final = (
-    "CREATE TABLE inbox_p{day} PARTITION OF inbox_by_day FOR VALUES FROM ('{start}') TO ('{end}')",
-    "CREATE INDEX inbox_p{day}_received_at ON inbox_p{day} USING brin (received_at) WITH (autosummarize = on)",
-)
+# Ids of another kind, or from a clock that is far ahead.
+_MOVE_LATER: Final = """
+    WITH later AS (DELETE FROM inbox WHERE event_id >= '{end}' RETURNING *)
+    INSERT INTO inbox_by_day SELECT * FROM later"""
 _SWAP_INBOX: Final = (
-    "ALTER TABLE inbox RENAME TO inbox_default",
-    "ALTER INDEX pk_inbox RENAME TO pk_inbox_default",
-    "ALTER INDEX ix_inbox_received_at RENAME TO ix_inbox_default_received_at",
+    "ALTER TABLE inbox RENAME TO inbox_p{day}",
+    "ALTER INDEX pk_inbox RENAME TO pk_inbox_p{day}",
+    "ALTER INDEX ix_inbox_received_at RENAME TO inbox_p{day}_received_at",
     "ALTER TABLE inbox_by_day RENAME TO inbox",
     "ALTER INDEX pk_inbox_by_day RENAME TO pk_inbox",
-    "ALTER TABLE inbox ATTACH PARTITION inbox_default DEFAULT",
-    "ALTER TABLE inbox_default DROP CONSTRAINT IF EXISTS ck_inbox_days",
+    "ALTER TABLE inbox ATTACH PARTITION inbox_p{day} FOR VALUES FROM (MINVALUE) TO ('{end}')",
+    "ALTER TABLE inbox_p{day} DROP CONSTRAINT IF EXISTS ck_inbox_before",
 )
 _UNITE_INBOX: Final = (
     "LOCK TABLE inbox IN SHARE MODE",
@@ -177,8 +178,8 @@ _UNITE_INBOX: Final = (
     "ALTER TABLE inbox ADD CONSTRAINT pk_inbox PRIMARY KEY (consumer, event_id)",
     "CREATE INDEX ix_inbox_received_at ON inbox (received_at)",
 )
-_INBOX_DAYS: Final = 45
-"""Longer than inbox rows are kept: by then the old rows are deleted, and further days are attached in no time."""
+_INBOX_WEEK: Final = timedelta(days=7)
+"""For so long the old table takes new rows as well. An interrupted migration has that time to be completed."""
 
 
 class MigrationContext(Protocol):
@@ -221,7 +222,9 @@ def merge_outbox(op: Operations) -> None:
 
 
 def _replace_outbox(op: Operations, *statements: str) -> None:
-    # Locked first: a transaction that still writes to the old table ends before its rows are copied.
+    # Locked first: a transaction that still writes to the old table ends before its rows are copied. Writers queue
+    # behind this lock, so it waits for less time than a request may take.
+    op.execute("SET LOCAL lock_timeout = '2s'")
     op.execute("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE")
     op.execute("ALTER TABLE outbox RENAME TO old_outbox")
     op.execute("ALTER TABLE old_outbox RENAME CONSTRAINT pk_outbox TO pk_old_outbox")
@@ -248,24 +251,20 @@ def drop_inbox(op: Operations) -> None:
 def partition_inbox(op: Operations) -> None:
     """Divides the inbox by the day of its event ids. Consumers wait only for a moment, however many rows it has.
 
-    The old table becomes the default partition, with the rows of today and tomorrow, so no row is moved. Partitions
-    begin after that. In a migration of its own: it commits in between, and can be run again at any point.
+    The old table becomes the partition of all days up to the end of a week from now, so no row is moved, and is dropped
+    as a whole when it is old. In a migration of its own: it commits in between, and can be run again at any point.
     """
     query = op.get_bind().exec_driver_sql
     today: datetime = query("SELECT date_trunc('day', now() AT TIME ZONE 'UTC')").scalar_one().replace(tzinfo=UTC)
-    days = [today + timedelta(days=2 + ahead) for ahead in range(_INBOX_DAYS + 1)]
-    bounds = [first_id_at(day) for day in days]
+    day, end = f"{today + _INBOX_WEEK - timedelta(days=1):%Y%m%d}", first_id_at(today + _INBOX_WEEK)
     with op.get_context().autocommit_block():
-        for statement in (*_CLEAR_INBOX, _INBOX_BY_DAY):
+        for statement in (*_CLEAR_INBOX, *_INBOX_BY_DAY):
             op.execute(statement)
-        if query(_PROVABLE.format(start=bounds[0], end=bounds[-1])).scalar_one():
+        if is_before := query(_IS_BEFORE.format(end=end)).scalar_one():
             for statement in _PROVE_INBOX:
-                op.execute(statement.format(start=bounds[0], end=bounds[-1]))
-            for day, start, end in zip(days, bounds, bounds[1:], strict=False):
-                for statement in _INBOX_DAY:
-                    op.execute(statement.format(day=f"{day:%Y%m%d}", start=start, end=end))
-    for statement in _SWAP_INBOX:
-        op.execute(statement)
+                op.execute(statement.format(end=end))
+    for statement in (*(() if is_before else (_MOVE_LATER,)), *_SWAP_INBOX):
+        op.execute(statement.format(day=day, end=end))
 
 
 def unite_inbox(op: Operations) -> None:

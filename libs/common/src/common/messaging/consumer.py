@@ -34,7 +34,7 @@ from common.messaging.batch import (
 from common.messaging.deliveries import Deliveries
 from common.messaging.event_handlers import EventHandlers
 from common.messaging.receiver import SHARING_INTERVAL, Receiver
-from common.messaging.retention import MARGIN, deleting_expired
+from common.messaging.retention import deleting_expired
 from common.messaging.topology import RETRY_TIERS, declare_queues, kept_declared, own_exchange
 from common.observability import history
 from common.observability.log_limit import limited_logger
@@ -75,7 +75,6 @@ class Consumer:
         self._queue = f"{settings.service}.inbound"
         self._amqp_url = settings.amqp_url.get_secret_value()
         self._delays = settings.retry_delays
-        self._inbox_kept = timedelta(days=settings.outbox_retention_days) + MARGIN
         self._database = database
         self._handlers = handlers
         self._partitions = settings.queue_partitions
@@ -136,7 +135,7 @@ class Consumer:
             return False  # which would return messages to a queue that is not in use
         try:
             await self._database.ping()
-            await inbox.maintain(self._database.dsn, self._inbox_kept)  # so that today's rows find their partition
+            await inbox.maintain(self._database.endpoint)  # so that today's rows find their partition
             if self._handlers.in_order:
                 async with self._database.transaction() as session:
                     await keep_order(session, self._queue, self._handlers.in_order)

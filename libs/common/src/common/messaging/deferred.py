@@ -29,6 +29,7 @@ from sqlalchemy import (
     exists,
     func,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -54,6 +55,13 @@ deferred_messages: Final = Table(
     Column("properties", JSONB, nullable=False),
     Column("deferred_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Index("ix_deferred_messages_aggregate", "consumer", "aggregate", "subject", "version"),
+)
+
+_RESTART: Final = text(
+    """UPDATE deferred_messages SET deferred_at = now() WHERE id IN (
+        SELECT id FROM deferred_messages
+        JOIN unnest(CAST(:kinds AS text[]), CAST(:subjects AS text[])) AS sent (aggregate, subject)
+        USING (aggregate, subject) WHERE consumer = :consumer FOR UPDATE OF deferred_messages SKIP LOCKED)"""
 )
 
 DEFERRAL_HEADER: Final = "x-waybill-deferral"
@@ -137,10 +145,18 @@ async def release(database: Database, consumer: str, channel: Channel, patience:
     sent = CHUNK
     while sent == CHUNK:
         async with database.transaction() as session:
-            rows = (await session.execute(statement.returning(columns.version, columns.body, columns.properties))).all()
+            rows = (await session.execute(statement.returning(deferred_messages))).all()
             rows = sorted(rows, key=lambda row: row.version)
+            await _restart_patience(session, consumer, rows)
             await asyncio.gather(*(_send(channel, consumer, row.body, row.properties) for row in rows))
         sent = len(rows)
+
+
+async def _restart_patience(session: AsyncSession, consumer: str, sent: Sequence[Any]) -> None:
+    """For the others of these aggregates, which follow what is sent now."""
+    if sent:
+        keys = {"kinds": [row.aggregate for row in sent], "subjects": [row.subject for row in sent]}
+        await session.execute(_RESTART, {"consumer": consumer, **keys})
 
 
 async def _send(channel: Channel, consumer: str, body: bytes, stored: Any) -> None:

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db import daily_partitions
 from common.db.bulk import insert_rows
-from common.db.daily_partitions import DailyPartitions
+from common.db.daily_partitions import DailyPartitions, start_of
 from common.db.database import NAMING, first_id_at
-from common.db.driver import driver_connection
+from common.db.driver import Endpoint
 
 metadata: Final = MetaData(naming_convention=NAMING)
 
@@ -36,6 +36,7 @@ _PARTITIONS: Final = DailyPartitions(
     "inbox", "event_id", lambda moment: f"'{first_id_at(moment)}'", written_at="received_at"
 )
 
+_IS_FED: Final = "SELECT EXISTS (SELECT FROM inbox WHERE event_id >= $1)"
 _FIRST: Final = insert_rows(inbox, "consumer", "event_id").on_conflict_do_nothing().returning(inbox.c.event_id)
 
 
@@ -51,15 +52,21 @@ async def first_deliveries(session: AsyncSession, consumer: str, event_ids: Sequ
     return set(await session.scalars(_FIRST, {"consumer": [consumer] * len(ids), "event_id": ids}))
 
 
-async def maintain(url: str, kept: timedelta) -> None:
-    """Creates the partitions of today and the next days, and drops one whose last row is older than `kept`.
+async def maintain(endpoint: Endpoint, kept: timedelta | None = None) -> None:
+    """Creates the partitions of today and the next days. With `kept`, drops one whose last row is older than that.
 
     An id's time alone does not prove that a row is old: its event may have waited in the outbox, or a replay may have
-    brought it to a new consumer.
+    brought it to a new consumer. Nor does PostgreSQL's clock alone: none is dropped without events of today or
+    yesterday, whose ids have their producers' clocks.
     """
-    async with driver_connection(url) as connection:
-        oldest = await daily_partitions.today(connection) - kept
+    connection = await endpoint.connect("inbox-upkeep", timeout=10, command_timeout=30)
+    try:
+        today, oldest = await daily_partitions.today(connection), None
+        if kept is not None and await connection.fetchval(_IS_FED, first_id_at(start_of(today - timedelta(days=1)))):
+            oldest = today - kept
         await daily_partitions.maintain(connection, _PARTITIONS, oldest=oldest)
+    finally:
+        connection.terminate()
 
 
 async def is_processed(session: AsyncSession, consumer: str, event_id: uuid.UUID) -> bool:

@@ -48,15 +48,15 @@ class LowerBound:
 
         `None` if it found no rows at all.
         """
-        if self._candidate and not self._writers and (last is None or last >= self._candidate):
-            self._bound, self._candidate = self._candidate, 0
         if not (self._candidate or last) or monotonic() - self._looked < _INTERVAL:
             return
         writers = await connection.fetchval(_WRITERS)
         self._looked = monotonic()
         if writers is None:
             self._candidate = 0
-        elif self._candidate:
-            self._writers.intersection_update(writers)
-        else:
+        elif not self._candidate:
             self._candidate, self._writers = last or 0, set(writers)
+        elif self._writers:
+            self._writers.intersection_update(writers)
+        elif last is None or last >= self._candidate:
+            self._bound, self._candidate = self._candidate, 0

@@ -74,6 +74,10 @@ def named(row: Any) -> tuple[Any, str, int]:
     return row["event_id"], row["subject"], row["version"]
 
 
+class Unconfirmed(TimeoutError):
+    """The broker did not confirm in time: the outcome is unknown, and the channel's later answers are not wanted."""
+
+
 class Publisher:
     """Publishes a service's events. It outlives connections, because a refusal can cost one.
 
@@ -124,7 +128,7 @@ class Publisher:
                     return_exceptions=True,
                 )
         except TimeoutError:
-            outcomes = [TimeoutError("the broker did not confirm in time")] * len(aggregates)
+            outcomes = [Unconfirmed()] * len(aggregates)
         ids = [row["id"] for row in confirmed]
         unconfirmed = self._unconfirmed(aggregates, outcomes, set(ids)) if any(outcomes) else []
         unsendable = {row["id"]: error for row, outcome in unconfirmed if (error := self._own_error(row, outcome))}

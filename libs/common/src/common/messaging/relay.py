@@ -122,7 +122,7 @@ class Relay:
                 Worker(
                     self._publisher,
                     await stack.enter_async_context(self._database(name)),
-                    await broker.raw_channel(amqp, confirms=True),
+                    amqp,
                 )
                 for _ in range(self._count)
             ]
@@ -141,6 +141,7 @@ class Relay:
             server_settings={
                 "application_name": name,
                 "idle_in_transaction_session_timeout": _FROZEN,
+                "tcp_user_timeout": _FROZEN,  # a relay that is frozen while it receives is not idle
                 # The oldest rows come from the primary keys, in order. What is known of a queue's size is always old,
                 # and by it PostgreSQL would read and sort the whole backlog for each batch.
                 "enable_seqscan": "off",

@@ -12,7 +12,7 @@ from common.messaging.outbox_partitions import PARTITIONS
 _RELAYS: Final = """
     SELECT pid, pid = pg_backend_pid() AS own FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = current_setting('application_name')
-    AND (state = 'active' OR state_change > now() - interval '15 seconds')
+    AND (pid = pg_backend_pid() OR state = 'active' OR state_change > now() - interval '15 seconds')
     ORDER BY backend_start, pid"""
 
 

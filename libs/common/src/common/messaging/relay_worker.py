@@ -7,34 +7,40 @@ outbox and are published again with the same ids.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, Final
 
-from aiormq import Channel
+import structlog
+from aio_pika.abc import AbstractConnection
 from prometheus_client import Counter
 
 from common.messaging import broker, outbox_partitions
 from common.messaging.confirmed_publish import ConfirmedPublish
 from common.messaging.lower_bound import LowerBound
-from common.messaging.publisher import Publisher, named
+from common.messaging.publisher import Publisher, Unconfirmed, named
 from common.messaging.unsendable import set_aside
 from common.observability import history
 from common.runtime.background import first_of
+
+log = structlog.get_logger(__name__)
 
 PUBLISHED: Final = Counter("waybill_relay_published_total", "Events confirmed by the broker and moved to the log.")
 
 BATCH: Final = 500
 _POLL: Final = 1.0
+_CLOSING: Final = 10.0
 
 
 class Worker:
-    """Uses a connection to the database (asyncpg's) and a channel that nothing else uses meanwhile."""
+    """Uses a connection to the database (asyncpg's) that nothing else uses meanwhile, and channels of its own."""
 
-    def __init__(self, publisher: Publisher, database: Any, channel: Channel) -> None:
+    def __init__(self, publisher: Publisher, database: Any, amqp: AbstractConnection) -> None:
         self._publisher = publisher
         self._database = database
-        self._channel = ConfirmedPublish(channel)
+        self._amqp = amqp
+        self._channel: ConfirmedPublish
         self._woken = asyncio.Event()
         self._partitions: tuple[int, ...] = ()
         self._locked: tuple[int, ...] = ()
@@ -52,17 +58,29 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop`. Raises what broke the connection to the broker or the database."""
+        self._channel = await self._open()
         while not stop.is_set():
             self._woken.clear()
             try:
                 if await self._batch():
                     continue
-            except TimeoutError:
+            except Unconfirmed:
                 await broker.until_unblocked(self._channel.channel, stop)
-                raise
+                await self._renew_channel()
             await first_of(self._woken, stop, within=min([_POLL, *self._publisher.held().values()]))
             if self._channel.channel.is_closed:
                 raise ConnectionError("connection lost")
+
+    async def _renew_channel(self) -> None:
+        """Other workers go on with theirs: an event type without confirms must not make them repeat their batches."""
+        log.warning("no confirm in time, opening another channel")
+        old, self._channel = self._channel, await self._open()
+        with contextlib.suppress(*broker.BROKER_ERRORS):
+            await asyncio.wait_for(old.channel.close(), _CLOSING)
+
+    async def _open(self) -> ConfirmedPublish:
+        async with asyncio.timeout(_CLOSING):
+            return ConfirmedPublish(await broker.raw_channel(self._amqp, confirms=True))
 
     async def _batch(self) -> bool:
         """Publishes and moves up to `BATCH` rows. Returns whether more may be waiting in partitions that it locked."""

@@ -40,7 +40,11 @@ _OF_SUBJECTS: Final = _AFTER.replace("ORDER BY", "AND subject = ANY($5::text[]) 
 # Each worker of a relay shares this lock for a batch: a reader that gets it for itself finds all earlier confirmed
 # events in the log. Workers never wait for the lock; they try again at the next notification or after a second.
 _SETTLED: Final = "SELECT pg_advisory_xact_lock(hashtext('outbox-relay'))"
-_FIRST: Final = "SELECT position FROM event_log WHERE published_at >= $1 ORDER BY published_at, position LIMIT 1"
+# By a server's clock that was behind, a later position can have an earlier time: the least one of an hour.
+_FIRST: Final = """
+    SELECT coalesce(
+        (SELECT min(position) FROM event_log WHERE published_at >= $1 AND published_at < $1 + interval '1 hour'),
+        (SELECT position FROM event_log WHERE published_at >= $1 ORDER BY published_at, position LIMIT 1))"""
 _LAST: Final = """
     SELECT position FROM event_log WHERE published_at < $1 ORDER BY published_at DESC, position DESC LIMIT 1"""
 _NEWEST: Final = "SELECT max(position) FROM event_log"

@@ -29,5 +29,5 @@ def deleting_expired(
         for column in columns:
             await delete_expired(database, column, history + MARGIN)
 
-    maintain_inbox = partial(inbox.maintain, database.dsn, history + MARGIN)
+    maintain_inbox = partial(inbox.maintain, database.endpoint, history + MARGIN)
     return background(partial(every, EVERY, maintain_inbox), partial(every, EVERY, delete_all))
