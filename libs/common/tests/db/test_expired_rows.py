@@ -20,6 +20,7 @@ AGE = timedelta(days=37)
 
 
 async def park(database: Database, rows: int) -> None:
+    """Old rows, and one of now."""
     async with database.transaction() as session:
         await session.execute(
             text(
@@ -28,6 +29,12 @@ async def park(database: Database, rows: int) -> None:
                 " - interval '37 days 1 hour' FROM generate_series(1, :rows) AS n"
             ),
             {"rows": rows},
+        )
+        await session.execute(
+            text(
+                "INSERT INTO parked_messages (id, consumer, cause, attempts, body, properties)"
+                " VALUES (gen_random_uuid(), 'c', '', 1, '', '{}')"
+            )
         )
         await session.execute(text("ANALYZE parked_messages"))
 

@@ -56,7 +56,7 @@ EXCLUSIVE = """
 
 def with_next(folder: Path, revision: str) -> Path:
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_next.py").write_text(HEAD + revision)
+    (folder / "versions" / "0003_next.py").write_text(HEAD + revision)
     return folder
 
 

@@ -89,7 +89,9 @@ class PartitionedShop:
         versions: defaultdict[str, list[int]] = defaultdict(list)
         for subject, version, _ in await self.effects():
             versions[subject].append(version)
-        assert versions == {subject: list(range(1, last + 1)) for subject, last in self.published.items()}
+        expected = {subject: list(range(1, last + 1)) for subject, last in self.published.items()}
+        wrong = {subject: seen for subject, seen in versions.items() if seen != expected.get(subject)}
+        assert (len(versions), wrong) == (len(expected), {}), f"{len(expected)} items; not as published: {wrong}"
 
     async def are_received(self, queues: int) -> bool:
         """Whether processes receive from all of that many queues."""

@@ -35,6 +35,7 @@ async def working(settings: ServiceSettings, database: Database) -> AsyncIterato
         try:
             worker = Worker(Publisher("shop"), connection, amqp)
             worker.assign(tuple(PARTITIONS))
+            await worker.open()
             yield worker
         finally:
             await connection.close()

@@ -208,7 +208,7 @@ async def test_an_inbox_row_is_kept_while_a_replay_could_repeat_its_event_and_de
 
 async def test_a_parked_message_is_deleted_long_after_its_resolution_and_never_before_it(database: Database) -> None:
     async with database.transaction() as session:
-        for resolved in (None, "1 day", "38 days"):
+        for resolved in (None, "1 day", "39 days"):
             await session.execute(
                 text(
                     "INSERT INTO parked_messages (id, consumer, cause, attempts, body, properties, parked_at,"

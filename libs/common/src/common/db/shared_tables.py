@@ -169,6 +169,11 @@ _SWAP_INBOX: Final = (
     "ALTER TABLE inbox ATTACH PARTITION inbox_p{day} FOR VALUES FROM (MINVALUE) TO ('{end}')",
     "ALTER TABLE inbox_p{day} DROP CONSTRAINT IF EXISTS ck_inbox_before",
 )
+_REPLACE_INBOX: Final = (
+    "DROP TABLE inbox",
+    "ALTER TABLE inbox_by_day RENAME TO inbox",
+    "ALTER INDEX pk_inbox_by_day RENAME TO pk_inbox",
+)
 _UNITE_INBOX: Final = (
     "LOCK TABLE inbox IN SHARE MODE",
     "CREATE TABLE inbox_whole (LIKE inbox INCLUDING DEFAULTS)",
@@ -263,7 +268,9 @@ def partition_inbox(op: Operations) -> None:
         if is_before := query(_IS_BEFORE.format(end=end)).scalar_one():
             for statement in _PROVE_INBOX:
                 op.execute(statement.format(end=end))
-    for statement in (*(() if is_before else (_MOVE_LATER,)), *_SWAP_INBOX):
+    op.execute("LOCK TABLE inbox IN ACCESS EXCLUSIVE MODE")
+    is_empty = not query("SELECT EXISTS (SELECT FROM inbox)").scalar_one()
+    for statement in (*(() if is_before else (_MOVE_LATER,)), *(_REPLACE_INBOX if is_empty else _SWAP_INBOX)):
         op.execute(statement.format(day=day, end=end))
 
 

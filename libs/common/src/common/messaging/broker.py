@@ -58,7 +58,10 @@ async def connect(url: str, name: str) -> AsyncIterator[AbstractConnection]:
 
 async def raw_channel(connection: AbstractConnection, *, confirms: bool) -> aiormq.Channel:
     """A channel of aiormq, the driver below aio-pika: futures and multiple acknowledgements with no layer between."""
-    channel = await connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+    try:
+        channel = await connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+    except RuntimeError as error:  # what aio-pika raises for a closed connection
+        raise ConnectionError(str(error)) from None
     underlay = await channel.get_underlay_channel()
     assert isinstance(underlay, aiormq.Channel)  # noqa: S101 - for the type checker
     return underlay

@@ -58,7 +58,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop`. Raises what broke the connection to the broker or the database."""
-        self._channel = await self._open()
+        await self.open()
         while not stop.is_set():
             self._woken.clear()
             try:
@@ -74,13 +74,14 @@ class Worker:
     async def _renew_channel(self) -> None:
         """Other workers go on with theirs: an event type without confirms must not make them repeat their batches."""
         log.warning("no confirm in time, opening another channel")
-        old, self._channel = self._channel, await self._open()
+        old = self._channel
+        await self.open()
         with contextlib.suppress(*broker.BROKER_ERRORS):
             await asyncio.wait_for(old.channel.close(), _CLOSING)
 
-    async def _open(self) -> ConfirmedPublish:
+    async def open(self) -> None:
         async with asyncio.timeout(_CLOSING):
-            return ConfirmedPublish(await broker.raw_channel(self._amqp, confirms=True))
+            self._channel = ConfirmedPublish(await broker.raw_channel(self._amqp, confirms=True))
 
     async def _batch(self) -> bool:
         """Publishes and moves up to `BATCH` rows. Returns whether more may be waiting in partitions that it locked."""
