@@ -18,7 +18,7 @@ from alembic import op
 
 from common.db import shared_tables
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 
 
 def upgrade():
