@@ -29,7 +29,7 @@ class Sold(BaseModel):
     number: int
 
 
-handlers = EventHandlers()
+handlers = EventHandlers(in_order=["shop.item"])
 
 
 @handlers.on_batch({"shop.item.sold.v1": Sold})

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from asyncio.subprocess import Process
 from collections import Counter, defaultdict
@@ -45,7 +46,7 @@ class PartitionedShop:
                 if process.returncode is None:
                     process.terminate()
             codes = await asyncio.gather(*(asyncio.wait_for(process.wait(), 60) for process in running))
-        assert set(codes) == {0}
+        assert set(codes) <= {0, -signal.SIGTERM}, codes  # one may not have got as far as handling the signal
 
     async def publish(self, subjects: Sequence[str], versions: int) -> None:
         """The next versions of each item, one of an item after the other."""
