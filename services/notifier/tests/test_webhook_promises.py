@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-import hypothesis.strategies as st
 import httpx
+import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import initialize, invariant, rule
 

@@ -105,9 +105,7 @@ class OrdersApi(AsyncStateMachine):
     async def order(self, customer: UUID, lines: Sequence[Line], note: str | None, key: str | None = None) -> None:
         self.check_placed(await self.send(customer, lines, note, key), customer, lines, note, key)
 
-    async def send(
-        self, customer: UUID, lines: Sequence[Line], note: str | None, key: str | None
-    ) -> httpx.Response:
+    async def send(self, customer: UUID, lines: Sequence[Line], note: str | None, key: str | None) -> httpx.Response:
         headers = {"Idempotency-Key": key} if key is not None else {}
         answer: httpx.Response = await self.shop.place(*lines, note=note, customer=customer, **headers)
         return answer
@@ -145,10 +143,16 @@ class OrdersApi(AsyncStateMachine):
         if steps := [step for step, (_, allowed, _) in STEPS.items() if order.shown["status"] in allowed]:
             await self.take(order, steps[0], "staff", "")
 
+    @rule(number=PICK)
+    @in_loop
+    async def cancel(self, number: int) -> None:
+        """The customer tries, whatever the state."""
+        await self.take(self.pick(self.model.orders, number), "cancel", "owner", "")
+
     @rule(
         number=PICK,
         step=st.sampled_from([*STEPS]),
-        by=st.sampled_from(["staff"] * 4 + ["owner", "stranger"]),
+        by=st.sampled_from(["owner", "staff", "staff", "staff", "stranger"]),
         if_match=IF_MATCH,
     )
     @in_loop

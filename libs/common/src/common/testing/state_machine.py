@@ -47,9 +47,9 @@ def explore(machine: Callable[[], AsyncStateMachine], *, examples: int, steps: i
         print_blob=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
-    run_state_machine_as_test(machine, settings=settings)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=settings)  # type: ignore[arg-type]  # a factory is taken as well
 
 
-def examples(few: int, many: int) -> Any:
+def examples(few: int, many: int) -> pytest.MarkDecorator:
     """Parametrizes a test: `few` examples in every run, `many` with `--slow`."""
     return pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.slow)])
