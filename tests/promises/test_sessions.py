@@ -164,6 +164,13 @@ class Sessions(AsyncStateMachine):
         if is_active != self.model.is_active:
             self.model.change(is_active=is_active)
 
+    @rule(number=PICK, other=PICK)
+    def a_refresh_overtakes_the_event_of_a_new_password(self, number: int, other: int) -> None:
+        """The person signs in with the new password, and a session of before is refreshed, before auth learns of it."""
+        self.change_the_password(number=number)
+        self.sign_in()
+        self.refresh(number=other, used=1)
+
     @rule(number=PICK)
     @in_loop
     async def change_the_password(self, number: int) -> None:
