@@ -9,7 +9,7 @@ import pytest
 from auth.consumers import handlers
 from common.db.database import Database, new_id, utc_now
 from common.messaging.cloudevents import Envelope
-from common.security.revocation import Denylist, SubjectRevoked
+from common.security.revocation import Denylist, SessionRevoked, SubjectRevoked
 
 from .conftest import PASSWORD, Auth, Person
 from .test_refresh import events, refused
@@ -51,6 +51,8 @@ async def is_denied(auth: Auth, database: Database, tokens: dict[str, str]) -> b
     for event_type, _, data in await events(database):
         if event_type == "auth.subject.revoked.v1":
             denylist.revoke_subject(SubjectRevoked.model_validate(data))
+        elif event_type == "auth.session.revoked.v1":
+            denylist.revoke_session(SessionRevoked.model_validate(data))
     return denylist.denies(await auth.principal(tokens["access_token"]))
 
 
@@ -215,6 +217,21 @@ async def test_a_login_with_the_new_password_survives_the_late_event(
     assert await is_good(auth, new)
     assert not await is_denied(auth, database, new)
     assert (await auth.refresh(new["refresh_token"])).status_code == 200
+
+
+async def test_a_session_refreshed_after_such_a_login_is_void_everywhere_once_the_late_event_arrives(
+    auth: Auth, database: Database, happens: Happens
+) -> None:
+    """Somebody who has the refresh token uses it between the owner's login and the event of the new password."""
+    ada = auth.users.add("ada@example.com", version=1)
+    old = await auth.sign_in(ada)
+    ada.version = 2
+    new = await auth.sign_in(ada)
+    refreshed = (await auth.refresh(old["refresh_token"])).json()
+    await happens("password_changed", ada, version=2)
+    for tokens, is_void in ((old, True), (refreshed, True), (new, False)):
+        assert await is_good(auth, tokens) is not is_void
+        assert await is_denied(auth, database, tokens) is is_void
 
 
 async def test_events_out_of_order_end_in_the_same_state(auth: Auth, happens: Happens) -> None:

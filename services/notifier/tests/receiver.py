@@ -40,7 +40,9 @@ class Receiver:
         self.requests: list[Request] = []
         self.connections = self.answered = 0
         self.answers: list[bytes] = []
-        """The next responses, as raw bytes; after them `OK`."""
+        """The next responses, as raw bytes; after them those of `answers_at`, or `OK`."""
+        self.answers_at: dict[str, bytes] = {}
+        """The responses to requests of a target."""
         self.answers_now = asyncio.Event()
         self.answers_now.set()
         self.port = 0
@@ -76,9 +78,10 @@ class Receiver:
             fields = (line.split(": ", 1) for line in head[1:] if line)
             headers = {name.lower(): value for name, value in fields}
             body = await reader.readexactly(int(headers["content-length"]))
-            self.requests.append(Request(head[0].split(" ")[1], headers, body))
+            target = head[0].split(" ")[1]
+            self.requests.append(Request(target, headers, body))
             await self.answers_now.wait()
-            writer.write(self.answers.pop(0) if self.answers else OK)
+            writer.write(self.answers.pop(0) if self.answers else self.answers_at.get(target, OK))
             await writer.drain()
             self.answered += 1
         with contextlib.suppress(OSError):

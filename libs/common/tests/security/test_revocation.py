@@ -66,6 +66,17 @@ async def test_an_earlier_revocation_that_arrives_late_changes_nothing() -> None
     assert denylist.denies(await principal(sv=3, sid="s-1"))
 
 
+async def test_a_revocation_repeated_after_a_later_one_of_the_same_version_changes_nothing() -> None:
+    revoked: dict[str, Any] = {"subject": str(USER), "min_session_version": 3}
+    earlier = SubjectRevoked(**revoked, except_session_id="s-1", except_session_version=1)
+    kept_less = SubjectRevoked(**revoked, except_session_id="s-1", except_session_version=2)
+    for later, denied in ((SubjectRevoked(**revoked), [1, 2]), (kept_less, [1])):
+        denylist = Denylist()
+        for each in (earlier, later, earlier):
+            denylist.revoke_subject(each)
+        assert [sv for sv in (1, 2, 3) if denylist.denies(await principal(sv=sv, sid="s-1"))] == denied
+
+
 def test_a_revocation_is_dropped_when_all_its_tokens_have_expired() -> None:
     now = 0.0
     denylist = Denylist(keep=330, clock=lambda: now)

@@ -102,16 +102,20 @@ class Denylist:
         self._sessions[revoked.session_id] = self._expiry()
 
     def revoke_subject(self, revoked: SubjectRevoked) -> None:
-        """A later revocation replaces an earlier one. An earlier one that arrives late is ignored."""
+        """A later revocation replaces an earlier one. An earlier one that arrives late is ignored.
+
+        Of two with the same version either may be the later, since events are repeated: what one denies stays denied.
+        """
+        excepted, excepted_min_version = revoked.except_session_id, revoked.except_session_version or 0
         known = self._subjects.get(revoked.subject)
         if known is not None and known.min_version > revoked.min_session_version:
             return
+        if known is not None and known.min_version == revoked.min_session_version:
+            excepted = excepted if excepted == known.excepted_session else None
+            excepted_min_version = max(excepted_min_version, known.excepted_min_version)
         self._subjects.pop(revoked.subject, None)
         self._subjects[revoked.subject] = _Revocation(
-            revoked.min_session_version,
-            revoked.except_session_id,
-            revoked.except_session_version or 0,
-            self._expiry(),
+            revoked.min_session_version, excepted, excepted_min_version, self._expiry()
         )
 
     def load(self, snapshot: Snapshot) -> None:

@@ -63,6 +63,12 @@ def _logs() -> None:
     configure_logging("test", "pytest", "warning")
 
 
+@pytest.fixture
+async def loop() -> asyncio.AbstractEventLoop:
+    """The event loop of the test's fixtures, for a test that is a plain function and runs coroutines in it."""
+    return asyncio.get_running_loop()
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> str:
     return driver_dsn(_required("WAYBILL_TEST_POSTGRES_URL"))

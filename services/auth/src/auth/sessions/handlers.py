@@ -162,18 +162,24 @@ async def revoke_tokens(
     end_sessions: bool,
     now: datetime,
     before_version: int | None = None,
+    is_late: bool = False,
     except_session: uuid.UUID | None = None,
 ) -> None:
     """Voids a person's access tokens of earlier session versions. The caller has locked the person's row.
 
     With `end_sessions` the sessions end as well: all, or those started before users' version `before_version` of the
-    person. `except_session` keeps its tokens and does not end.
+    person. `except_session` keeps its tokens and does not end. `is_late`: a sign-in has already begun the person's
+    session version, so that tokens of the ending sessions may have it too; each session is then revoked by itself.
     """
     subject.revoke_tokens(now, except_session=except_session)
     if end_sessions:
         for family in await queries.lock_unrevoked_sessions(session, subject.user_id):
             started_before = before_version is None or family.subject_version < before_version
-            if family.id != except_session and started_before:
+            if family.id == except_session or not started_before:
+                continue
+            if is_late:
+                await revoke_session(session, family, reason, now)
+            else:
                 family.revoke(reason, now)
     revoked = SubjectRevoked(
         subject=str(subject.user_id),

@@ -56,6 +56,7 @@ async def _revoke(
     except_session: uuid.UUID | None = None,
 ) -> None:
     subject, is_new = await _lock_subject(session, user_id, version)
+    is_late = version <= subject.version
     subject.update_to(version, status=status, role=role)
     # Also when a later version is known: its event may have left sessions alive that must end with this one.
     if not is_new:
@@ -65,6 +66,7 @@ async def _revoke(
             reason=reason,
             end_sessions=end_sessions,
             before_version=version,
+            is_late=is_late,
             except_session=except_session,
             now=now,
         )
