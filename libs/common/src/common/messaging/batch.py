@@ -153,6 +153,8 @@ async def process_batch(
         processed = [by_id[event_id] for event_id in firsts]
         effects = [(event.id, event.subject, event.version) for event in processed]
         in_order = {d.event.id for d in on_time if d.event is not None and d.aggregate is not None}
+        history.note("parking", (d.named for d in on_time if d.cause is not None and d.event_id), consumer=queue)
+        history.note("ignoring", (d.named for d in on_time if d.event is None and d.cause is None), consumer=queue)
         history.note("processing", (each for each in effects if each[0] not in in_order), consumer=queue)
         history.note("processing in order", (each for each in effects if each[0] in in_order), consumer=queue)
         await handlers.handle(session, *processed)

@@ -232,10 +232,12 @@ class Consumer:
         return True
 
     async def _park(self, delivery: DecodedDelivery, cause: str, *, attempts: int) -> None:
+        named = [delivery.named] * bool(delivery.event_id)
+        history.note("parking", named, consumer=self._queue)
         async with self._database.transaction() as session:
             await parked.park(
                 session, self._queue, delivery.message, cause, attempts=attempts, event_id=delivery.event_id
             )
             await advance(session, self._queue, delivery.up_to(delivery.version))  # later events need not wait for it
         HANDLED.labels("parked").inc()
-        history.note("parked", [delivery.named] * bool(delivery.event_id), consumer=self._queue)
+        history.note("parked", named, consumer=self._queue)
