@@ -86,6 +86,8 @@ FORGED_A_DAY: Final = 10_000
 LISTED: Final = ("id", "event_id", "type", "cause", "attempts", "parked_at")
 REPLAYED_HEADER: Final = "x-waybill-replayed"
 """Marks a replayed message: the consumer closes its row once it is processed."""
+_OWN_HEADERS: Final = "x-waybill-"
+"""Begins each header that a consumer adds to a message that it, or an operator, sends again."""
 DELIVERY_LIMIT: Final = "delivery limit: the consumer died or lost its connection too often while it held this message"
 
 _CLOSE: Final = text(
@@ -160,8 +162,12 @@ async def close_processed(
 
 
 def may_be_parked(message: DeliveredMessage) -> bool:
-    """Whether an open row of the message may exist: it was replayed, or its acknowledgement may have been lost."""
-    return bool(message.redelivered) or REPLAYED_HEADER in (message.header.properties.headers or {})
+    """Whether an open row of the message may exist: its acknowledgement may have been lost, or it was sent again.
+
+    A retry that was confirmed too late, and a deferred message after a crash, are sent twice: one copy may be parked.
+    """
+    headers = message.header.properties.headers or {}
+    return bool(message.redelivered) or any(name.startswith(_OWN_HEADERS) for name in headers)
 
 
 async def list_open(session: AsyncSession, consumer: str, *, limit: int = 100) -> Sequence[RowMapping]:
