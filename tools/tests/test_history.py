@@ -19,6 +19,7 @@ def steps(version: int, names: Iterable[str]) -> str:
 
 
 SENT_1, SENT_2 = steps(1, SENT), steps(2, SENT)
+SENT_3 = steps(3, SENT)
 WHOLE_1, WHOLE_2 = f"{SENT_1}; {steps(1, RECEIVED)}", f"{SENT_2}; {steps(2, RECEIVED)}"
 
 
@@ -50,6 +51,15 @@ def faults(text: str) -> list[str]:
         f"{SENT_1}; 1 delivered; 1 parked; 1 acknowledged; 1 replaying; {steps(1, RECEIVED)}",
         # The second waits for the first, which is received later.
         f"{SENT_1}; {SENT_2}; 2 delivered; 2 deferred; 2 acknowledged; {steps(1, RECEIVED)}; {steps(2, RECEIVED)}",
+        # A duplicate is recorded before the process that committed records it.
+        f"{SENT_1}; 1 delivered a; 1 processing a; 1 delivered b; 1 duplicate b; 1 acknowledged b; 1 processed a",
+        # Parked, or of a type without a handler, in the transaction in which the second is processed.
+        f"{SENT_1}; {SENT_2}; 1 delivered; 2 delivered; 1 parking; 2 ordered; 2 processed; 1 parked",
+        f"{SENT_1}; {SENT_2}; 1 delivered; 2 delivered; 1 ignoring; 2 ordered; 2 processed; 1 ignored",
+        # A consumer that died between its commit and the record that it has parked.
+        f"{SENT_1}; 1 delivered a; 1 parking a; 1 replaying; 1 delivered b; 1 processing b; 1 processed b",
+        # Earlier ones that come after one that has waited as long as it may.
+        f"{SENT_1}; {SENT_2}; {SENT_3}; 3 delivered; 3 overdue; 3 ordered; 2 delivered; 2 ordered",
         # The second has waited as long as it may.
         f"{SENT_1}; {SENT_2}; 2 delivered; 2 overdue; 2 ordered",
     ],

@@ -36,9 +36,11 @@ class _Reception:
     begun: bool = False
     """Its transaction may have been committed."""
     processed: bool = False
+    done: bool = False
+    """Processed, by its own record or by that of a duplicate, which may come first."""
+    parking: bool = False
+    """The transaction that parks it may have been committed."""
     parked: bool = False
-    given_up: bool = False
-    """The consumer's patience for its predecessor has ended."""
     held: dict[str, str] = field(default_factory=dict)
     """What became of its last delivery to each process, '' for nothing yet."""
 
@@ -51,6 +53,8 @@ class History:
         self.steps = 0
         self._events: defaultdict[str, _Event] = defaultdict(_Event)
         self._versions: dict[tuple[str, int], str] = {}
+        self._given_up: defaultdict[tuple[str, str], int] = defaultdict(int)
+        """Up to which version a consumer's patience for missing ones has ended."""
         self._receptions: defaultdict[tuple[str, str], _Reception] = defaultdict(_Reception)
 
     @property
@@ -87,45 +91,50 @@ class History:
             case "delivered":
                 self._check(self._events[step.event].published, "delivered, but never published", step)
                 at.held[step.process] = ""
-                return
             case "replaying":
-                self._check(at.parked, "replayed, but not parked", step)
-                return
+                self._check(at.parked or at.parking, "replayed, but not parked", step)
             case "overdue":
-                at.given_up = True
-                return
+                key = step.consumer, step.subject
+                self._given_up[key] = max(step.version, self._given_up[key])
             case "acknowledged":
                 self._check(at.held.get(step.process) in OUTCOMES, "acknowledged before its outcome was stored", step)
-                return
             case "processing" | "processing in order" as begun:
-                in_order = begun == "processing" or self._predecessor_processed(step, at)
+                in_order = begun == "processing" or self._predecessor_processed(step)
                 self._check(in_order, "processed before its predecessor", step)
                 at.begun = True
-                return
+            case "parking":
+                at.parking = True
+            case "ignoring":
+                at.begun = True
+            case _:
+                self._settle(step, at)
+                at.held[step.process] = step.name
+
+    def _settle(self, step: Step, at: _Reception) -> None:
+        match step.name:
             case "ignored":
                 at.begun = True
             case "processed":
                 self._check(step.process in at.held, "processed, but not delivered", step)
                 self._check(not at.processed, "processed twice", step)
-                at.processed, at.parked = True, False
+                at.processed, at.done, at.parked = True, True, False
             case "duplicate":
                 self._check(at.begun, "taken for a duplicate, but never processed", step)
-                at.processed, at.parked = True, False
+                at.done, at.parked = True, False
             case "parked":
-                self._check(not at.processed, "parked after it was processed", step)
+                self._check(not at.done, "parked after it was processed", step)
                 at.parked = True
-        at.held[step.process] = step.name
 
     def _predecessor_confirmed(self, step: Step) -> bool:
         before = self._versions.get((step.subject, step.version - 1))
         return before is None or self._events[before].confirmed
 
-    def _predecessor_processed(self, step: Step, at: _Reception) -> bool:
+    def _predecessor_processed(self, step: Step) -> bool:
         before = self._versions.get((step.subject, step.version - 1))
-        if before is None or at.given_up:
+        if before is None or step.version <= self._given_up[step.consumer, step.subject]:
             return True
         predecessor = self._receptions[step.consumer, before]
-        return predecessor.begun or predecessor.parked
+        return predecessor.begun or predecessor.parking or predecessor.parked
 
     def end(
         self,

@@ -13,6 +13,7 @@ from typing import Final
 from aiormq.abc import DeliveredMessage
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import Database, utc_now
 from common.messaging import aggregate_versions, deferred, parked
@@ -153,6 +154,8 @@ async def process_batch(
         processed = [by_id[event_id] for event_id in firsts]
         effects = [(event.id, event.subject, event.version) for event in processed]
         in_order = {d.event.id for d in on_time if d.event is not None and d.aggregate is not None}
+        history.note("parking", (d.named for d in on_time if d.cause is not None and d.event_id), consumer=queue)
+        history.note("ignoring", (d.named for d in on_time if d.event is None and d.cause is None), consumer=queue)
         history.note("processing", (each for each in effects if each[0] not in in_order), consumer=queue)
         history.note("processing in order", (each for each in effects if each[0] in in_order), consumer=queue)
         await handlers.handle(session, *processed)
@@ -161,25 +164,15 @@ async def process_batch(
             queue,
             ((d.message, d.event_id) for d in on_time if d.is_done(queue)),
         )
-        unreadable = [delivery for delivery in on_time if delivery.cause is not None]
-        forged = [delivery for delivery in unreadable if delivery.cause == parked.FORGED]
-        if forged and not await parked.keeps_forged(session, queue):
-            unreadable = [delivery for delivery in unreadable if delivery.cause != parked.FORGED]
-            log.error("forged events discarded, too many today", queue=queue, count=len(forged))
-        else:
-            forged = []
-        undecodable = []
-        for delivery in unreadable:
-            attempts, event_id = delivery.count(ATTEMPT_HEADER), delivery.event_id
-            cause = delivery.cause or ""
-            if not await parked.park(session, queue, delivery.message, cause, attempts=attempts, event_id=event_id):
-                continue
-            undecodable.append(delivery)
-            with delivery.traced():
-                # A text of its own: a stranger's flood of these must not use up the lines of failing handlers.
-                log.error("unreadable message parked", queue=queue, cause=delivery.cause)
+        undecodable, discarded = await _park_unreadable(session, queue, on_time)
     history.note("processed", effects, consumer=queue)
-    repeated = (d.named for d in on_time if d.event is not None and d.event.id not in firsts)
+    parked_now = {id(delivery) for delivery in undecodable}
+    repeated = (
+        d.named
+        for d in on_time
+        if (d.event is not None and d.event.id not in firsts)
+        or (d.cause is not None and d.event_id and id(d) not in parked_now)
+    )
     history.note("duplicate", repeated, consumer=queue)
     history.note("ignored", (d.named for d in on_time if d.event is None and d.cause is None), consumer=queue)
     history.note("deferred", (d.named for d in early), consumer=queue)
@@ -188,10 +181,34 @@ async def process_batch(
     HANDLED.labels("duplicate").inc(len(events) - len(processed))
     HANDLED.labels("deferred").inc(len(early))
     HANDLED.labels("parked").inc(len(undecodable))
-    HANDLED.labels("discarded").inc(len(forged))
+    HANDLED.labels("discarded").inc(discarded)
     now = utc_now()
     for event in processed:
         LAG.observe(max(0.0, (now - event.time).total_seconds()))
+
+
+async def _park_unreadable(
+    session: AsyncSession, queue: str, deliveries: Sequence[DecodedDelivery]
+) -> tuple[list[DecodedDelivery], int]:
+    """Parks those that have a cause instead of an event. Returns those that were parked, and how many were discarded."""
+    unreadable = [delivery for delivery in deliveries if delivery.cause is not None]
+    forged = [delivery for delivery in unreadable if delivery.cause == parked.FORGED]
+    if forged and not await parked.keeps_forged(session, queue):
+        unreadable = [delivery for delivery in unreadable if delivery.cause != parked.FORGED]
+        log.error("forged events discarded, too many today", queue=queue, count=len(forged))
+    else:
+        forged = []
+    undecodable = []
+    for delivery in unreadable:
+        attempts, event_id = delivery.count(ATTEMPT_HEADER), delivery.event_id
+        cause = delivery.cause or ""
+        if not await parked.park(session, queue, delivery.message, cause, attempts=attempts, event_id=event_id):
+            continue
+        undecodable.append(delivery)
+        with delivery.traced():
+            # A text of its own: a stranger's flood of these must not use up the lines of failing handlers.
+            log.error("unreadable message parked", queue=queue, cause=cause)
+    return undecodable, len(forged)
 
 
 def _split_by_order(

@@ -221,10 +221,12 @@ class Consumer:
                 HANDLED.labels("retried").inc()
                 history.note("retried", [delivery.named] * bool(delivery.event_id), consumer=self._queue)
                 return
-        if await self._park(delivery, cause, attempts=attempt + 1):
+        is_parked = await self._park(delivery, cause, attempts=attempt + 1)
+        outcome = "parked" if is_parked else "duplicate"
+        history.note(outcome, [delivery.named] * bool(delivery.event_id), consumer=self._queue)
+        HANDLED.labels(outcome).inc()
+        if is_parked:
             log.error("message parked", queue=self._queue, attempts=attempt + 1, exc_info=error)
-            HANDLED.labels("parked").inc()
-            history.note("parked", [delivery.named] * bool(delivery.event_id), consumer=self._queue)
 
     async def _send_to_tier(
         self, tier: int, delivery: DecodedDelivery, headers: dict[str, Any], publisher: Channel
@@ -248,6 +250,7 @@ class Consumer:
         return True
 
     async def _park(self, delivery: DecodedDelivery, cause: str, *, attempts: int) -> bool:
+        history.note("parking", [delivery.named] * bool(delivery.event_id), consumer=self._queue)
         async with self._database.transaction() as session:
             # Later events need not wait for it. First, as in a batch, so that no two of these wait for each other.
             await advance(session, self._queue, delivery.up_to(delivery.version))

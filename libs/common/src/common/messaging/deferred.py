@@ -71,6 +71,8 @@ CHUNK: Final = 100
 _PAUSE: Final = 0.5
 _SHARE: Final = 10
 """The pause is also this many times what a release took, so that many messages cannot occupy the database."""
+_LONGEST_PAUSE: Final = 30.0
+"""Or a broker that was slow to confirm would hold up the next release for minutes."""
 _PATIENCE_MARGIN: Final = 10.0
 """Seconds that a message waits longer than all retries of an earlier one take, processing included."""
 
@@ -125,7 +127,7 @@ async def keep_releasing(
         if is_attached():
             started = perf_counter()
             await release(database, consumer, channel, patience)
-            await asyncio.sleep(_SHARE * (perf_counter() - started))
+            await asyncio.sleep(min(_SHARE * (perf_counter() - started), _LONGEST_PAUSE))
 
     await every(_PAUSE, work)
 
