@@ -190,7 +190,7 @@ async def process_batch(
 async def _park_unreadable(
     session: AsyncSession, queue: str, deliveries: Sequence[DecodedDelivery]
 ) -> tuple[list[DecodedDelivery], int]:
-    """Parks those that have a cause instead of an event. Returns those that were parked, and how many were discarded."""
+    """Parks those that have a cause instead of an event. Returns what was parked, and how many were discarded."""
     unreadable = [delivery for delivery in deliveries if delivery.cause is not None]
     forged = [delivery for delivery in unreadable if delivery.cause == parked.FORGED]
     if forged and not await parked.keeps_forged(session, queue):
