@@ -79,6 +79,11 @@ class Channel:
     def is_closed(self) -> bool:
         return self.closing.done()
 
+    async def close(self) -> None:
+        await self._call(self.end)
+        if not self.closing.done():
+            self.closing.set_result(None)
+
     async def basic_qos(self, *, prefetch_count: int) -> None:
         def act() -> None:
             self._prefetch = prefetch_count

@@ -49,13 +49,14 @@ def park_without_waiting(patch: pytest.MonkeyPatch) -> None:
     """ON CONFLICT DO NOTHING, and a replay that closes the row."""
     replay = parked.replay
 
-    async def park(session: Session, consumer: str, message: Any, cause: str, **options: Any) -> None:
+    async def park(session: Session, consumer: str, message: Any, cause: str, **options: Any) -> bool:
         async def is_parked() -> bool:
             key = statements.parked_key(message, options["event_id"])
             return any(statements.is_open(row, key) for row in session.rows("parked").values())
 
         if not await session.run(is_parked):
-            await statements.park(session, consumer, message, cause, **options)
+            return await statements.park(session, consumer, message, cause, **options)
+        return True
 
     async def closing(session: Any, consumer: str, message_id: Any, channel: Any) -> bool:
         async def close() -> None:

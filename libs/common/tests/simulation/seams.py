@@ -15,11 +15,14 @@ from common.messaging import (
     broker,
     consumer,
     deferred,
+    deliveries,
     inbox,
     lower_bound,
     outbox_partitions,
     parked,
+    partitions,
     publisher,
+    receiver,
     relay,
     relay_worker,
 )
@@ -42,7 +45,7 @@ def simulated() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(lower_bound, "_SWEEP", inf)  # it would hide a row that the bound has passed
         for module in (publisher, deferred):
             patch.setattr(module, "perf_counter", _time)
-        for module in (relay, publisher, consumer, batch, broker, background):
+        for module in (relay, relay_worker, publisher, consumer, receiver, batch, broker, background):
             patch.setattr(module, "log", _Silence())
         patch.setattr(history, "note", _note)
         for name in ("lock", "oldest", "move"):
@@ -62,7 +65,13 @@ def simulated() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(relay, "event_log", SimpleNamespace(maintain=_nothing))
         patch.setattr(relay, "own_partitions", _own_partitions)
         patch.setattr(relay, "listen", _listen)
-        patch.setattr(consumer, "declare_consumer", _nothing)
+        patch.setattr(consumer, "declare_queues", _nothing)
+        patch.setattr(receiver, "bind_consumer", _nothing)
+        patch.setattr(deliveries, "raw_channel", _channel)
+        patch.setattr(partitions, "locked", _locked)
+        patch.setattr(partitions, "leftovers", _no_queues)
+        for name in ("are_received_otherwise", "unbind_others"):
+            patch.setattr(partitions, name, _nothing)
         patch.setattr(inbox, "maintain", _nothing)
         yield patch
 
@@ -86,6 +95,15 @@ def _note(step: str, events: history.Steps, **facts: str) -> None:
 
 async def _nothing(*_: object) -> bool:
     return False
+
+
+async def _no_queues(*_: object) -> list[str]:
+    return []
+
+
+@asynccontextmanager
+async def _locked(*_: object) -> AsyncIterator[bool]:
+    yield True
 
 
 async def _connect(*_: object, **__: object) -> Connection:

@@ -131,6 +131,10 @@ async def release(store: Store, consumer: str, channel: Any, patience: timedelta
                 if (is_next or is_overdue) and session.try_lock("deferred", key):
                     session.write("deferred", key, None)
                     ready.append(row)
+            sent = {row["aggregate"] for row in ready}
+            for key, row in session.rows("deferred").items():
+                if row["aggregate"] in sent and session.try_lock("deferred", key):
+                    session.write("deferred", key, row | {"deferred_at": now()})
             return ready
 
         rows = await session.run(statement)
@@ -145,21 +149,26 @@ async def park(
     *,
     attempts: int,
     event_id: str | None = None,
-) -> None:
+) -> bool:
     properties = message.header.properties
     key = parked_key(message, event_id)
     new = {"properties": as_json(properties), "cause": cause, "body": message.body, "event_id": key[0]}
 
-    async def statement() -> None:
+    async def statement() -> bool:
+        if event_id is not None:
+            await session.lock("inbox", UUID(event_id))
+            if session.row("inbox", UUID(event_id)) is not None:
+                return False
         await session.lock("parked", key)
         for number, row in session.rows("parked").items():
             if row["key"] == key and row["resolved_at"] is None:
                 if event_id is not None:
                     session.write("parked", number, row | new)
-                return
+                return True
         session.write("parked", object(), new | {"key": key, "resolved_at": None})
+        return True
 
-    await session.run(statement)
+    return await session.run(statement)  # type: ignore[no-any-return]
 
 
 async def close_processed(

@@ -23,7 +23,7 @@ TIMEOUT: Final = 6.0
 class Store:
     """`delay` is the time of a statement in seconds. `is_first` decides whether it passes after its execution."""
 
-    dsn = ""
+    endpoint = None
 
     def __init__(self, delay: Callable[[], float], is_first: Callable[[], bool]) -> None:
         self.delay = delay
