@@ -103,7 +103,7 @@ async def test_a_change_that_waits_too_long_for_its_order_is_not_made(desk: Any)
 
 async def test_a_change_that_timed_out_was_made_once_or_not_at_all(desk: Any) -> None:
     [order] = await place(desk, 1)
-    driver = DriverPool(desk.database.dsn, size=1, timeout=0.3, name="test")
+    driver = DriverPool(desk.database.endpoint, size=1, timeout=0.3, name="test")
     desk.change = changing.group_changes(driver, timeout=0.3)
     async with desk.database.transaction() as session:
         await session.execute(text("LOCK TABLE outbox"))
@@ -140,7 +140,7 @@ async def test_the_times_of_an_order_never_go_back(desk: Any) -> None:
 async def test_changes_by_several_processes_are_made_as_if_one_after_the_other(desk: Any) -> None:
     """Each refusal names a state that the order was in, and that did not allow the change."""
     orders = await place(desk, 8)
-    drivers = [DriverPool(desk.database.dsn, size=2, timeout=10, name=f"test-{n}") for n in range(3)]
+    drivers = [DriverPool(desk.database.endpoint, size=2, timeout=10, name=f"test-{n}") for n in range(3)]
     processes = [changing.group_changes(driver, timeout=10) for driver in drivers]
     steps = {"cancel": "cancelled", "deliver": "delivered", "ship": "shipped", "confirm": "confirmed"}
     attempts = [(order, step) for _ in range(4) for order in orders for step in steps]

@@ -18,9 +18,9 @@ SHOWN = 20
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def history(folder: Path) -> None:
-    """Checks the steps of events that processes recorded (WAYBILL_HISTORY).
+    """Checks the recorded steps of events.
 
-    Each step must be one that the model allows after those before it (docs/model). While the stack is up and at rest,
+    Processes record them in the folder that WAYBILL_HISTORY names. Each step must be one that the model allows after those before it (docs/model). While the stack is up and at rest,
     its databases are compared, too. Exit code 1 on a violation.
     """
     checked = History()
