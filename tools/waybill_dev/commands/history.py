@@ -20,8 +20,9 @@ SHOWN = 20
 def history(folder: Path) -> None:
     """Checks the recorded steps of events.
 
-    Processes record them in the folder that WAYBILL_HISTORY names. Each step must be one that the model allows after those before it (docs/model). While the stack is up and at rest,
-    its databases are compared, too. Exit code 1 on a violation.
+    Processes record them in the folder that WAYBILL_HISTORY names. Each step must be one that the model allows after
+    those before it (docs/model). While the stack is up and at rest, its databases are compared, too. Exit code 1 on a
+    violation.
     """
     checked = History()
     for step in read(folder):
