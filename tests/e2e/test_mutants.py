@@ -13,7 +13,7 @@ from .conftest import Report
 from .struck_backbone import Shape, struck_backbone
 
 pytestmark = pytest.mark.slow
-EVENTS = 3000
+EVENTS = 1500
 SEED = 1
 CHECKOUT = Path(__file__).parents[2]
 MUTANTS = Path(__file__).with_name("mutants")

@@ -295,7 +295,7 @@ async def delivering_api(webhook_settings: Settings, issuer: TokenIssuer) -> Asy
         yield client
 
 
-@examples(12, 300)
+@examples(12, 40)
 def test_every_history_of_webhooks_is_as_a_plain_model_says(
     delivering_api: httpx.AsyncClient,
     world: World,

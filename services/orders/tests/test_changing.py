@@ -178,7 +178,7 @@ async def test_random_histories_are_the_same_as_by_the_orm(desk: Any, rounds: li
 
 
 @pytest.mark.slow
-@examples(400)
+@examples(100)
 @given(rounds=HISTORIES)
 async def test_thousands_of_random_histories_are_the_same_as_by_the_orm(desk: Any, rounds: list[list[Attempt]]) -> None:
     await make_both_ways(desk, rounds)

@@ -15,7 +15,7 @@ from common.testing.plugin import eventually
 
 from .partitioned_shop import PartitionedShop
 
-EVENTS: Final = int(os.environ.get("WAYBILL_ORDER_EVENTS", "100000"))
+EVENTS: Final = int(os.environ.get("WAYBILL_ORDER_EVENTS", "6000"))
 VERSIONS: Final = 5
 
 

@@ -35,10 +35,10 @@ def test_under_faults_nothing_is_lost_or_doubled_or_out_of_order() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("thousand", range(1, 5))
+@pytest.mark.parametrize("thousand", [1, 2])
 def test_under_thousands_of_faults_nothing_is_lost_or_doubled_or_out_of_order(thousand: int) -> None:
     with simulated():
-        assert first_fault(range(thousand * 1000, (thousand + 1) * 1000)) is None
+        assert first_fault(range(thousand * 1000, thousand * 1000 + 500)) is None
 
 
 @pytest.mark.parametrize("seed", [7956])
