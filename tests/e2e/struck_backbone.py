@@ -51,8 +51,6 @@ class Shape:
     partitions: int
     consumers: int
     queues: int
-    source: Path | None = None
-    """A folder that has another `common`."""
 
 
 @dataclass
@@ -198,8 +196,6 @@ async def struck_backbone(
         "WAYBILL_HISTORY": str(folder / "history"),
     }
     environment = {**os.environ, **settings, "SHOP_REPAIRED": str(folder / "repaired")}
-    if shape.source is not None:
-        environment["PYTHONPATH"] = str(shape.source)
     names = [f"relay-{n}" for n in range(shape.relays)] + [f"consume-{n}" for n in range(shape.consumers)]
     own = Settings.model_validate({name.removeprefix("WAYBILL_").lower(): value for name, value in settings.items()})
     history.begin(own.history, "writer")
