@@ -23,8 +23,10 @@ async def test_an_order_is_traced_from_its_commit_to_its_mail(stack: Any, custom
     hops = await eventually(arrived, within=30)
     times = [datetime.fromisoformat(hop["at"]) for hop in hops]
     assert times == sorted(times)
-    # The mail receiver has its own clock; the first three times are PostgreSQL's.
-    assert [hop["where"] for hop in hops][:3] == HOPS[:3]
+    # The mail receiver has its own clock; the first three times are PostgreSQL's. The consumer may be done before the
+    # relay has logged the batch.
+    assert hops[0]["where"] == HOPS[0]
+    assert {hop["where"] for hop in hops[:3]} == set(HOPS[:3])
     shown = stack.dev("trace", order["id"])
     assert all(hop["what"] in shown for hop in hops)
 
