@@ -49,7 +49,7 @@ class Example:
                 assert process.returncode is None, output
                 return "listening" in output
 
-            await eventually(listening, within=60)
+            await eventually(listening, within=180)  # the stream has the events of all tests before
             yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
