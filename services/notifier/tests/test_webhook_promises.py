@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,12 +23,12 @@ from notifier.webhooks.handlers import MAX_WEBHOOKS
 
 from .receiver import OK, Receiver, Request, answer
 from .test_delivery import delivering
+from .webhook_model import ATTEMPTS, Delivery, Webhook
 from .world import EVENT_TYPES, World, order_data
 
 WHO: Final = st.integers(0, 1)
 PICK: Final = st.integers(0, 5)
 """Of the webhooks or events, from the newest."""
-ATTEMPTS: Final = 9
 ANSWERS: Final = {
     "taken": OK,
     "500": answer(500),
@@ -38,33 +37,6 @@ ANSWERS: Final = {
     "no response": b"",
     "gone": answer(410),
 }
-
-
-@dataclass
-class Delivery:
-    type: str
-    data: dict[str, Any]
-    state: str = "pending"
-    attempts: int = 0
-
-    def attempt(self, answer: str) -> None:
-        self.attempts += 1
-        if answer == "taken":
-            self.state = "sent"
-        elif answer == "gone" or self.attempts == ATTEMPTS:
-            self.state = "failed"
-
-
-@dataclass
-class Webhook:
-    id: UUID
-    owner: UUID
-    target: str
-    types: list[str]
-    secrets: list[str]
-    """The current one, and the one before."""
-    answer: str = "taken"
-    deliveries: dict[UUID, Delivery] = field(default_factory=dict)
 
 
 class Webhooks(AsyncStateMachine):

@@ -40,8 +40,10 @@ class Outcome:
         return all(row.is_correct for row in self.rows)
 
 
-async def run(state: State, *, minutes: float | None, orders: int | None, every: int, seed: int) -> Outcome:
-    """Places `orders`, or orders for `minutes`, with a strike after about `every` of them.
+async def run(
+    state: State, *, minutes: float | None, orders: int | None, pause: float | None, every: int, seed: int
+) -> Outcome:
+    """Places `orders`, or orders for `minutes`. Strikes after about `every` of them, or `pause` seconds if given.
 
     Raises LocalError when a process does not recover.
     """
@@ -59,7 +61,16 @@ async def run(state: State, *, minutes: float | None, orders: int | None, every:
         async with background(subscriber.listen()):
             stop = asyncio.Event()
             async with background(_report_progress(purchases, tally)), asyncio.TaskGroup() as group:
-                group.create_task(strike_as_planned(state, strikes, lambda: len(purchases.changes), stop, tally))
+                group.create_task(
+                    strike_as_planned(
+                        state,
+                        strikes,
+                        lambda: len(purchases.changes),
+                        stop,
+                        tally,
+                        seconds_an_order=pause and pause / every,
+                    )
+                )
                 await _place_orders(purchases, shoppers, staff, orders, deadline)
                 stop.set()
             ordered = time.monotonic()

@@ -31,14 +31,26 @@ DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datna
 
 
 async def strike_as_planned(
-    state: State, plan: Iterator[Strike], placed: Callable[[], int], until: asyncio.Event, tally: Counter[str]
+    state: State,
+    plan: Iterator[Strike],
+    placed: Callable[[], int],
+    until: asyncio.Event,
+    tally: Counter[str],
+    *,
+    seconds_an_order: float | None,
 ) -> None:
-    """Counts in `tally` what was done. `placed` is the number of orders so far."""
+    """Counts in `tally` what was done. `placed` is the number of orders so far.
+
+    With `seconds_an_order` the plan's orders are as many seconds, whatever was placed.
+    """
     due = 0
     while not until.is_set():
         strike = next(plan)
         due += strike.after
-        while placed() < due and not until.is_set():  # noqa: ASYNC110 - there is no event
+        if seconds_an_order is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(until.wait(), strike.after * seconds_an_order)
+        while seconds_an_order is None and placed() < due and not until.is_set():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(POLL_SECONDS)
         process = await _running(state, strike.name, until)
         if process is not None:

@@ -2,6 +2,7 @@ import asyncio
 import logging
 import secrets
 import sys
+from typing import Any
 
 import click
 from rich.console import Console
@@ -30,8 +31,13 @@ MINUTES = 2.0
     show_default=True,
     help="Average number of orders between two strikes.",
 )
+@click.option(
+    "--pause",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Average number of seconds between two strikes, whatever was ordered.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Repeats the strikes of the run that named this seed.")
-def chaos(*, minutes: float | None, orders: int | None, every: int, seed: int | None) -> None:
+def chaos(*, minutes: float | None, orders: int | None, every: int, pause: float | None, seed: int | None) -> None:
     """Places orders while processes are struck, then counts.
 
     A strike kills, terminates or freezes a process, cuts a server's connections or raises an alarm of the broker. The
@@ -55,16 +61,16 @@ def chaos(*, minutes: float | None, orders: int | None, every: int, seed: int | 
         for name in ("aio_pika", "aiormq"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         say(f"signing up customers; repeat this run with --seed {seed}")
-        outcome = asyncio.run(_run(state, minutes, orders, every, seed))
+        outcome = asyncio.run(_run(state, minutes=minutes, orders=orders, pause=pause, every=every, seed=seed))
         show(outcome, console())
         if not outcome.is_correct:
             say(f"violations: repeat the strikes with --seed {seed}")
     sys.exit(0 if outcome.is_correct else 1)
 
 
-async def _run(state: State, minutes: float | None, orders: int | None, every: int, seed: int) -> Outcome:
+async def _run(state: State, **options: Any) -> Outcome:
     try:
-        return await run(state, minutes=minutes, orders=orders, every=every, seed=seed)
+        return await run(state, **options)
     except* LocalError as errors:
         raise LocalError(str(errors.exceptions[0]), log=f"{state.logs}/ (./dev logs)") from None
 

@@ -11,7 +11,7 @@ import alembic.command
 import asyncpg
 import pytest
 
-from common.db import shared_tables
+from common.db import inbox_by_day
 from common.db.database import Database, first_id_at, new_id
 from common.db.migrations import config, upgrade
 from common.messaging import inbox
@@ -139,7 +139,7 @@ async def test_an_interrupted_migration_disturbs_no_consumer_and_is_completed_by
 ) -> None:
     old = await ids(connection)
     with monkeypatch.context() as patch:
-        patch.setattr(shared_tables, "_SWAP_INBOX", (*shared_tables._SWAP_INBOX, "SELECT 1 / 0"))
+        patch.setattr(inbox_by_day, "_SWAP_INBOX", (*inbox_by_day._SWAP_INBOX, "SELECT 1 / 0"))
         with pytest.raises(Exception, match="division by zero"):
             await migrate(settings)
     event_id = new_id()

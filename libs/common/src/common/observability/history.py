@@ -16,7 +16,7 @@ Steps = Iterable[tuple[object, object, int]]
 """Id of the event, subject and version of each."""
 
 UNKNOWN: Final = 0
-"""A version that the database will tell."""
+"""A version that only the database knows."""
 _files: Final[list[int]] = []
 
 

@@ -19,7 +19,7 @@ import asyncpg
 import httpx
 import pytest
 
-from common.db import shared_tables
+from common.db import inbox_by_day, shared_tables
 from common.db.driver import driver_dsn
 from common.db.migrations import upgrade
 from common.observability.logs import configure_logging
@@ -118,7 +118,8 @@ async def _template(admin: asyncpg.Connection, server: str, migrations: Path) ->
 
 def _template_name(migrations: Path) -> str:
     digest = hashlib.sha256(str(migrations).encode())
-    for path in [*sorted(migrations.rglob("*.py")), Path(shared_tables.__file__)]:
+    shared = [Path(shared_tables.__file__), Path(inbox_by_day.__file__)]
+    for path in [*sorted(migrations.rglob("*.py")), *shared]:
         digest.update(path.read_bytes())
     return f"template_{digest.hexdigest()[:24]}"
 

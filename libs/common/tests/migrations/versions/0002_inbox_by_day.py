@@ -2,15 +2,15 @@
 
 from alembic import op
 
-from common.db import shared_tables
+from common.db import inbox_by_day
 
 revision = "0002"
 down_revision = "0001"
 
 
 def upgrade() -> None:
-    shared_tables.partition_inbox(op)
+    inbox_by_day.partition_inbox(op)
 
 
 def downgrade() -> None:
-    shared_tables.unite_inbox(op)
+    inbox_by_day.unite_inbox(op)
