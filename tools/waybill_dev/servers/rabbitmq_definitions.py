@@ -55,7 +55,7 @@ def definitions(
         "permissions": permissions,
         "topic_permissions": [row for name in services for row in _topic_permissions(SERVICES[name])],
         "policies": [
-            _policy("inbound", r"\.inbound(\.[0-9]+)*$", {"delivery-limit": DELIVERY_LIMIT}),
+            _policy("inbound", r"\.inbound(\.[0-9]+)?$", {"delivery-limit": DELIVERY_LIMIT}),
             _policy("parked", r"\.inbound\.parked$", {"delivery-limit": PARKED_DELIVERY_LIMIT}),
             _policy(
                 "unrouted",

@@ -13,10 +13,6 @@ from typing import Annotated, ClassVar, Final, Self
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-QUEUE_PARTITIONS: Final = (1, 2, 4, 8, 16, 32)
-"""How many inbound queues a consumer can have."""
-
-
 def resource(service: str) -> str:
     """The absolute URI that names a service in a token's `aud` (RFC 8707 §2)."""
     return f"https://waybill.invalid/{service}"
@@ -58,18 +54,11 @@ class ServiceSettings(BaseSettings):
     retry_delays: Annotated[tuple[float, ...], NoDecode] = (5.0, 60.0, 600.0)
     """Seconds before each of a failed message's three retries. The queues keep their names (`5s`, `1m`, `10m`)."""
 
-    queue_partitions: int = 1
-    """Inbound queues of the consumer: 1, 2, 4, 8, 16 or 32. With several, each is received by one process at a time."""
+    queue_partitions: int = Field(default=1, ge=1, le=64)
+    """Inbound queues of the consumer. With several, each is received by one process at a time."""
     history: Path | None = None
     """Folder into which each process writes the steps of its events, for `./dev history`. Meant for tests: the files
     grow without a limit."""
-
-    @field_validator("queue_partitions")
-    @classmethod
-    def _known_number(cls, value: int) -> int:
-        if value not in QUEUE_PARTITIONS:
-            raise ValueError(f"one of {QUEUE_PARTITIONS}")
-        return value
 
     @field_validator("retry_delays", mode="before")
     @classmethod

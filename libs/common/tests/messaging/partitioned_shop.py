@@ -100,12 +100,9 @@ class PartitionedShop:
             states = [await partitions.state(connection, name) for name in inbound_queues("shop", queues)]
         return all(found is not None and found.consumer_count for found in states)
 
-    async def existing(self) -> list[int]:
-        """The numbers of which there are queues."""
+    async def queues_in_use(self) -> partitions.QueuesInUse:
         async with broker.connect(self._amqp_url, "count") as connection:
-            numbers = (1, 2, 4, 8)
-            states = [await partitions.state(connection, inbound_queues("shop", each)[0]) for each in numbers]
-        return [number for number, found in zip(numbers, states, strict=True) if found is not None]
+            return await partitions.queues_in_use(connection, "shop")
 
     async def attached(self, queues: int, *, within: float = 60) -> None:
         await eventually(lambda: self.are_received(queues), within=within)

@@ -66,12 +66,10 @@ def simulated() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(relay, "own_partitions", _own_partitions)
         patch.setattr(relay, "listen", _listen)
         patch.setattr(consumer, "declare_queues", _nothing)
-        patch.setattr(receiver, "bind_consumer", _nothing)
         patch.setattr(deliveries, "raw_channel", _channel)
         patch.setattr(partitions, "locked", _locked)
-        patch.setattr(partitions, "leftovers", _no_queues)
-        for name in ("are_received_otherwise", "unbind_others"):
-            patch.setattr(partitions, name, _nothing)
+        patch.setattr(partitions, "queues_in_use", _one_queue)
+        patch.setattr(partitions, "bind_one", _nothing)
         patch.setattr(inbox, "maintain", _nothing)
         yield patch
 
@@ -97,8 +95,8 @@ async def _nothing(*_: object) -> bool:
     return False
 
 
-async def _no_queues(*_: object) -> list[str]:
-    return []
+async def _one_queue(*_: object) -> partitions.QueuesInUse:
+    return partitions.QueuesInUse(are_several=False, numbered=[])
 
 
 @asynccontextmanager

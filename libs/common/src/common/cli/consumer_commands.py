@@ -13,7 +13,8 @@ from common.cli.terminal import JSON, plain, report, show
 from common.db.database import Database
 from common.messaging import broker
 from common.messaging import parked as parking
-from common.messaging.topology import RETRY_TIERS, StillConsumed, inbound_queues, move_retry_queues
+from common.messaging.partitions import numbered_queues
+from common.messaging.topology import RETRY_TIERS, StillConsumed, move_retry_queues
 from common.settings import ServiceSettings
 
 
@@ -136,14 +137,10 @@ async def _move(settings: ServiceSettings) -> int:
 
 async def _queues(settings: ServiceSettings) -> list[dict[str, Any]]:
     inbound = _inbound(settings)
-    names = [
-        *inbound_queues(settings.service, settings.queue_partitions),
-        *(f"{inbound}.retry.{tier}" for tier in RETRY_TIERS),
-        f"{inbound}.parked",
-    ]
     async with broker.connect(settings.amqp_url.get_secret_value(), f"{settings.service}-queues") as amqp:
         rows = []
-        for name in names:
+        numbered = await numbered_queues(amqp, settings.service)
+        for name in (inbound, *numbered, *(f"{inbound}.retry.{tier}" for tier in RETRY_TIERS), f"{inbound}.parked"):
             channel = await amqp.channel()
             try:
                 found = (await channel.declare_queue(name, passive=True)).declaration_result

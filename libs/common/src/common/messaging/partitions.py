@@ -1,24 +1,39 @@
-"""A consumer with several inbound queues: who may receive from them, and how their number changes.
+"""Which queues a consumer receives from, one or several, and how their number changes.
 
-Each number of queues has queues of its own (`SERVICE.inbound.4.0` to `.4.3`; `SERVICE.inbound` is the only one of one).
-Processes with another number stand by while one receives. The first that finds nobody receiving binds its own queues,
-unbinds the others, and processes what those still hold before it receives anything from its own. An event that reached
-both is processed once, at its place in the old queue, because of the inbox. So the order of each aggregate stays.
+The queues of several are `SERVICE.inbound.0` and so on, whatever their number is. The mark, an exchange without
+bindings, says which side a change that was cut off has to process first:
+
+- With it, several queues are in use. What `SERVICE.inbound` still holds is older and comes first.
+- Without it, `SERVICE.inbound` is in use. What the others still hold is older and comes first; then they are deleted.
+
+So the mark is set before the first event is bound to several queues, and removed before the first one is bound to
+`SERVICE.inbound` again. In between both receive the events, and the inbox processes each once, at its older place.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
-from typing import Final
+from dataclasses import dataclass
 
 from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 from pamqp.commands import Queue
 
 from common.messaging.broker import raw_channel
-from common.messaging.topology import inbound_queues, own_exchange, partition_exchange, replay_exchanges
-from common.settings import QUEUE_PARTITIONS
+from common.messaging.topology import bind_consumer, own_exchange, partition_exchange, replay_exchanges
 
-_SEVERAL: Final = tuple(count for count in QUEUE_PARTITIONS if count > 1)
+
+@dataclass(frozen=True, slots=True)
+class QueuesInUse:
+    """What the broker says of a consumer's queues."""
+
+    are_several: bool
+    """Whether the mark is set."""
+    numbered: list[str]
+    """The queues beside `SERVICE.inbound` that exist, by number."""
+
+    def are_of(self, number: int) -> bool:
+        """Whether no change is needed for processes with this number of queues."""
+        return (self.are_several, len(self.numbered)) == ((True, number) if number > 1 else (False, 0))
 
 
 @asynccontextmanager
@@ -36,17 +51,34 @@ async def locked(connection: AbstractConnection, service: str) -> AsyncIterator[
     await channel.close()
 
 
-async def are_received_otherwise(connection: AbstractConnection, service: str, partitions: int) -> bool:
-    """Whether a process with another number of queues receives from them."""
-    states = [await state(connection, queue) for queue in await _others(connection, service, partitions)]
+async def queues_in_use(connection: AbstractConnection, service: str) -> QueuesInUse:
+    channel = await raw_channel(connection, confirms=False)
+    try:
+        await channel.exchange_declare(_mark(service), passive=True)
+    except ChannelNotFoundEntity:
+        are_several = False
+    else:
+        are_several = True
+        await channel.close()
+    return QueuesInUse(are_several, await numbered_queues(connection, service))
+
+
+async def numbered_queues(connection: AbstractConnection, service: str) -> list[str]:
+    """Those that exist. They are created upwards and deleted downwards, so the first that is missing ends them."""
+    channel, found = await raw_channel(connection, confirms=False), list[str]()
+    while True:
+        queue = f"{service}.inbound.{len(found)}"
+        try:
+            await channel.queue_declare(queue, passive=True)
+        except ChannelNotFoundEntity:  # which closes the channel
+            return found
+        found.append(queue)
+
+
+async def are_received(connection: AbstractConnection, queues: Iterable[str]) -> bool:
+    """Whether a process receives from one of the queues."""
+    states = [await state(connection, queue) for queue in queues]
     return any(found is not None and found.consumer_count for found in states)
-
-
-async def leftovers(connection: AbstractConnection, service: str, partitions: int) -> list[str]:
-    """Queues of other numbers that hold messages or are to be deleted."""
-    inbound = f"{service}.inbound"
-    others = await _others(connection, service, partitions)
-    return [queue for queue in others if queue != inbound or await is_filled(connection, queue)]
 
 
 async def is_filled(connection: AbstractConnection, queue: str) -> bool:
@@ -55,28 +87,33 @@ async def is_filled(connection: AbstractConnection, queue: str) -> bool:
     return found is not None and bool(found.message_count)
 
 
-async def unbind_others(
-    connection: AbstractConnection, service: str, bindings: Collection[tuple[str, str]], partitions: int
+async def bind_several(
+    connection: AbstractConnection, service: str, bindings: Collection[tuple[str, str]], number: int
 ) -> None:
-    """Ends the flow into queues of other numbers. `SERVICE.inbound` stays, for a return to one queue."""
-    inbound = f"{service}.inbound"
+    """Sets the mark, and lets the events flow into `number` queues instead of `SERVICE.inbound`."""
     channel = await raw_channel(connection, confirms=False)
-    for count in _SEVERAL:
-        if count != partitions:
-            await channel.exchange_delete(partition_exchange(service, count))
-    if partitions > 1:
-        own = [(exchange, inbound) for exchange in (own_exchange(service), *replay_exchanges(bindings))]
-        for source, routing_key in [*own, *bindings]:
-            await channel.queue_unbind(inbound, source, routing_key)
+    await channel.exchange_declare(_mark(service), exchange_type="fanout", durable=True)
+    await bind_consumer(connection, service, bindings, number)
+    inbound = f"{service}.inbound"
+    own = [(exchange, inbound) for exchange in (own_exchange(service), *replay_exchanges(bindings))]
+    for source, routing_key in [*own, *bindings]:
+        await channel.queue_unbind(inbound, source, routing_key)
     await channel.close()
 
 
-async def delete(connection: AbstractConnection, service: str, queue: str) -> None:
-    """Deletes an empty queue of another number. `SERVICE.inbound` stays."""
-    if queue != f"{service}.inbound":
-        channel = await raw_channel(connection, confirms=False)
-        await channel.queue_delete(queue)
-        await channel.close()
+async def bind_one(connection: AbstractConnection, service: str, bindings: Collection[tuple[str, str]]) -> None:
+    """Removes the mark, and lets the events flow into `SERVICE.inbound` instead of several queues."""
+    channel = await raw_channel(connection, confirms=False)
+    await channel.exchange_delete(_mark(service))
+    await bind_consumer(connection, service, bindings)
+    await channel.exchange_delete(partition_exchange(service))
+    await channel.close()
+
+
+async def delete(connection: AbstractConnection, queue: str) -> None:
+    channel = await raw_channel(connection, confirms=False)
+    await channel.queue_delete(queue)
+    await channel.close()
 
 
 async def state(connection: AbstractConnection, queue: str) -> Queue.DeclareOk | None:
@@ -90,15 +127,5 @@ async def state(connection: AbstractConnection, queue: str) -> Queue.DeclareOk |
     return found
 
 
-async def _others(connection: AbstractConnection, service: str, partitions: int) -> list[str]:
-    """The queues of other numbers that exist.
-
-    A number's queues are created in the order of their names and deleted in the reverse one, so that the first of them
-    says whether there are any.
-    """
-    found: list[str] = []
-    for count in QUEUE_PARTITIONS:
-        queues = inbound_queues(service, count)
-        if count != partitions and await state(connection, queues[0]) is not None:
-            found += reversed(queues)
-    return found
+def _mark(service: str) -> str:
+    return f"{service}.inbound.several"

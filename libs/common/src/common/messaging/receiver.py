@@ -15,7 +15,8 @@ from prometheus_client import Gauge
 
 from common.messaging import partitions
 from common.messaging.deliveries import Deliveries
-from common.messaging.topology import bind_consumer, inbound_queues
+from common.messaging.partitions import QueuesInUse
+from common.messaging.topology import inbound_queues
 from common.observability.log_limit import limited_logger
 from common.runtime.background import first_of
 
@@ -48,6 +49,7 @@ class Receiver:
         """`count` is the number of queues. `lost` is set when this receiver has to be replaced by another one."""
         self._connection = connection
         self._service = service
+        self._inbound = f"{service}.inbound"
         self._bindings = bindings
         self._count = count
         self._process = process
@@ -60,35 +62,42 @@ class Receiver:
         self.stands_by = False
         """Whether processes with another number of queues receive, as in the middle of a rollout."""
 
-    async def bind(self) -> None:
-        await bind_consumer(self._connection, self._service, self._bindings, self._count)
-        await partitions.unbind_others(self._connection, self._service, self._bindings, self._count)
-        self._is_bound = True
-
     async def keep_bound(self) -> None:
         """Binds again what somebody unbound, unless another process decides about that."""
-        if self.is_attached:
-            await self.bind()
-            if self._count > 1 and await partitions.is_filled(self._connection, f"{self._service}.inbound"):
-                # Somebody else bound it, such as release 0.1.0. The next receiver processes its messages.
-                log.error("messages in a queue that is not in use", queue=f"{self._service}.inbound")
-                self._lost.set()
+        if not self.is_attached:
+            return
+        await self._bind(self._count)
+        if self._count > 1 and await partitions.is_filled(self._connection, self._inbound):
+            # Somebody else bound it, such as release 0.1.0. The next receiver processes its messages.
+            log.error("messages in a queue that is not in use", queue=self._inbound)
+            self._lost.set()
 
     async def attach(self, is_ready: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> None:
         """Binds the queues and begins to receive, or pauses: while it stands by, or until `is_ready` returns True."""
         if not self._is_bound or await is_ready():
             async with partitions.locked(self._connection, self._service) as is_locked:
-                self._stand_by(
-                    not is_locked
-                    or await partitions.are_received_otherwise(self._connection, self._service, self._count)
-                )
+                found = await partitions.queues_in_use(self._connection, self._service)
+                self._stand_by(not is_locked or await self._are_received_otherwise(found))
                 if not self.stands_by:
-                    await self.bind()
+                    await self._bind(len(found.numbered) if found.are_several else 1)
+                    self._is_bound = True
                     if await is_ready():
-                        await self._drain_others(stop)
+                        await self._change_number(found, stop)
                         await self._begin(stop)
                         return
         await first_of(stop, self._lost, within=_PAUSE)
+
+    async def _are_received_otherwise(self, found: QueuesInUse) -> bool:
+        """Whether a process with another number of queues receives."""
+        if not found.are_of(self._count):
+            return await partitions.are_received(self._connection, [self._inbound, *found.numbered])
+        return self._count > 1 and await partitions.are_received(self._connection, [self._inbound])
+
+    async def _bind(self, number: int) -> None:
+        if number > 1:
+            await partitions.bind_several(self._connection, self._service, self._bindings, number)
+        else:
+            await partitions.bind_one(self._connection, self._service, self._bindings)
 
     def _stand_by(self, stands_by: bool) -> None:
         if stands_by and not self.stands_by:
@@ -114,32 +123,52 @@ class Receiver:
                 deliveries.is_wanted.set()
 
     async def _begin(self, stop: asyncio.Event) -> None:
-        if not (stop.is_set() or self._lost.is_set()):
+        if not self._is_over(stop):
             for deliveries in (*self._queues, self._parked):
                 await deliveries.begin()
             self.is_attached = True
             log.info("consumer attached", service=self._service, queues=self._count)
 
-    async def _drain_others(self, stop: asyncio.Event) -> None:
-        """Processes what queues of other numbers hold. Called with the lock, when nobody receives from them."""
-        if others := await partitions.leftovers(self._connection, self._service, self._count):
+    async def _change_number(self, found: QueuesInUse, stop: asyncio.Event) -> None:
+        """Processes what queues that are not in use hold. Called with the lock, when nobody receives from them.
+
+        A change that was cut off is first ended in its direction. From several queues to another number of several the
+        events flow through `SERVICE.inbound` in between.
+        """
+        is_filled = found.are_several and await partitions.is_filled(self._connection, self._inbound)
+        if is_filled and not await self._drain([self._inbound], stop):
+            return
+        if found.are_of(self._count):
+            return
+        log.warning("changing the number of queues", old=len(found.numbered) or 1, new=self._count)
+        await self._bind(1)
+        if not await self._drain(found.numbered[::-1], stop, delete=True) or self._count == 1:
+            return
+        await self._bind(self._count)
+        await self._drain([self._inbound], stop)
+
+    async def _drain(self, queues: Sequence[str], stop: asyncio.Event, *, delete: bool = False) -> bool:
+        """Processes what the queues hold, which are no longer bound. Returns False if it was cut off."""
+        if queues:
             await first_of(stop, self._lost, within=_SETTLING)
-        for queue in others:
-            if await partitions.state(self._connection, queue) is None:
-                continue
-            log.warning("draining a queue that is no longer in use", queue=queue)
+        for queue in queues:
             deliveries = Deliveries(self._connection, queue, self._lost)
             await deliveries.begin()
             while not await deliveries.is_drained():
                 if batch := await deliveries.next_batch(stop, within=_PAUSE):
                     await self._process(batch, deliveries)
-                if stop.is_set() or self._lost.is_set():
-                    return
+                if self._is_over(stop):
+                    return False
             await deliveries.end()
-            await partitions.delete(self._connection, self._service, queue)
+            if delete:
+                await partitions.delete(self._connection, queue)
+        return not self._is_over(stop)
+
+    def _is_over(self, stop: asyncio.Event) -> bool:
+        return stop.is_set() or self._lost.is_set()
 
     async def _receive(self, deliveries: Deliveries, stop: asyncio.Event) -> None:
-        while not (stop.is_set() or self._lost.is_set()):
+        while not self._is_over(stop):
             if batch := await deliveries.next_batch(stop):
                 await self._process(batch, deliveries)
             elif deliveries.is_wanted.is_set():

@@ -104,14 +104,14 @@ async def declare_producer(channel: AbstractChannel, service: str, stream: str |
 
 
 def inbound_queues(service: str, partitions: int) -> list[str]:
-    """The queues that the consumer receives its events from, by name."""
+    """The queues that the consumer receives its events from, by number."""
     inbound = f"{service}.inbound"
-    return [inbound] if partitions == 1 else sorted(f"{inbound}.{partitions}.{n}" for n in range(partitions))
+    return [inbound] if partitions == 1 else [f"{inbound}.{number}" for number in range(partitions)]
 
 
-def partition_exchange(service: str, partitions: int) -> str:
+def partition_exchange(service: str) -> str:
     """The exchange that shares the consumer's events between several queues, by partition key."""
-    return f"{service}.inbound.{partitions}"
+    return f"{service}.inbound.by_key"
 
 
 async def declare_consumer(
@@ -172,10 +172,11 @@ async def bind_consumer(
 
 async def _declare_partitions(channel: Channel, service: str, partitions: int) -> None:
     single: FieldTable = {"x-single-active-consumer": True, **_arguments(service, f"{service}.inbound.parked")}
-    exchange = partition_exchange(service, partitions)
+    exchange, queues = partition_exchange(service), inbound_queues(service, partitions)
     await channel.exchange_declare(exchange, exchange_type="x-consistent-hash", durable=True, arguments=_BY_KEY)
-    for queue in inbound_queues(service, partitions):
+    for queue in queues:
         await channel.queue_declare(queue, durable=True, arguments=single)
+    for queue in sorted(queues):
         # In the order of the names, in which a broker that starts binds them again: the order decides which keys a
         # queue gets.
         await channel.queue_bind(queue, exchange, "1")
@@ -185,7 +186,7 @@ async def _bind(channel: Channel, service: str, partitions: int, source: str, ro
     if partitions == 1:
         await channel.queue_bind(f"{service}.inbound", source, routing_key)
     else:
-        await channel.exchange_bind(partition_exchange(service, partitions), source, routing_key)
+        await channel.exchange_bind(partition_exchange(service), source, routing_key)
 
 
 def replay_exchanges(bindings: Collection[tuple[str, str]]) -> list[str]:
