@@ -67,9 +67,12 @@ class Node:
 
 
 class Process(Generic[T]):
-    """Takes up to `most` waiting items, does the steps of that batch, and passes it on; then the next."""
+    """Takes up to `most` waiting items, does the steps of that batch, and passes it on; then the next.
 
-    def __init__(self, most: int, steps: Callable[[int], Sequence[Step]], then: Callable[[list[T]], None]) -> None:
+    `steps` gets the number of items, and whether the process was idle before.
+    """
+
+    def __init__(self, most: int, steps: Callable[[int, bool], Sequence[Step]], then: Callable[[list[T]], None]) -> None:
         self._most = most
         self._steps = steps
         self._then = then
@@ -79,17 +82,17 @@ class Process(Generic[T]):
     def add(self, item: T) -> None:
         self._waiting.append(item)
         if not self._is_busy:
-            self._next()
+            self._next(was_idle=True)
 
-    def _next(self) -> None:
+    def _next(self, *, was_idle: bool) -> None:
         self._is_busy = bool(self._waiting)
         if self._is_busy:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            run_steps(deque(self._steps(len(batch))), lambda: self._finish(batch))
+            run_steps(deque(self._steps(len(batch), was_idle)), lambda: self._finish(batch))
 
     def _finish(self, batch: list[T]) -> None:
         self._then(batch)
-        self._next()
+        self._next(was_idle=False)
 
 
 def run_steps(steps: deque[Step], then: Callable[[], None]) -> None:

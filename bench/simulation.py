@@ -80,7 +80,7 @@ class System:
         self.random = random.Random(seed)
         self.notified: list[tuple[float, Request]] = []
         """Each with the time of its notification's commit."""
-        self._times, self._floor = times, floor
+        self._times, self._awake, self._floor = times, times.awake(), floor
         machine = Node(self.clock, deployment.shared) if deployment.shared else None
         self.nodes = {name: machine or Node(self.clock, getattr(deployment, name)) for name in ROLES}
         self._elsewhere = Node(self.clock, sys.maxsize)
@@ -107,12 +107,16 @@ class System:
     def _step(self, *works: tuple[str, float]) -> Step:
         return [(self.nodes[name], self._vary(seconds)) for name, seconds in works]
 
-    def _handle(self, _: int) -> list[Step]:
+    def _handle(self, _: int, _was_idle: bool) -> list[Step]:
         return [self._step(("api", self._request))]
 
-    def _commit(self, events: int) -> list[Step]:
-        write = self._times.write.batch + self._write * events
-        return [self._step(("api", self._times.api.batch)), self._step(("database", write))]
+    def _of(self, was_idle: bool) -> Times:
+        return self._times if was_idle else self._awake
+
+    def _commit(self, events: int, was_idle: bool) -> list[Step]:
+        times = self._of(was_idle)
+        write = times.write.batch + self._write * events
+        return [self._step(("api", times.api.batch)), self._step(("database", write))]
 
     def _committed(self, batch: list[Request]) -> None:
         for request in batch:
@@ -120,9 +124,10 @@ class System:
             self.random.choice(self._relays).add(request)
             request.answered()
 
-    def _relay(self, events: int) -> list[Step]:
-        read = move = self._step(("database", self._times.move.of(events) / 2))
-        publish = self._step(("relays", self._times.relay.of(events)), ("broker", self._times.publish.of(events)))
+    def _relay(self, events: int, was_idle: bool) -> list[Step]:
+        times = self._of(was_idle)
+        read = move = self._step(("database", times.move.of(events) / 2))
+        publish = self._step(("relays", times.relay.of(events)), ("broker", times.publish.of(events)))
         return [read, publish, self._wait(), move]
 
     def _wait(self) -> Step:
@@ -133,8 +138,8 @@ class System:
         for request in batch:
             self.random.choice(self._consumers).add(request)
 
-    def _consume(self, events: int) -> list[Step]:
-        times = self._times
+    def _consume(self, events: int, was_idle: bool) -> list[Step]:
+        times = self._of(was_idle)
         names = (("broker", times.deliver), ("queues", times.consumer), ("effects", times.effect))
         return [*(self._step((name, part.of(events))) for name, part in names), self._wait()]
 

@@ -43,12 +43,25 @@ class Times:
     api_change: float
     write_change: float
     lag: float
+    share_awake: float = 1.0
+    """Of a batch's time, what it takes when the process was not idle before: nothing is woken, and caches are filled."""
 
     def slower(self, factor: float) -> "Times":
         """On a machine whose processors are slower, or have less time for this system."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lag"}
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        del parts["lag"], parts["share_awake"]
         changed: dict[str, Any] = {
             name: part.slower(factor) if isinstance(part, Part) else part * factor for name, part in parts.items()
+        }
+        return replace(self, **changed)
+
+    def awake(self) -> "Times":
+        """Those of a process that was not idle before."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {
+            name: replace(part, batch=part.batch * self.share_awake)
+            for name, part in parts.items()
+            if isinstance(part, Part)
         }
         return replace(self, **changed)
 

@@ -60,7 +60,10 @@ def test_a_process_takes_what_waits_in_batches_one_after_the_other() -> None:
     clock, batches = Clock(), list[list[int]]()
     node = Node(clock, 4)
 
-    def steps(_: int) -> list[Step]:
+    was_idle: list[bool] = []
+
+    def steps(_: int, process_was_idle: bool) -> list[Step]:
+        was_idle.append(process_was_idle)
         return [[(node, SLICE), (node, 3 * SLICE)]]  # at once, so a batch takes as long as the longer
 
     process = Process[int](3, steps, batches.append)
@@ -68,4 +71,5 @@ def test_a_process_takes_what_waits_in_batches_one_after_the_other() -> None:
         process.add(number)
     clock.run(math.inf)
     assert batches == [[0], [1, 2, 3], [4, 5]]
+    assert was_idle == [True, False, False]
     assert clock.now == pytest.approx(9 * SLICE)

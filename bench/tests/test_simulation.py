@@ -54,7 +54,7 @@ def test_what_is_planned_for_a_rate_reaches_it_with_nothing_too_busy() -> None:
 @pytest.mark.skipif(not MEASURED.exists(), reason="no run is kept: ./dev bench --json bench/measured.json --plots")
 def test_the_simulation_agrees_with_the_last_measured_run() -> None:
     run = json.loads(MEASURED.read_text())
-    simulated, measured = simulate_measured(run, 2000), measured_figures(run)
+    (_, simulated), measured = simulate_measured(run, 2000), measured_figures(run)
     for key, _, _, goal in COMPARED:
         if goal is not None:
             assert goal.is_met(agreement_of(simulated[key], measured[key])), key

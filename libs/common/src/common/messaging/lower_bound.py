@@ -48,7 +48,8 @@ class LowerBound:
 
         `None` if it found no rows at all.
         """
-        if not (self._candidate or last) or monotonic() - self._looked < _INTERVAL:
+        interval = _INTERVAL if self._bound else 0.0  # without a bound each batch reads over all deleted rows
+        if not (self._candidate or last) or monotonic() - self._looked < interval:
             return
         writers = await connection.fetchval(_WRITERS)
         self._looked = monotonic()
