@@ -71,10 +71,13 @@ def servers() -> Stopwatch:
     return Stopwatch({name: pid for name, pid in processes().items() if name in {"postgres", "rabbitmq"}})
 
 
-async def relay_catches_up(settings: ShopSettings, events: int, empties: bool = True) -> Measured:
-    """Events per second of the relay from `events` outbox rows to none, between the log's first and last commit.
+async def relay_catches_up(
+    settings: ShopSettings, events: int, *, empties: bool = True, started_after: int = 1
+) -> Measured:
+    """Events per second of the relay from `events` outbox rows to none, between the log's commits.
 
-    Also the microseconds of processor time an event of this process and of the servers. `empties` the table first.
+    Without those of the first `started_after` events. Also the microseconds of processor time an event of this process
+    and of the servers. `empties` the table first.
     """
     connection = await asyncpg.connect(driver_dsn(settings.database_url.get_secret_value()))
     await connection.execute("TRUNCATE event_log" + ", outbox" * empties)
@@ -86,15 +89,17 @@ async def relay_catches_up(settings: ShopSettings, events: int, empties: bool = 
     )
     before = published()
     async with relaying(settings):
-        await until_published(before + 1)
+        await until_published(before + started_after)
         began, used = published(), servers()
         await until_published(before + events)
         spent = used.per_event(int(published() - began) or 1)
     # A batch shares one `published_at`: the time from the first to the last covers all batches but one.
     count, seconds = await connection.fetchrow(
-        "WITH span AS (SELECT min(published_at) AS first, max(published_at) AS last FROM event_log)"
+        "WITH begun AS (SELECT published_at FROM event_log ORDER BY position OFFSET $1),"
+        " span AS (SELECT min(published_at) AS first, max(published_at) AS last FROM begun)"
         " SELECT count(*), extract(epoch FROM last - first)::float8 FROM event_log, span WHERE published_at > first"
-        " GROUP BY first, last"
+        " GROUP BY first, last",
+        started_after - 1,
     )
     await connection.close()
     return {"": float(count / seconds), **spent}
