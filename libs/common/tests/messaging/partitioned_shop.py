@@ -94,15 +94,15 @@ class PartitionedShop:
         wrong = {subject: seen for subject, seen in versions.items() if seen != expected.get(subject)}
         assert (len(versions), wrong) == (len(expected), {}), f"{len(expected)} items; not as published: {wrong}"
 
+    async def are_in_use(self, queues: int) -> bool:
+        async with broker.connect(self._amqp_url, "count") as connection:
+            return (await partitions.queues_in_use(connection, "shop")).are_of(queues)
+
     async def are_received(self, queues: int) -> bool:
-        """Whether processes receive from all of that many queues."""
+        """Whether that many queues are in use, and processes receive from all of them."""
         async with broker.connect(self._amqp_url, "count") as connection:
             states = [await partitions.state(connection, name) for name in inbound_queues("shop", queues)]
-        return all(found is not None and found.consumer_count for found in states)
-
-    async def queues_in_use(self) -> partitions.QueuesInUse:
-        async with broker.connect(self._amqp_url, "count") as connection:
-            return await partitions.queues_in_use(connection, "shop")
+        return all(found is not None and found.consumer_count for found in states) and await self.are_in_use(queues)
 
     async def attached(self, queues: int, *, within: float = 60) -> None:
         await eventually(lambda: self.are_received(queues), within=within)

@@ -112,4 +112,4 @@ async def test_the_number_of_queues_changes_while_events_flow(shop: PartitionedS
     running.terminate()
     assert await running.wait() == 0
     await shop.assert_exact()
-    assert (await shop.queues_in_use()).are_of(1)
+    assert await shop.are_in_use(1)
