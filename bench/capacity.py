@@ -176,7 +176,11 @@ def simulate_measured(run: dict[str, Any], count: int) -> tuple[float, dict[str,
     This share is the one figure that is fitted, so that the two figures with a goal, of a full and of a half busy
     machine, agree as well as they can together.
     """
-    here, floor, measured = simulation.on_this_machine(run["machine"]["cores"]), floor_of_run(run), measured_figures(run)
+    here, floor, measured = (
+        simulation.on_this_machine(run["machine"]["cores"]),
+        floor_of_run(run),
+        measured_figures(run),
+    )
 
     def simulated(share: float) -> dict[str, float]:
         half, full = (replace(times_under(load, run), share_awake=share) for load in ("half", "all"))

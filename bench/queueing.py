@@ -72,7 +72,9 @@ class Process(Generic[T]):
     `steps` gets the number of items, and whether the process was idle before.
     """
 
-    def __init__(self, most: int, steps: Callable[[int, bool], Sequence[Step]], then: Callable[[list[T]], None]) -> None:
+    def __init__(
+        self, most: int, steps: Callable[[int, bool], Sequence[Step]], then: Callable[[list[T]], None]
+    ) -> None:
         self._most = most
         self._steps = steps
         self._then = then

@@ -26,7 +26,9 @@ async def run(scale: Scale, table: Table) -> None:
                     relay_catches_up, settings, events, empties=settings is free, started_after=started_after
                 )
                 await rounds.measure(name, measure, within=LIMIT)
-    table.add(f"the relay catching up, after its first {started_after:,}", rounds.median("free"), "/s", key="relay, free")
+    table.add(
+        f"the relay catching up, after its first {started_after:,}", rounds.median("free"), "/s", key="relay, free"
+    )
     what = f"the same, {scale.dead:,} deleted rows held, and ÷"
     ratio = rounds.ratio("held", "free")
     table.add(what, rounds.median("held"), "/s", ratio=ratio, goal=Goal(0.9, 0.97), key="held ÷ free")

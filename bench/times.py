@@ -44,7 +44,7 @@ class Times:
     write_change: float
     lag: float
     share_awake: float = 1.0
-    """Of a batch's time, what it takes when the process was not idle before: nothing is woken, and caches are filled."""
+    """Of a batch's time, what a process takes that was not idle before: nothing is woken, and caches are filled."""
 
     def slower(self, factor: float) -> "Times":
         """On a machine whose processors are slower, or have less time for this system."""

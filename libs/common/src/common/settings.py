@@ -8,10 +8,11 @@ A field's docstring is its description in `docs/settings.md`.
 
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
 
 def resource(service: str) -> str:
     """The absolute URI that names a service in a token's `aud` (RFC 8707 §2)."""
