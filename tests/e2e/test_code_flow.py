@@ -1,4 +1,4 @@
-"""The authorization code flow through the gateway: unmodified clients, and a crash between a code's use and its answer."""
+"""The authorization code flow through the gateway: unmodified clients, and a crash between a code's use and answer."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ SCOPES = ["openid", "profile", "email", "orders:read", "orders:write"]
 async def clients(admin: Any) -> AsyncIterator[dict[str, dict[str, Any]]]:
     """A client with a secret, and one without."""
     body = {"grant_types": ["authorization_code", "refresh_token"], "scopes": SCOPES}
-    wanted = {
+    wanted: dict[str, dict[str, Any]] = {
         "shop": {
             "name": "Shop",
             "redirect_uris": [CALLBACK],
