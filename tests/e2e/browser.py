@@ -72,6 +72,7 @@ class Page:
 
     async def click(self, selector: str) -> None:
         """Clicks like a person: the browser determines which element is at that place."""
+        await self.evaluate(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
         box = await self.evaluate(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
         at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
         for event in ("mousePressed", "mouseReleased"):

@@ -1,6 +1,6 @@
 """The pages of auth in a real browser, on a narrow and on a wide screen, and the way in from Swagger UI.
 
-With `WAYBILL_TEST_PICTURES=docs/images` it saves what the pages look like.
+With `WAYBILL_TEST_PICTURES=docs/images` it saves what the two main pages look like.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from .visitor import challenge_of
 
 BROWSER = find_browser()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")]
+SHOWN = ("sign-in", "consent")
 FITS = "document.documentElement.scrollWidth <= innerWidth"
 LABELLED = """[...document.querySelectorAll('input:not([type=hidden])')].every(
     (field) => field.labels.length === 1 && field.labels[0].textContent.trim() && field.autocomplete)"""
@@ -68,7 +69,7 @@ async def inspect(page: Page, name: str, width: int) -> None:
     assert await page.evaluate(FITS), name
     assert await page.evaluate(LABELLED), name
     folder = os.environ.get("WAYBILL_TEST_PICTURES")
-    if folder:
+    if folder and name in SHOWN:
         save(folder, f"{name}-{width}.png", await page.picture())
 
 

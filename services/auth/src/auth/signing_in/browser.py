@@ -77,7 +77,7 @@ class PageRoute(ApiRoute):
             try:
                 return await handle(request)
             except AppError as error:
-                text = _TRY_AGAIN if error.status == 503 else error.detail
+                text = _TRY_AGAIN if error.status == 503 else f"{error.detail.removesuffix('.')}."
                 return page(message_page(_title(error.status), text), status=error.status, headers=error.headers)
             except HTTPException as error:
                 if error.status_code != 413:
