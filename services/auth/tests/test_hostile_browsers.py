@@ -230,6 +230,13 @@ async def test_forms_are_accepted_from_the_page_that_this_browser_was_shown_only
     assert await status(browser.http, "/sign-in", given | {"form": form}) == 400
 
 
+async def test_a_forms_body_cannot_write_into_the_headers_of_its_redirect(auth: Auth) -> None:
+    for path in ("/authorize", "/sign-out"):
+        for body in (b"a=b\r\nSet-Cookie: waybill=x", b"a=b\nX: y", b"a b", "a=é".encode(), b"\x00"):
+            answer = await auth.http.post(path, content=body, headers={"Content-Type": "text/plain"})
+            assert (answer.status_code, answer.headers.get("Location")) == (400, None), body
+
+
 async def test_cookies_that_are_not_ours_sign_nobody_in(auth: Auth, ada: Person, subtests: pytest.Subtests) -> None:
     browser = Browser(auth)
     await browser.code(ada)
