@@ -111,7 +111,7 @@ def page(
 def see_other(location: str) -> Response:
     """303: a browser never repeats the form that led here (RFC 9700 §4.12).
 
-    Raises `InvalidRequest` for what is no part of a URI: a form's body may hold line breaks, which would end the header.
+    Raises `InvalidRequest` for what is in no URI: a form's body may hold line breaks, which would end the header.
     """
     if not _URI.fullmatch(location):
         raise InvalidRequest("The request is malformed")
