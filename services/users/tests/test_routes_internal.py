@@ -13,7 +13,14 @@ async def test_the_right_password_of_an_active_account_returns_the_account(world
     person = await world.sign_up()
     answer = await world.log_in(person["email"].upper())
     assert answer.status_code == 200
-    assert answer.json() == {"user_id": person["id"], "role": "user", "status": "active", "version": 1}
+    assert answer.json() == {
+        "user_id": person["id"],
+        "role": "user",
+        "status": "active",
+        "version": 1,
+        "amr": ["pwd"],
+        "has_second_factor": False,
+    }
 
 
 async def test_unknown_wrong_and_deactivated_are_the_same_401(world: Any) -> None:
@@ -211,3 +218,17 @@ async def test_tables_of_sign_ins_hold_no_address(world: Any) -> None:
     await world.log_in("nobody@example.com", WRONG)
     for table in ("login_backoffs", "login_buckets", "known_networks"):
         assert "@example.com" not in str(await world.rows(f"SELECT * FROM {table}"))  # noqa: S608
+
+
+async def test_name_and_address_are_for_auth_and_of_active_accounts_only(world: Any) -> None:
+    person, gone = await world.sign_up(), await world.sign_up()
+    await world.execute("UPDATE users SET status = 'deactivated' WHERE id = :id", id=gone["id"])
+    path = f"/internal/users/{person['id']}/profile"
+    reader = {"Authorization": f"Bearer {world.tokens.mint_service('auth', scope='profiles:read')}"}
+    answer = await world.internal.get(path, headers=reader)
+    assert answer.json() == {"name": person["name"], "email": person["email"], "email_verified": False}
+    assert (await world.internal.get(f"/internal/users/{gone['id']}/profile", headers=reader)).status_code == 404
+    assert (await world.internal.get(path)).status_code == 401
+    other = {"Authorization": f"Bearer {world.tokens.mint_service('auth', scope='credentials:verify')}"}
+    assert (await world.internal.get(path, headers=other)).status_code == 403
+    assert (await world.public.get(path, headers=reader)).status_code == 404

@@ -61,4 +61,5 @@ limit_mails: Final = Depends(_CountAddress())
 PrincipalDep = Annotated[Principal, Depends(require_scopes("account"))]
 may_manage_users: Final = Depends(Guard(scopes=("account",), roles=(ADMIN,)))
 may_verify_credentials: Final = Depends(require_scopes("credentials:verify"))
+may_read_profiles: Final = Depends(require_scopes("profiles:read"))
 may_issue_links: Final = Depends(require_scopes("links:issue"))

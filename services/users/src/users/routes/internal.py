@@ -2,13 +2,22 @@
 
 from uuid import UUID
 
+from common.errors import NotFound
 from common.web import ApiRouter, responses
 from common.web.session import SessionDep
+from users import queries
 from users.credentials.throttle import attempt_key
-from users.deps import DatabaseDep, HashingDep, LoginLimiterDep, may_issue_links, may_verify_credentials
+from users.deps import (
+    DatabaseDep,
+    HashingDep,
+    LoginLimiterDep,
+    may_issue_links,
+    may_read_profiles,
+    may_verify_credentials,
+)
 from users.errors import InvalidCredentials
 from users.handlers import links, logins
-from users.schemas import Credentials, IssuedLinkOut, VerifiedAccount
+from users.schemas import Credentials, IssuedLinkOut, ProfileOut, VerifiedAccount
 
 router = ApiRouter(prefix="/internal", tags=["internal"])
 
@@ -32,10 +41,26 @@ async def verify_credentials(
             account = await logins.finish_login(session, login, is_right=is_right, new_hash=new_hash)
     if account is None:
         raise InvalidCredentials
-    return VerifiedAccount.model_validate(account)
+    return VerifiedAccount(
+        user_id=account.user_id,
+        role=account.role,
+        status=account.status,
+        version=account.version,
+        amr=["pwd"],
+        has_second_factor=False,
+    )
 
 
 @router.post("/secret-links/{link_id}", dependencies=[may_issue_links], responses=responses(404))
 async def issue_secret_link(link_id: UUID, session: SessionDep) -> IssuedLinkOut:
     """Issues the secret of a link for the mail that is being written. On 404, do not send the mail."""
     return IssuedLinkOut.model_validate(await links.issue_link(session, link_id))
+
+
+@router.get("/users/{user_id}/profile", dependencies=[may_read_profiles], responses=responses(404))
+async def read_profile(user_id: UUID, session: SessionDep) -> ProfileOut:
+    """Name and address of an active account, for a client that its person allowed to know them."""
+    user = await queries.user(session, user_id)
+    if user.status != "active":
+        raise NotFound("There is no such user.")
+    return ProfileOut.model_validate(user)
