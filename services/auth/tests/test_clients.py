@@ -165,3 +165,25 @@ async def test_an_invalid_registration_is_refused(auth: Auth, admin: dict[str, s
     for body in wrong:
         with subtests.test(str(body)):
             assert (await auth.http.post("/clients", json=body, headers=admin)).status_code == 422
+
+
+async def test_new_clients_and_secrets_need_a_recent_sign_in(
+    auth: Auth, register: Register, database: Database
+) -> None:
+    """A stolen access token, or a stolen refresh token, does not become a client that outlives it."""
+    client = await register()
+    root = auth.users.people["root@example.com"]
+    session = await auth.sign_in(root)
+    async with database.transaction() as transaction:
+        await transaction.execute(text("UPDATE sessions SET created_at = created_at - interval '301 seconds'"))
+    old = bearer((await auth.refresh(session["refresh_token"])).json())
+    paths = {"/clients": REPORTS, f"/clients/{client['client_id']}/secret": None}
+    for path, body in paths.items():
+        answer = await auth.http.post(path, json=body, headers=old)
+        assert (answer.status_code, answer.json()["code"]) == (401, "insufficient_user_authentication")
+        assert 'max_age="300"' in answer.headers["WWW-Authenticate"]
+    listed = await auth.http.get("/clients", headers=old)
+    assert [row["client_id"] for row in listed.json()["items"]] == [client["client_id"]]
+    fresh = bearer(await auth.sign_in(root))
+    for path, body in paths.items():
+        assert (await auth.http.post(path, json=body, headers=fresh)).status_code == 201

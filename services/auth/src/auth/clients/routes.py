@@ -7,7 +7,7 @@ from fastapi import Response
 
 from auth import queries
 from auth.clients import handlers
-from auth.deps import admin_only
+from auth.deps import admin_only, recent_sign_in
 from auth.errors import ClientNotFound
 from auth.models import Client
 from auth.schemas import ClientOut, ClientWithSecret, RegisterClient
@@ -19,7 +19,7 @@ from common.web.session import SessionDep
 router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[admin_only])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, dependencies=[recent_sign_in])
 async def register_client(body: RegisterClient, session: SessionDep, response: Response) -> ClientWithSecret:
     """Registers a client. Only this response contains its secret."""
     client, secret = await handlers.register_client(
@@ -51,7 +51,7 @@ async def delete_client(client_id: str, session: SessionDep) -> None:
     await handlers.delete_client(session, client_id, now=utc_now())
 
 
-@router.post("/{client_id}/secret", status_code=201, responses=responses(404))
+@router.post("/{client_id}/secret", status_code=201, dependencies=[recent_sign_in], responses=responses(404))
 async def change_client_secret(client_id: str, session: SessionDep, response: Response) -> ClientWithSecret:
     """Replaces a client's secret. The old secret, and all tokens obtained with it, are void."""
     client, secret = await handlers.change_client_secret(session, client_id, now=utc_now())
