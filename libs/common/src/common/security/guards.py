@@ -12,7 +12,6 @@ from fastapi import Request
 from common.errors import Forbidden, Unauthorized
 from common.security.tokens import INSUFFICIENT_SCOPE, InvalidToken, Principal, TokenVerifier
 
-
 RECENT_SIGN_IN: Final = 300
 """Seconds since the sign-in within which a person may change how they sign in, or delete what cannot be restored."""
 

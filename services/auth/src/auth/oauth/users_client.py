@@ -35,8 +35,8 @@ async def verify_credentials(
     """The person with this e-mail address (`username`), password and, where the account has a second factor, code.
 
     Raises `InvalidGrant`, the same one for an unknown account, a wrong password or code, and a disabled account;
-    `MfaRequired` for a right password without the code; `Throttled`; `TemporarilyUnavailable`. Users counts failed attempts per `network`, the client's address. The log names accounts
-    and networks by their `digests`.
+    `MfaRequired` for a right password without the code; `Throttled`; `TemporarilyUnavailable`. Users counts failed
+    attempts per `network`, the client's address. The log names accounts and networks by their `digests`.
     """
     try:
         person = await _verify(users, username, password, network, otp)
