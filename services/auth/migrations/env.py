@@ -1,4 +1,5 @@
 from auth.models import Base
+from auth.sessions import models as session_models  # noqa: F401 - their tables, too
 from common.db.migrations import run_migrations
 from common.messaging import tables
 

@@ -66,6 +66,7 @@ class Person:
     user_id: UUID = field(default_factory=new_id)
     role: str = "user"
     version: int = 1
+    name: str = "Ada"
     code: str | None = None
     """What the account's second factor accepts, if it has one."""
 
@@ -85,6 +86,8 @@ class Users:
         return self.people[email]
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/profile"):
+            return self._profile(request)
         assert (request.method, str(request.url)) == ("POST", "http://users.test/internal/credentials/verify")
         body = json.loads(request.content)
         self.requests.append((body, request.headers["Authorization"].removeprefix("Bearer ")))
@@ -107,6 +110,14 @@ class Users:
         if self.on_verified is not None:
             await self.on_verified(person)
         return httpx.Response(200, json=answer)
+
+    def _profile(self, request: httpx.Request) -> httpx.Response:
+        user_id = request.url.path.split("/")[-2]
+        for person in self.people.values():
+            if str(person.user_id) == user_id:
+                profile = {"name": person.name, "email": person.email, "email_verified": True}
+                return self.override() if self.override is not None else httpx.Response(200, json=profile)
+        return httpx.Response(404, json={"code": "not_found"})
 
 
 @dataclass

@@ -93,7 +93,7 @@ async def test_a_new_secret_or_deletion_voids_the_clients_tokens(
     if how == "deleted":
         assert (await auth.http.delete(path, headers=admin)).status_code == 204
     else:
-        renewed = await auth.http.post(f"{path}/secret", headers=admin)
+        renewed = await auth.http.post(f"{path}/secret", json={"revoke_previous": True}, headers=admin)
         assert renewed.status_code == 201
         assert (await client_token(auth, renewed.json())).status_code == 200
     assert (await client_token(auth, client)).json()["error"] == "invalid_client"
@@ -175,7 +175,9 @@ async def test_new_clients_and_secrets_need_a_recent_sign_in(
     root = auth.users.people["root@example.com"]
     session = await auth.sign_in(root)
     async with database.transaction() as transaction:
-        await transaction.execute(text("UPDATE sessions SET created_at = created_at - interval '301 seconds'"))
+        await transaction.execute(
+            text("UPDATE sessions SET authenticated_at = authenticated_at - interval '301 seconds'")
+        )
     old = bearer((await auth.refresh(session["refresh_token"])).json())
     paths = {"/clients": REPORTS, f"/clients/{client['client_id']}/secret": None}
     for path, body in paths.items():

@@ -10,7 +10,7 @@ import base64
 import binascii
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -52,6 +52,9 @@ class ServiceSettings(BaseSettings):
     """Auth's internal URL, for signing keys, service tokens and revocations."""
     cors_origins: list[str] = []
     """Origins of web pages that may call the API from a browser, such as `["https://shop.example"]`."""
+    password_grant: Literal["on", "off"] = "on"  # noqa: S105 - a switch
+    """Whether first-party clients may exchange a password for tokens (RFC 6749 §4.3). The sign-in page works anyway.
+    Auth enforces it; the other services' documentation pages offer what is on."""
     log_level: str = "info"
     """The lowest level that is logged: `debug`, `info`, `warning` or `error`."""
     database_pool_size: int = Field(default=5, ge=1, le=100)
@@ -98,6 +101,10 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @property
+    def has_password_grant(self) -> bool:
+        return self.password_grant == "on"  # noqa: S105 - a switch
 
     @property
     def audience(self) -> str:

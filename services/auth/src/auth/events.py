@@ -18,6 +18,8 @@ Reason = Literal[
     "role_changed",
     "client_secret_changed",
     "client_deleted",
+    "code_reuse",
+    "consent_withdrawn",
 ]
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
+from auth.redirect_uris import RedirectUri
 from common.settings import ServiceSettings, key_bytes, resource
 
 
@@ -34,6 +35,10 @@ class Settings(ServiceSettings):
     other_resources: tuple[Annotated[str, Field(pattern=r"^https?://[^\s#]+$")], ...] = ()
     """Resource URIs (RFC 8707 §2) of services outside this system: a JSON list. A token names one only on request."""
 
+    web_redirect_uris: tuple[RedirectUri, ...] = ()
+    """Redirect URIs of the first-party client `web`, a JSON list such as `["https://shop.example/signed-in"]`. They are
+    also where a sign-out may lead to."""
+
     signing_algorithm: Literal["ES256", "RS256"] = "ES256"
     """Algorithm of new signing keys. ES256 has the shorter keys and signatures; RS256 is for verifiers without it.
     After a change the next key is published at once."""
@@ -46,6 +51,8 @@ class Settings(ServiceSettings):
     """Days without a refresh after which a session ends."""
     refresh_absolute_days: Annotated[float, Field(gt=0, le=365)] = 30
     """Days after which a session ends, however often it is refreshed."""
+    browser_session_hours: Annotated[float, Field(gt=0, le=720)] = 12
+    """Hours for which a browser stays signed in on auth's own pages, so that further clients ask for no password."""
     key_pending_seconds: Annotated[int, Field(ge=0)] = 15 * 60
     """Seconds between the publication of a key and its first signature, because verifiers and gateways cache the key
     set (300 s by its `max-age`). Our own services fetch a new key within 7 s; below that they reject some tokens."""

@@ -68,4 +68,5 @@ RecentPrincipalDep = Annotated[Principal, Depends(Guard(scopes=("account",), max
 may_manage_users: Final = Depends(Guard(scopes=("account",), roles=(ADMIN,)))
 recent_sign_in: Final = Depends(guards.recent_sign_in)
 may_verify_credentials: Final = Depends(require_scopes("credentials:verify"))
+may_read_profiles: Final = Depends(require_scopes("profiles:read"))
 may_issue_links: Final = Depends(require_scopes("links:issue"))

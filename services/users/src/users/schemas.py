@@ -146,6 +146,12 @@ class VerifiedAccount(Model):
     has_second_factor: bool
 
 
+class ProfileOut(Model):
+    name: str
+    email: str
+    email_verified: bool
+
+
 class IssuedLinkOut(Model):
     token: str
     purpose: LinkPurpose

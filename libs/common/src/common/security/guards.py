@@ -38,6 +38,9 @@ class Guard:
     """Admits a request whose token is valid, has all of `scopes` and, where `roles` are given, one of them. With
     `max_age`, the person must have signed in at most so many seconds ago: a refreshed token keeps its `auth_time`.
 
+    A token with which a client of others acts for a person has neither a role's rights nor those of routes without a
+    scope, unless `any_client` says that the route shows nothing of a person's.
+
     Raises `Unauthorized` (401) without a token, `InvalidToken` (401), `InsufficientScope` or `Forbidden` (403),
     `InsufficientUserAuthentication` (401), and `Unavailable` (503) while no keys are known.
     """
@@ -45,11 +48,17 @@ class Guard:
     is_guard: ClassVar[bool] = True
 
     def __init__(
-        self, *, scopes: tuple[str, ...] = (), roles: tuple[str, ...] = (), max_age: int | None = None
+        self,
+        *,
+        scopes: tuple[str, ...] = (),
+        roles: tuple[str, ...] = (),
+        max_age: int | None = None,
+        any_client: bool = False,
     ) -> None:
         self.scopes = scopes
         self.roles = roles
         self.max_age = max_age
+        self.any_client = any_client
 
     async def __call__(self, request: Request) -> Principal:
         principal = getattr(request.state, "principal", None)
@@ -64,7 +73,9 @@ class Guard:
                 f"This needs the scope {required}",
                 headers={"WWW-Authenticate": f'{INSUFFICIENT_SCOPE}, scope="{required}"'},
             )
-        if self.roles and principal.roles.isdisjoint(self.roles):
+        if principal.is_delegated and not (self.scopes or self.any_client):
+            raise InsufficientScope("This is not for other clients", headers={"WWW-Authenticate": INSUFFICIENT_SCOPE})
+        if self.roles and (principal.is_delegated or principal.roles.isdisjoint(self.roles)):
             raise Forbidden("This needs another role", headers={"WWW-Authenticate": INSUFFICIENT_SCOPE})
         if self.max_age is not None:
             check_recent_sign_in(principal, self.max_age)
@@ -94,7 +105,7 @@ def bearer_token(request: Request) -> str:
 
 
 authenticate: Final = Guard()
-"""Admits any valid token."""
+"""Admits any valid token but a delegated one."""
 recent_sign_in: Final = Guard(max_age=RECENT_SIGN_IN)
 """Admits a person's token whose sign-in is recent. List it after the guard that checks scopes and roles."""
 

@@ -1,7 +1,9 @@
 """Lets users verify credentials over HTTP. Auth never sees a password hash, and users never sees a session."""
 
 import contextlib
+from dataclasses import dataclass
 from typing import Final, Literal
+from uuid import UUID
 
 import httpx
 from prometheus_client import Counter
@@ -21,12 +23,21 @@ SIGN_INS: Final = Counter("waybill_sign_ins_total", "Checks of a person's passwo
 for _outcome in ("succeeded", "wrong", "code_missing", "throttled", "unavailable"):
     SIGN_INS.labels(_outcome)  # exported as 0 from the start, so that the first one is an increase
 
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    name: str
+    email: str
+    email_verified: bool
+
+
 _PATH: Final = "/internal/credentials/verify"
 _LONGEST_NAME: Final = 320
 _LONGEST_PASSWORD: Final = 1024
 _LONGEST_CODE: Final = 64
 _WRONG: Final = "The e-mail address, the password or the code is wrong"
 _VERIFIED: Final = TypeAdapter(VerifiedPerson)
+_PROFILE: Final = TypeAdapter(Profile)
 
 
 async def verify_credentials(
@@ -48,6 +59,16 @@ async def verify_credentials(
         raise
     SIGN_INS.labels("succeeded").inc()
     return person
+
+
+async def fetch_profile(users: ServiceClient, user_id: UUID) -> Profile | None:
+    """None for an account that is deactivated or does not exist. Raises `Unavailable`."""
+    answer = await users.get(f"/internal/users/{user_id}/profile")
+    if answer.status_code == 404:
+        return None
+    with contextlib.suppress(ValidationError):
+        return _PROFILE.validate_json(answer.content)
+    raise Unavailable
 
 
 def _outcome_of(error: OAuthError) -> Literal["wrong", "code_missing", "throttled", "unavailable"]:

@@ -12,6 +12,7 @@ from auth import queries
 from auth.errors import SessionNotFound
 from auth.events import Reason, SessionRevoked, SessionStarted, SubjectRevoked, TokenReuseDetected
 from auth.models import Reuse, Session, SessionLimits, Subject, SubjectStatus
+from auth.sessions.queries import delete_browser_sessions
 from auth.tokens.refresh import RefreshToken
 from common.db.database import new_id
 from common.messaging.outbox import record
@@ -42,13 +43,15 @@ class SignedIn:
     session_version: int
     role: str
     refresh_token: RefreshToken
+    nonce: str | None = None
+    """Of the authorization request, for the ID token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Returned instead of raised, because the changes that come with a refusal must be committed."""
 
-    reason: Literal["stale", "inactive", "unknown", "other_client", "ended", "reuse"]
+    reason: Literal["stale", "inactive", "unknown", "other_client", "ended", "reuse", "code_reuse"]
 
 
 async def start_session(
@@ -64,6 +67,24 @@ async def start_session(
     now: datetime,
 ) -> SignedIn | Refused:
     """Signs a person in. Refuses as `stale` when auth knows a later version of the person than users verified."""
+    subject = await admit(session, person)
+    if isinstance(subject, Refused):
+        return subject
+    family = Session(
+        id=new_id(),
+        user_id=person.user_id,
+        client_id=client_id,
+        scopes=list(scopes),
+        resources=list(resources),
+        device=describe_device(device),
+        subject_version=person.version,
+        amr=list(person.amr),
+    )
+    return await begin_session(session, subject, family, secret=secret, limits=limits, now=now)
+
+
+async def admit(session: AsyncSession, person: VerifiedPerson) -> Subject | Refused:
+    """The person's row, locked, if what users verified is still true."""
     subject, _ = await queries.lock_or_add_subject(
         session, person.user_id, version=person.version, status=SubjectStatus.ACTIVE, role=person.role
     )
@@ -74,20 +95,25 @@ async def start_session(
     if subject.status != SubjectStatus.ACTIVE:
         # An event of the same version says otherwise, so users' response was wrong when it was sent.
         return Refused("inactive")
-    family = Session(
-        id=new_id(),
-        user_id=person.user_id,
-        client_id=client_id,
-        scopes=list(scopes),
-        resources=list(resources),
-        device=describe_device(device),
-        subject_version=person.version,
-    )
+    return subject
+
+
+async def begin_session(
+    session: AsyncSession,
+    subject: Subject,
+    family: Session,
+    *,
+    secret: bytes,
+    limits: SessionLimits,
+    now: datetime,
+    nonce: str | None = None,
+) -> SignedIn:
+    """Adds a session of a person whose row the caller has locked."""
     first = family.begin(secret, now, limits)
     session.add(family)
-    started = SessionStarted(session_id=family.id, user_id=family.user_id, client_id=client_id)
+    started = SessionStarted(session_id=family.id, user_id=family.user_id, client_id=family.client_id)
     await record(session, started, subject=family.id, version=1, occurred_at=now)
-    return SignedIn(family, subject.session_version, subject.role, first)
+    return SignedIn(family, subject.session_version, subject.role, first, nonce)
 
 
 async def refresh_session(
@@ -172,12 +198,16 @@ async def revoke_tokens(
 ) -> None:
     """Voids a person's access tokens of earlier session versions. The caller has locked the person's row.
 
-    With `end_sessions` the sessions end as well: all, or those started before users' version `before_version` of the
-    person. `except_session` keeps its tokens and does not end. `is_late`: a sign-in has already begun the person's
-    session version, so that tokens of the ending sessions may have it too; each session is then revoked by itself.
+    With `end_sessions` the sessions end as well, those of browsers included: all, or those started before users'
+    version `before_version` of the person. `except_session` keeps its tokens and does not end. `is_late`: a sign-in has
+    already begun the person's session version, so that tokens of the ending sessions may have it too; each session is
+    then revoked by itself.
     """
     subject.revoke_tokens(now, except_session=except_session)
     if end_sessions:
+        await delete_browser_sessions(
+            session, subject.user_id, before_version=before_version, except_session=except_session
+        )
         for family in await queries.lock_unrevoked_sessions(session, subject.user_id):
             started_before = before_version is None or family.subject_version < before_version
             if family.id == except_session or not started_before:

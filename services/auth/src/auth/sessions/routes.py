@@ -25,6 +25,7 @@ async def list_sessions(principal: PrincipalDep, session: SessionDep, page: Page
         return SessionOut(
             id=family.id,
             client_id=family.client_id,
+            amr=family.amr,
             device=family.device,
             created_at=family.created_at,
             last_used_at=family.last_used_at,

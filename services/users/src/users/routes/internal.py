@@ -3,14 +3,24 @@
 from uuid import UUID
 
 from common.db.database import utc_now
+from common.errors import NotFound
 from common.web import ApiRouter, responses
 from common.web.session import SessionDep
+from users import queries
 from users.credentials import second_factor
 from users.credentials.throttle import attempt_key
-from users.deps import DatabaseDep, EncryptionDep, HashingDep, LoginLimiterDep, may_issue_links, may_verify_credentials
+from users.deps import (
+    DatabaseDep,
+    EncryptionDep,
+    HashingDep,
+    LoginLimiterDep,
+    may_issue_links,
+    may_read_profiles,
+    may_verify_credentials,
+)
 from users.errors import InvalidCredentials, MfaRequired
 from users.handlers import authenticators, links, logins
-from users.schemas import Credentials, IssuedLinkOut, VerifiedAccount
+from users.schemas import Credentials, IssuedLinkOut, ProfileOut, VerifiedAccount
 
 router = ApiRouter(prefix="/internal", tags=["internal"])
 
@@ -65,3 +75,12 @@ async def verify_credentials(
 async def issue_secret_link(link_id: UUID, session: SessionDep) -> IssuedLinkOut:
     """Issues the secret of a link for the mail that is being written. On 404, do not send the mail."""
     return IssuedLinkOut.model_validate(await links.issue_link(session, link_id))
+
+
+@router.get("/users/{user_id}/profile", dependencies=[may_read_profiles], responses=responses(404))
+async def read_profile(user_id: UUID, session: SessionDep) -> ProfileOut:
+    """Name and address of an active account, for a client that its person allowed to know them."""
+    user = await queries.user(session, user_id)
+    if user.status != "active":
+        raise NotFound("There is no such user.")
+    return ProfileOut.model_validate(user)
