@@ -6,6 +6,8 @@ Plain values come from the environment (`WAYBILL_*`). Secrets have no default. T
 A field's docstring is its description in `docs/settings.md`.
 """
 
+import base64
+import binascii
 import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -17,6 +19,15 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 def resource(service: str) -> str:
     """The absolute URI that names a service in a token's `aud` (RFC 8707 §2)."""
     return f"https://waybill.invalid/{service}"
+
+
+def key_bytes(secret: SecretStr) -> bytes:
+    """The bytes of a key in base64, of either alphabet (RFC 4648 §4 and §5). Empty if it is not base64."""
+    text = secret.get_secret_value().strip()
+    try:
+        return base64.b64decode(text, altchars=None if {"-", "_"}.isdisjoint(text) else b"-_")
+    except binascii.Error:
+        return b""
 
 
 class ServiceSettings(BaseSettings):

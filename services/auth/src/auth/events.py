@@ -14,6 +14,7 @@ Reason = Literal[
     "deactivated",
     "erased",
     "password_changed",
+    "email_reverted",
     "role_changed",
     "client_secret_changed",
     "client_deleted",

@@ -1,14 +1,12 @@
 """Auth's settings, in addition to those of every service."""
 
-import base64
-import binascii
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
 from auth.redirect_uris import RedirectUri
-from common.settings import ServiceSettings, resource
+from common.settings import ServiceSettings, key_bytes, resource
 
 
 class StaticClient(BaseModel, frozen=True):
@@ -41,6 +39,9 @@ class Settings(ServiceSettings):
     """Redirect URIs of the first-party client `web`, a JSON list such as `["https://shop.example/signed-in"]`. They are
     also where a sign-out may lead to."""
 
+    admin_second_factor: Literal["required", "advised"] = "advised"
+    """`required`: a session that an administrator began without a second factor has not the role, only what every
+    person may do, such as adding one. `advised`: the log and the token response say that there is none."""
     signing_algorithm: Literal["ES256", "RS256"] = "ES256"
     """Algorithm of new signing keys. ES256 has the shorter keys and signatures; RS256 is for verifiers without it.
     After a change the next key is published at once."""
@@ -63,9 +64,9 @@ class Settings(ServiceSettings):
 
     @model_validator(mode="after")
     def _secrets_are_keys(self) -> Self:
-        if len(_decoded(self.key_encryption_key)) != 32:
+        if len(key_bytes(self.key_encryption_key)) != 32:
             raise ValueError("key_encryption_key must be 32 bytes in base64")
-        if len(_decoded(self.refresh_token_secret)) < 32:
+        if len(key_bytes(self.refresh_token_secret)) < 32:
             raise ValueError("refresh_token_secret must be at least 32 bytes in base64")
         return self
 
@@ -76,23 +77,12 @@ class Settings(ServiceSettings):
 
     @property
     def key_encryption_bytes(self) -> bytes:
-        return _decoded(self.key_encryption_key)
+        return key_bytes(self.key_encryption_key)
 
     @property
     def refresh_token_bytes(self) -> bytes:
-        return _decoded(self.refresh_token_secret)
+        return key_bytes(self.refresh_token_secret)
 
     @property
     def access_token_lifetime(self) -> timedelta:
         return timedelta(seconds=self.access_token_seconds)
-
-
-def _decoded(secret: SecretStr) -> bytes:
-    try:
-        return base64.b64decode(secret.get_secret_value().strip(), altchars=b"-_" if _is_urlsafe(secret) else None)
-    except binascii.Error:
-        return b""
-
-
-def _is_urlsafe(secret: SecretStr) -> bool:
-    return not {"-", "_"}.isdisjoint(secret.get_secret_value())

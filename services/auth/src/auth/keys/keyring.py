@@ -14,14 +14,15 @@ from jwt.types import Options
 from sqlalchemy import func, select
 
 from auth import queries
-from auth.keys import handlers
+from auth.keys import handlers, keypairs
 from auth.keys.handlers import KeyPolicy
-from auth.keys.keypairs import KeyEncryption, PrivateKey, WrongKeyEncryptionKey
+from auth.keys.keypairs import PrivateKey
 from auth.models import KeyStatus, SigningKey
 from auth.settings import Settings
 from common.db.database import Database
 from common.errors import Unavailable
 from common.runtime.background import every
+from common.security.sealing import KeyEncryption, WrongKeyEncryptionKey
 from common.security.verification_keys import VerificationKey, parse_jwk
 
 log = structlog.get_logger(__name__)
@@ -135,7 +136,7 @@ class Keyring:
     def _use(self, keys: Sequence[SigningKey]) -> None:
         active = next(key for key in keys if key.status == KeyStatus.ACTIVE)
         if self._signer is None or self._signer.kid != active.kid:
-            self._signer = _Signer(active.kid, active.alg, self._encryption.unseal(active))
+            self._signer = _Signer(active.kid, active.alg, keypairs.unseal(self._encryption, active))
             log.info("signing key loaded", kid=active.kid, alg=active.alg)
         if self._published.keys() != {key.kid for key in keys}:
             self._published = {key.kid: self._published.get(key.kid) or parse_jwk(key.jwk) for key in keys}

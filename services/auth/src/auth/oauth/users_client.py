@@ -10,6 +10,7 @@ from prometheus_client import Counter
 from pydantic import TypeAdapter, ValidationError
 
 from auth.errors import InvalidGrant, MfaRequired, OAuthError, TemporarilyUnavailable, Throttled
+from auth.models import ADMIN
 from auth.sessions.handlers import VerifiedPerson
 from common.errors import Unavailable
 from common.observability.log_limit import limited_logger
@@ -46,8 +47,8 @@ async def verify_credentials(
     """The person with this e-mail address (`username`), password and, where the account has a second factor, code.
 
     Raises `InvalidGrant`, the same one for an unknown account, a wrong password or code, and a disabled account;
-    `MfaRequired` for a right password without the code; `Throttled`; `TemporarilyUnavailable`. Users
-    counts failed attempts per `network`, the client's address. The log names accounts and networks by their `digests`.
+    `MfaRequired` for a right password without the code; `Throttled`; `TemporarilyUnavailable`. Users counts failed
+    attempts per `network`, the client's address. The log names accounts and networks by their `digests`.
     """
     try:
         person = await _verify(users, username, password, network, otp)
@@ -58,6 +59,8 @@ async def verify_credentials(
         log.info("sign-in refused", outcome=outcome, account=account, network=source)
         raise
     SIGN_INS.labels("succeeded").inc()
+    if person.role == ADMIN and not person.has_second_factor:
+        log.warning("administrator without a second factor", user_id=str(person.user_id))
     return person
 
 

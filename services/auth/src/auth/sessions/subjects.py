@@ -45,6 +45,11 @@ async def change_password(
     await _revoke(session, user_id, version, "password_changed", now, except_session=except_session)
 
 
+async def revert_email(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
+    """Ends all sessions: somebody else may have begun them, and changed the address."""
+    await _revoke(session, user_id, version, "email_reverted", now)
+
+
 async def _revoke(
     session: AsyncSession,
     user_id: uuid.UUID,

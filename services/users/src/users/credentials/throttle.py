@@ -7,9 +7,9 @@ Every attempt is counted before its password is checked, so that parallel guesse
   has signed in before.
 
 An account is identified by the address that was typed, whether or not it exists; rows hold digests only. When the
-password is right, its attempt no longer counts. E-mail addresses that sign-ups, changes of an address and requests for
-a mail name are counted too, by network, whatever the outcome. Times are the database's, so that all processes agree on
-them.
+password is right, and the code where there is a second factor, the attempt no longer counts. E-mail addresses that
+sign-ups, changes of an address and requests for a mail name are counted too, by network, whatever the outcome. Times
+are the database's, so that all processes agree on them.
 """
 
 import hashlib
@@ -97,6 +97,19 @@ async def end_attempt(session: AsyncSession, attempt: Attempt, *, succeeded: boo
             await session.execute(_LOWER_BUCKET, {"key": key})
 
 
+async def release_attempt(session: AsyncSession, attempt: Attempt) -> None:
+    """For an attempt that neither failed nor succeeded: it no longer counts, and the failures before it still do."""
+    await session.execute(_RELEASED, {"key": attempt.backoff})
+    for key in attempt.buckets:
+        await session.execute(_LOWER_BUCKET, {"key": key})
+
+
+async def forgive(session: AsyncSession, account: str, *, network: str) -> None:
+    """Forgets the failures on an account: those from the network, and those from all networks together."""
+    await session.execute(delete(LoginBackoff).where(LoginBackoff.key == attempt_key(account, network)))
+    await session.execute(delete(LoginBucket).where(LoginBucket.key == PER_ACCOUNT.key(account)))
+
+
 async def count_unless_full(session: AsyncSession, bucket: LeakyBucket, subject: str) -> bool:
     """Counts one more of anything but sign-ins. False, with nothing counted, if the bucket is full."""
     counted = await session.scalar(text(count_in_bucket_sql(bucket, key=":key")), {"key": bucket.key(subject)})
@@ -169,6 +182,7 @@ _FAILED: Final = text(f"""
         blocked_until = CASE WHEN failures + 1 >= {FREE_FAILURES} THEN now() + interval '1 second'
             * least(2 ^ least(failures + 1 - {FREE_FAILURES}, 16), {MAX_WAIT}) END
     WHERE key = :key""")  # noqa: S608
+_RELEASED: Final = text("UPDATE login_backoffs SET in_flight = greatest(in_flight - 1, 0) WHERE key = :key")
 _LOWER_BUCKET: Final = text("UPDATE login_buckets SET level = greatest(level - 1, 0) WHERE key = :key")
 
 

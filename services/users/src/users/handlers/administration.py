@@ -30,7 +30,7 @@ async def deactivate(session: AsyncSession, user_id: UUID) -> User:
     """Prevents sign-ins; the event ends all sessions. Raises `NotFound`, `LastAdmin`."""
     user = await lock_account(session, user_id, stays_admin=False)
     if user.change_status("deactivated"):
-        await queries.void_links(session, user.id)
+        await queries.void_links(session, user)
         await record(session, UserDeactivated(user_id=user.id), subject=user.id, version=user.version)
     return user
 

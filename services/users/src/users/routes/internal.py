@@ -2,21 +2,24 @@
 
 from uuid import UUID
 
+from common.db.database import utc_now
 from common.errors import NotFound
 from common.web import ApiRouter, responses
 from common.web.session import SessionDep
 from users import queries
+from users.credentials import second_factor
 from users.credentials.throttle import attempt_key
 from users.deps import (
     DatabaseDep,
+    EncryptionDep,
     HashingDep,
     LoginLimiterDep,
     may_issue_links,
     may_read_profiles,
     may_verify_credentials,
 )
-from users.errors import InvalidCredentials
-from users.handlers import links, logins
+from users.errors import InvalidCredentials, MfaRequired
+from users.handlers import authenticators, links, logins
 from users.schemas import Credentials, IssuedLinkOut, ProfileOut, VerifiedAccount
 
 router = ApiRouter(prefix="/internal", tags=["internal"])
@@ -24,12 +27,20 @@ router = ApiRouter(prefix="/internal", tags=["internal"])
 
 @router.post("/credentials/verify", dependencies=[may_verify_credentials], responses=responses(429))
 async def verify_credentials(
-    body: Credentials, database: DatabaseDep, hashing: HashingDep, limiter: LoginLimiterDep
+    body: Credentials,
+    *,
+    database: DatabaseDep,
+    hashing: HashingDep,
+    limiter: LoginLimiterDep,
+    encryption: EncryptionDep,
 ) -> VerifiedAccount:
     """Returns the account with these credentials. An unknown account, a wrong password and a deactivated account get
-    the same 401 after the same time.
+    the same 401 after the same time, with or without a code; so does a wrong code. A right password without the code
+    of the account's second factor gets 401 `mfa_required`.
     """
     email, network, password = body.email.lower(), body.network, body.password.get_secret_value()
+    code = body.otp.get_secret_value() if body.otp is not None else None
+    found: authenticators.Found = "none"
     async with limiter.acquire(attempt_key(email, network)):
         async with hashing.slot("sign_in", network=network) as slot:
             async with database.transaction() as session:
@@ -37,8 +48,17 @@ async def verify_credentials(
             stored = login.password_hash
             is_right = await slot.verify(password, stored)
             new_hash = await slot.hash(password) if is_right and stored and slot.is_outdated(stored) else None
+        if is_right and login.needs_code_of is not None:
+            async with database.transaction() as session:
+                found = await authenticators.use_code(session, login.needs_code_of, code, encryption, now=utc_now())
         async with database.transaction() as session:
-            account = await logins.finish_login(session, login, is_right=is_right, new_hash=new_hash)
+            if found == "missing":
+                await logins.leave_login(session, login)
+            else:
+                is_right = is_right and found != "wrong"
+                account = await logins.finish_login(session, login, is_right=is_right, new_hash=new_hash)
+    if found == "missing":
+        raise MfaRequired
     if account is None:
         raise InvalidCredentials
     return VerifiedAccount(
@@ -46,8 +66,8 @@ async def verify_credentials(
         role=account.role,
         status=account.status,
         version=account.version,
-        amr=["pwd"],
-        has_second_factor=False,
+        amr=list(second_factor.AMR) if found == "right" else ["pwd"],
+        has_second_factor=found == "right",
     )
 
 

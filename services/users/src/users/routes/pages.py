@@ -36,6 +36,23 @@ _RESET: Final = Template(_SOURCE).substitute(
     button="Set password",
     done="Your password is changed. You are signed out on all devices.",
 )
+_CONFIRM: Final = Template(_SOURCE).substitute(
+    title="Confirm your new e-mail address",
+    style=STYLE,
+    path="/email-changes/confirm",
+    field="",
+    button="Confirm",
+    done="Your new e-mail address is in use.",
+)
+_REVERT: Final = Template(_SOURCE).substitute(
+    title="Keep your e-mail address",
+    style=STYLE,
+    path="/email-changes/revert",
+    field="<p>If you did not ask for the change of your e-mail address, undo it here, and set a new password after "
+    "that.</p>\n",
+    button="Undo the change",
+    done="Your account has this e-mail address again. You are signed out on all devices.",
+)
 
 
 @router.get("/email-verifications/page", include_in_schema=False)
@@ -46,3 +63,13 @@ async def show_verification_page() -> HTMLResponse:
 @router.get("/password-resets/page", include_in_schema=False)
 async def show_reset_page() -> HTMLResponse:
     return HTMLResponse(_RESET, headers=_HEADERS)
+
+
+@router.get("/email-changes/page", include_in_schema=False)
+async def show_confirmation_page() -> HTMLResponse:
+    return HTMLResponse(_CONFIRM, headers=_HEADERS)
+
+
+@router.get("/email-changes/revert-page", include_in_schema=False)
+async def show_revert_page() -> HTMLResponse:
+    return HTMLResponse(_REVERT, headers=_HEADERS)
