@@ -66,6 +66,8 @@ class Person:
     user_id: UUID = field(default_factory=new_id)
     role: str = "user"
     version: int = 1
+    code: str | None = None
+    """What the account's second factor accepts, if it has one."""
 
 
 class Users:
@@ -78,8 +80,8 @@ class Users:
         self.on_verified: Callable[[Person], Any] | None = None
         self.transport = httpx.MockTransport(self._answer)
 
-    def add(self, email: str, *, role: str = "user", version: int = 1) -> Person:
-        self.people[email] = Person(email, role=role, version=version)
+    def add(self, email: str, *, role: str = "user", version: int = 1, code: str | None = None) -> Person:
+        self.people[email] = Person(email, role=role, version=version, code=code)
         return self.people[email]
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
@@ -91,11 +93,16 @@ class Users:
         person = self.people.get(body["email"])
         if person is None or body["password"] != PASSWORD:
             return httpx.Response(401, json={"code": "invalid_credentials"})
+        if person.code is not None and body.get("otp") != person.code:
+            code = "invalid_credentials" if "otp" in body else "mfa_required"
+            return httpx.Response(401, json={"code": code})
         answer = {
             "user_id": str(person.user_id),
             "role": person.role,
             "status": "active",
             "version": person.version,
+            "amr": ["pwd"] if person.code is None else ["pwd", "otp", "mfa"],
+            "has_second_factor": person.code is not None,
         }
         if self.on_verified is not None:
             await self.on_verified(person)

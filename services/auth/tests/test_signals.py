@@ -39,7 +39,7 @@ def count(name: str, **labels: str) -> float:
 def sign_ins() -> dict[str, float]:
     return {
         outcome: count("waybill_sign_ins_total", outcome=outcome)
-        for outcome in ("succeeded", "wrong", "throttled", "unavailable")
+        for outcome in ("succeeded", "wrong", "code_missing", "throttled", "unavailable")
     }
 
 
@@ -54,6 +54,7 @@ async def sign_in(auth: Auth, password: str = PASSWORD, **headers: str) -> httpx
         ("succeeded", PASSWORD, None),
         ("wrong", "not the password", None),
         ("wrong", "x" * 2000, None),
+        ("code_missing", PASSWORD, lambda: httpx.Response(401, json={"code": "mfa_required"})),
         ("throttled", PASSWORD, lambda: httpx.Response(429, headers={"Retry-After": "7"})),
         ("unavailable", PASSWORD, lambda: httpx.Response(503)),
     ],

@@ -104,6 +104,26 @@ async def test_wrong_credentials_are_an_invalid_grant(auth: Auth, subtests: pyte
             assert answer.headers["Cache-Control"] == "no-store"
 
 
+async def test_a_second_factor_is_asked_for_after_a_right_password_only(auth: Auth, subtests: pytest.Subtests) -> None:
+    auth.users.add("ada@example.com", code="123456")
+    auth.users.add("bob@example.com")
+    for username, password, otp, error in (
+        ("ada@example.com", PASSWORD, "", "mfa_required"),
+        ("ada@example.com", "not the password", "", "invalid_grant"),
+        ("ada@example.com", "not the password", "123456", "invalid_grant"),
+        ("ada@example.com", PASSWORD, "654321", "invalid_grant"),
+        ("ada@example.com", PASSWORD, "1" * 65, "invalid_grant"),
+        ("ada@example.com", PASSWORD, "123456", None),
+        ("bob@example.com", PASSWORD, "", None),
+        ("bob@example.com", PASSWORD, "123456", None),
+    ):
+        with subtests.test(f"{username} {password} {otp}"):
+            answer = await auth.token(grant_type="password", username=username, password=password, otp=otp)
+            assert answer.json().get("error") == error
+            assert answer.status_code == (200 if error is None else 400)
+    assert "otp" not in auth.users.requests[0][0]  # an older release of users refuses unknown fields
+
+
 async def test_throttling_by_users_is_forwarded(auth: Auth) -> None:
     auth.users.override = lambda: httpx.Response(429, headers={"Retry-After": "7"})
     answer = await auth.token(grant_type="password", username="ada@example.com", password=PASSWORD)

@@ -13,7 +13,14 @@ async def test_the_right_password_of_an_active_account_returns_the_account(world
     person = await world.sign_up()
     answer = await world.log_in(person["email"].upper())
     assert answer.status_code == 200
-    assert answer.json() == {"user_id": person["id"], "role": "user", "status": "active", "version": 1}
+    assert answer.json() == {
+        "user_id": person["id"],
+        "role": "user",
+        "status": "active",
+        "version": 1,
+        "amr": ["pwd"],
+        "has_second_factor": False,
+    }
 
 
 async def test_unknown_wrong_and_deactivated_are_the_same_401(world: Any) -> None:

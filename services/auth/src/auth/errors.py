@@ -30,6 +30,12 @@ class InvalidGrant(OAuthError):
     code, title = "invalid_grant", "The grant is invalid, expired or revoked"
 
 
+class MfaRequired(OAuthError):
+    """The password is right, and the account has a second factor whose code is missing. No RFC defines this `error`."""
+
+    code, title = "mfa_required", "A code of the second factor is required"
+
+
 class UnauthorizedClient(OAuthError):
     code, title = "unauthorized_client", "The client may not use this grant type"
 

@@ -86,22 +86,28 @@ class UserOut(Model):
 
 
 class Credentials(StrictModel):
-    """E-mail address and password as they were typed. `network` is the client's address or network, if known."""
+    """E-mail address, password and code as they were typed. `network` is the client's address or network, if known.
+
+    `otp` is a code of the authenticator app or a recovery code. It is ignored where the account has no second factor.
+    """
 
     email: Annotated[str, Field(max_length=1024)]
     password: AnyPassword
+    otp: Annotated[SecretStr, Field(max_length=64)] | None = None
     network: Annotated[str, Field(max_length=64), AfterValidator(network_of)] = UNKNOWN_NETWORK
 
 
 class VerifiedAccount(Model):
     """`version` is that of the account's latest event: a deactivation is later than this check if its version is
-    higher.
+    higher. `amr` lists how the person authenticated (RFC 8176).
     """
 
     user_id: UUID
     role: Role
     status: Status
     version: int
+    amr: list[str]
+    has_second_factor: bool
 
 
 class IssuedLinkOut(Model):

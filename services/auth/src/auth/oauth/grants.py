@@ -84,7 +84,9 @@ class TokenEndpoint:
         scopes = narrow_scope(form.get("scope"), client.scopes)
         resources = narrow_resources(form.all("resource"), self._settings.resources, self._settings.other_resources)
         for _ in range(_VERIFY_ATTEMPTS):
-            person = await verify_credentials(self._users, username, password, request.network, digests=self._digests)
+            person = await verify_credentials(
+                self._users, username, password, request.network, otp=form.get("otp"), digests=self._digests
+            )
             async with self._database.transaction() as session:
                 outcome = await sessions.start_session(
                     session,

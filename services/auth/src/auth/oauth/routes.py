@@ -85,6 +85,7 @@ _TOKEN_FIELDS: Final = {
             "grant_type": "`password`, `refresh_token` or `client_credentials`.",
             "username": "The person's e-mail address (for `password`).",
             "password": "The person's password (for `password`).",
+            "otp": "A code of the authenticator app, or a recovery code (for `password`, with a second factor).",
             "refresh_token": "The newest refresh token of a session (for `refresh_token`).",
             "scope": "Scopes, separated by spaces, to receive fewer than all that are granted by default.",
             "resource": "The audience of the access token (RFC 8707). May be repeated. By default all services.",

@@ -1,12 +1,13 @@
-"""Lets users verify a password over HTTP. Auth never sees a password hash, and users never sees a session."""
+"""Lets users verify credentials over HTTP. Auth never sees a password hash, and users never sees a session."""
 
 import contextlib
 from typing import Final, Literal
 
+import httpx
 from prometheus_client import Counter
 from pydantic import TypeAdapter, ValidationError
 
-from auth.errors import InvalidGrant, OAuthError, TemporarilyUnavailable, Throttled
+from auth.errors import InvalidGrant, MfaRequired, OAuthError, TemporarilyUnavailable, Throttled
 from auth.sessions.handlers import VerifiedPerson
 from common.errors import Unavailable
 from common.observability.log_limit import limited_logger
@@ -17,27 +18,28 @@ from common.security.service_client import ServiceClient
 log = limited_logger(__name__)
 
 SIGN_INS: Final = Counter("waybill_sign_ins_total", "Checks of a person's password by outcome.", ["outcome"])
-for _outcome in ("succeeded", "wrong", "throttled", "unavailable"):
+for _outcome in ("succeeded", "wrong", "code_missing", "throttled", "unavailable"):
     SIGN_INS.labels(_outcome)  # exported as 0 from the start, so that the first one is an increase
 
 _PATH: Final = "/internal/credentials/verify"
 _LONGEST_NAME: Final = 320
 _LONGEST_PASSWORD: Final = 1024
-_WRONG: Final = "The e-mail address or the password is wrong"
+_LONGEST_CODE: Final = 64
+_WRONG: Final = "The e-mail address, the password or the code is wrong"
 _VERIFIED: Final = TypeAdapter(VerifiedPerson)
 
 
 async def verify_credentials(
-    users: ServiceClient, username: str, password: str, network: str, *, digests: LogDigests
+    users: ServiceClient, username: str, password: str, network: str, *, otp: str | None = None, digests: LogDigests
 ) -> VerifiedPerson:
-    """The person with this e-mail address (`username`) and password.
+    """The person with this e-mail address (`username`), password and, where the account has a second factor, code.
 
-    Raises `InvalidGrant`, the same one for an unknown account, a wrong password and a disabled account; `Throttled`;
-    `TemporarilyUnavailable`. Users counts failed attempts per `network`, the client's address. The log names accounts
+    Raises `InvalidGrant`, the same one for an unknown account, a wrong password or code, and a disabled account;
+    `MfaRequired` for a right password without the code; `Throttled`; `TemporarilyUnavailable`. Users counts failed attempts per `network`, the client's address. The log names accounts
     and networks by their `digests`.
     """
     try:
-        person = await _verify(users, username, password, network)
+        person = await _verify(users, username, password, network, otp)
     except OAuthError as error:
         outcome = _outcome_of(error)
         SIGN_INS.labels(outcome).inc()
@@ -48,24 +50,38 @@ async def verify_credentials(
     return person
 
 
-def _outcome_of(error: OAuthError) -> Literal["wrong", "throttled", "unavailable"]:
+def _outcome_of(error: OAuthError) -> Literal["wrong", "code_missing", "throttled", "unavailable"]:
     if isinstance(error, InvalidGrant):
         return "wrong"
+    if isinstance(error, MfaRequired):
+        return "code_missing"
     return "throttled" if isinstance(error, Throttled) else "unavailable"
 
 
-async def _verify(users: ServiceClient, username: str, password: str, network: str) -> VerifiedPerson:
-    if len(username) > _LONGEST_NAME or len(password) > _LONGEST_PASSWORD:
+async def _verify(
+    users: ServiceClient, username: str, password: str, network: str, otp: str | None
+) -> VerifiedPerson:
+    if len(username) > _LONGEST_NAME or len(password) > _LONGEST_PASSWORD or len(otp or "") > _LONGEST_CODE:
         raise InvalidGrant(_WRONG)
+    body = {"email": username, "password": password, "network": network}
+    if otp is not None:  # left out otherwise, because an older release of users refuses the field
+        body["otp"] = otp
     try:
-        answer = await users.post(_PATH, json={"email": username, "password": password, "network": network})
+        answer = await users.post(_PATH, json=body)
     except Unavailable as error:
         raise TemporarilyUnavailable(headers=error.headers or {"Retry-After": "2"}) from error
     if answer.status_code == 429:
         raise Throttled(headers={"Retry-After": answer.headers.get("Retry-After", "5")})
     if answer.status_code in (401, 422):
-        raise InvalidGrant(_WRONG)
+        raise MfaRequired if _code_of(answer) == "mfa_required" else InvalidGrant(_WRONG)
     if answer.status_code == 200:
         with contextlib.suppress(ValidationError):
             return _VERIFIED.validate_json(answer.content)
     raise TemporarilyUnavailable(headers={"Retry-After": "5"})
+
+
+def _code_of(answer: httpx.Response) -> str | None:
+    """The `code` of a problem, if there is one."""
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        return str(answer.json()["code"])
+    return None

@@ -22,11 +22,16 @@ _DEVICE_LENGTH: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class VerifiedPerson:
-    """A person whose password users has verified. `version` is that of users' aggregate at that time."""
+    """A person whose credentials users has verified. `version` is that of users' aggregate at that time.
+
+    `amr` lists how they authenticated (RFC 8176): `pwd`, with a second factor also `otp` and `mfa`.
+    """
 
     user_id: uuid.UUID
     role: str
     version: int
+    amr: tuple[str, ...] = ("pwd",)
+    has_second_factor: bool = False
 
 
 @dataclass(frozen=True, slots=True)

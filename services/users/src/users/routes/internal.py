@@ -32,7 +32,14 @@ async def verify_credentials(
             account = await logins.finish_login(session, login, is_right=is_right, new_hash=new_hash)
     if account is None:
         raise InvalidCredentials
-    return VerifiedAccount.model_validate(account)
+    return VerifiedAccount(
+        user_id=account.user_id,
+        role=account.role,
+        status=account.status,
+        version=account.version,
+        amr=["pwd"],
+        has_second_factor=False,
+    )
 
 
 @router.post("/secret-links/{link_id}", dependencies=[may_issue_links], responses=responses(404))
