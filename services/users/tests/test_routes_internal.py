@@ -39,6 +39,17 @@ async def test_unknown_wrong_and_deactivated_are_the_same_401(world: Any) -> Non
     assert bodies == [bodies[0]] * len(bodies)
     assert (bodies[0]["status"], bodies[0]["code"]) == (401, "invalid_credentials")
     assert {answer.headers["WWW-Authenticate"] for answer in answers} == {"Bearer"}
+    named = [answer.headers.get("Waybill-Account") for answer in answers]
+    assert named == [person["id"], None, None, gone["id"], gone["id"], person["id"], person["id"]]
+
+
+async def test_a_throttled_sign_in_names_the_account_if_there_is_one(world: Any) -> None:
+    person = await world.sign_up()
+    for email, account in ((person["email"], person["id"]), ("nobody@example.com", None)):
+        for _ in range(10):
+            await world.log_in(email, WRONG)
+        refused = await world.log_in(email)
+        assert (refused.status_code, refused.headers.get("Waybill-Account")) == (429, account)
 
 
 async def test_it_is_for_services_with_the_scope_and_on_the_internal_port_only(world: Any) -> None:

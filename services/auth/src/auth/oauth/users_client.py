@@ -58,9 +58,7 @@ def _outcome_of(error: OAuthError) -> Literal["wrong", "code_missing", "throttle
     return "throttled" if isinstance(error, Throttled) else "unavailable"
 
 
-async def _verify(
-    users: ServiceClient, username: str, password: str, network: str, otp: str | None
-) -> VerifiedPerson:
+async def _verify(users: ServiceClient, username: str, password: str, network: str, otp: str | None) -> VerifiedPerson:
     if len(username) > _LONGEST_NAME or len(password) > _LONGEST_PASSWORD or len(otp or "") > _LONGEST_CODE:
         raise InvalidGrant(_WRONG)
     body = {"email": username, "password": password, "network": network}

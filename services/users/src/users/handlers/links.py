@@ -21,6 +21,7 @@ from users.credentials.throttle import LeakyBucket
 from users.errors import InvalidLink
 from users.events import SecretLinkRequested, UserEmailVerified
 from users.handlers.accounts import replace_password
+from users.handlers.logins import forget_failures
 from users.models import LinkPurpose, SecretLink, SecretLinkToken, User
 
 _TOKEN_LIFETIME: Final[dict[LinkPurpose, timedelta]] = {
@@ -93,9 +94,10 @@ async def reset_owner(session: AsyncSession, token: str) -> User:
     return owner
 
 
-async def reset_password(session: AsyncSession, token: str, password_hash: str) -> None:
-    """Uses the link and sets the password; all sessions end. Raises `InvalidLink`."""
+async def reset_password(session: AsyncSession, token: str, password_hash: str, *, network: str) -> None:
+    """Uses the link and sets the password; all sessions end, and failed sign-ins are forgotten. Raises `InvalidLink`."""
     user = await _use(session, token, "reset_password")
+    await forget_failures(session, user, network=network)
     await replace_password(session, user, password_hash, except_session_id=None)
 
 

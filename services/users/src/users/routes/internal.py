@@ -18,20 +18,21 @@ async def verify_credentials(
     body: Credentials, database: DatabaseDep, hashing: HashingDep, limiter: LoginLimiterDep
 ) -> VerifiedAccount:
     """Returns the account with these credentials. An unknown account, a wrong password and a deactivated account get
-    the same 401 after the same time.
+    the same 401 after the same time, but for the header `Waybill-Account`, which names the account.
     """
     email, network, password = body.email.lower(), body.network, body.password.get_secret_value()
+    device = logins.Device(body.device.user_id, body.device.id) if body.device is not None else None
     async with limiter.acquire(attempt_key(email, network)):
         async with hashing.slot("sign_in", network=network) as slot:
             async with database.transaction() as session:
-                login = await logins.begin_login(session, email=email, network=network)
+                login = await logins.begin_login(session, email=email, network=network, device=device)
             stored = login.password_hash
             is_right = await slot.verify(password, stored)
             new_hash = await slot.hash(password) if is_right and stored and slot.is_outdated(stored) else None
         async with database.transaction() as session:
             account = await logins.finish_login(session, login, is_right=is_right, new_hash=new_hash)
     if account is None:
-        raise InvalidCredentials
+        raise InvalidCredentials(login.user_id)
     return VerifiedAccount(
         user_id=account.user_id,
         role=account.role,

@@ -57,4 +57,4 @@ async def reset_password(body: PasswordReset, network: NetworkDep, database: Dat
         await slot.refuse_weak(password, name=owner.name, email=owner.email)
         password_hash = await slot.hash(password)
     async with database.transaction() as session:
-        await links.reset_password(session, token, password_hash)
+        await links.reset_password(session, token, password_hash, network=network)
