@@ -1,5 +1,5 @@
-from auth.models import Base
+from auth.sign_ins.models import SignIn
 from common.db.migrations import run_migrations
 from common.messaging import tables
 
-run_migrations([Base.metadata, *tables.PRODUCER, *tables.CONSUMER])
+run_migrations([SignIn.metadata, *tables.PRODUCER, *tables.CONSUMER])

@@ -229,3 +229,20 @@ async def test_tables_of_sign_ins_hold_no_address(world: Any) -> None:
     await world.log_in("nobody@example.com", WRONG)
     for table in ("login_backoffs", "login_buckets", "known_networks"):
         assert "@example.com" not in str(await world.rows(f"SELECT * FROM {table}"))  # noqa: S608
+
+
+async def test_auth_reads_what_accounts_are_now(world: Any) -> None:
+    ann, bob = await world.sign_up(), await world.admin()
+    await world.public.post(f"/users/{ann['id']}/deactivate", headers=world.bearer(admin=True))
+    token = world.tokens.mint_service("auth", scope="credentials:verify")
+    ids = [ann["id"], bob["id"], "0198f2a0-0000-7000-8000-000000000000"]
+    right = {"Authorization": f"Bearer {token}"}
+    answer = await world.internal.post("/internal/accounts", json={"user_ids": ids}, headers=right)
+    assert sorted(answer.json()["items"], key=lambda item: item["version"]) == [
+        {"user_id": bob["id"], "role": "admin", "status": "active", "version": 1},
+        {"user_id": ann["id"], "role": "user", "status": "deactivated", "version": 2},
+    ]
+    too_many = await world.internal.post("/internal/accounts", json={"user_ids": ids * 200}, headers=right)
+    assert too_many.status_code == 422
+    assert (await world.internal.post("/internal/accounts", json={"user_ids": ids})).status_code == 401
+    assert (await world.public.post("/internal/accounts", json={"user_ids": ids}, headers=right)).status_code == 404

@@ -20,6 +20,7 @@ from auth.retention import CLEANUP_SECONDS, run_cleanup
 from auth.sessions import internal_routes
 from auth.sessions import routes as session_routes
 from auth.settings import Settings
+from auth.sign_ins import routes as sign_in_routes
 from common.db.database import Database
 from common.runtime.background import background, every
 from common.runtime.health import Health
@@ -72,7 +73,7 @@ def public_api(settings: Settings, health: Health, *, lifespan: Lifespan[FastAPI
     return create_api(
         settings,
         title="Waybill auth",
-        routers=[oauth_routes.router, session_routes.router, client_routes.router],
+        routers=[oauth_routes.router, session_routes.router, sign_in_routes.router, client_routes.router],
         health=health,
         lifespan=lifespan,
         exception_handlers={OAuthError: oauth_routes.render_oauth_error},

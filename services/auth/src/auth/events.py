@@ -9,6 +9,7 @@ from common.messaging.cloudevents import Event
 Reason = Literal[
     "logout",
     "logout_everywhere",
+    "ended_by_admin",
     "token_revoked",
     "token_reuse",
     "deactivated",
@@ -21,11 +22,17 @@ Reason = Literal[
 
 
 class SessionStarted(Event):
+    """Someone signed in. `device` is the browser or app, as it describes itself. `is_new_device` is true if the person
+    has signed in before, but not with this device in this network within 90 days.
+    """
+
     type: ClassVar[str] = "auth.session.started.v1"
 
     session_id: UUID
     user_id: UUID
     client_id: str
+    is_new_device: bool | None = None
+    device: str | None = None
 
 
 class SessionRevoked(Event):

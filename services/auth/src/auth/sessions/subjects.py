@@ -9,6 +9,7 @@ from auth import queries
 from auth.events import Reason
 from auth.models import Subject, SubjectStatus
 from auth.sessions.handlers import revoke_tokens
+from auth.sign_ins.queries import delete_sign_ins
 
 
 async def deactivate(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
@@ -21,9 +22,10 @@ async def reactivate(session: AsyncSession, user_id: uuid.UUID, *, version: int)
 
 
 async def erase(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
-    """Ends all sessions and deletes the descriptions of the person's devices."""
+    """Ends all sessions, and deletes the person's sign-ins and the descriptions of their devices."""
     await _revoke(session, user_id, version, "erased", now, status=SubjectStatus.ERASED)
     await queries.clear_devices(session, user_id)
+    await delete_sign_ins(session, user_id)
 
 
 async def change_role(session: AsyncSession, user_id: uuid.UUID, *, role: str, version: int, now: datetime) -> None:

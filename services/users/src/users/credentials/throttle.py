@@ -81,7 +81,7 @@ class Attempt:
 
 
 def attempt_key(account: str, source: str) -> bytes:
-    """Identifies attempts on one account from one network, site or device. All of an account begin with the same bytes."""
+    """Identifies attempts on one account from one network, site or device. All of an account begin alike."""
     return _account_digest(account) + _digest("from", source)[:_HALF]
 
 
@@ -200,35 +200,32 @@ def _given(name: str) -> str:
 # One statement, so that known and unknown accounts take the same round trips. Each part depends on the one before it,
 # so that any two sign-ins lock their rows in the same order. A key that is null is not counted.
 _ADMITTED: Final = "EXISTS (SELECT FROM admitted)"
+_ATTEMPTS: Final = "(SELECT attempts FROM admitted)"
+_BY_NETWORK: Final = "EXISTS (SELECT FROM network)"
+_BY_SITE: Final = "EXISTS (SELECT FROM site)"
 _NETWORK: Final = count_in_bucket_sql(
     PER_NETWORK, key="CAST(:network AS bytea)", where=f"{_given('network')} AND {_ADMITTED}"
 )
-_SITE: Final = count_in_bucket_sql(
-    PER_SITE, key="CAST(:site AS bytea)", where=f"{_given('site')} AND EXISTS (SELECT FROM network)"
-)
+_SITE: Final = count_in_bucket_sql(PER_SITE, key="CAST(:site AS bytea)", where=f"{_given('site')} AND {_BY_NETWORK}")
 _ACCOUNT: Final = count_in_bucket_sql(
     PER_ACCOUNT,
     key="CAST(:account AS bytea)",
-    where=f"{_given('account')} AND EXISTS (SELECT FROM network)"
-    f" AND (NOT {_given('site')} OR EXISTS (SELECT FROM site))",
-    capacity=f"CASE WHEN (SELECT attempts FROM admitted) = 1 THEN {PER_ACCOUNT.capacity}"
-    f" ELSE {_FROM_FAILED_NETWORKS} END",
+    where=f"{_given('account')} AND {_BY_NETWORK} AND (NOT {_given('site')} OR {_BY_SITE})",
+    capacity=f"CASE {_ATTEMPTS} WHEN 1 THEN {PER_ACCOUNT.capacity} ELSE {_FROM_FAILED_NETWORKS} END",
+)
+_BACKOFF: Final = _count_in_backoff_sql(":backoff", free=FREE_FAILURES, where="true")
+_SITE_BACKOFF: Final = _count_in_backoff_sql(
+    ":site_backoff",
+    free=FREE_FAILURES_OF_SITE,
+    where=f"{_given('site_backoff')} AND EXISTS (SELECT FROM backoff)",
 )
 _BEGIN: Final = text(f"""
-    WITH backoff AS ({_count_in_backoff_sql(":backoff", free=FREE_FAILURES, where="true")}),
-    site_backoff AS ({
-    _count_in_backoff_sql(
-        ":site_backoff",
-        free=FREE_FAILURES_OF_SITE,
-        where=f"{_given('site_backoff')} AND EXISTS (SELECT FROM backoff)",
-    )
-}),
+    WITH backoff AS ({_BACKOFF}), site_backoff AS ({_SITE_BACKOFF}),
     admitted AS (
         SELECT attempts FROM site_backoff UNION ALL SELECT attempts FROM backoff WHERE NOT {_given("site_backoff")}),
     network AS ({_NETWORK}), site AS ({_SITE}), account AS ({_ACCOUNT})
-    SELECT EXISTS (SELECT FROM backoff) AS backoff, {_ADMITTED} AS site_backoff,
-           EXISTS (SELECT FROM network) AS network, EXISTS (SELECT FROM site) AS site,
-           EXISTS (SELECT FROM account) AS account""")  # noqa: S608
+    SELECT EXISTS (SELECT FROM backoff) AS backoff, {_ADMITTED} AS site_backoff, {_BY_NETWORK} AS network,
+           {_BY_SITE} AS site, EXISTS (SELECT FROM account) AS account""")  # noqa: S608
 _WAIT: Final = text("""
     SELECT greatest(ceil(extract(epoch FROM blocked_until - now())), 1)::integer
     FROM login_backoffs WHERE key = :key""")

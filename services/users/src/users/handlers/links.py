@@ -95,7 +95,7 @@ async def reset_owner(session: AsyncSession, token: str) -> User:
 
 
 async def reset_password(session: AsyncSession, token: str, password_hash: str, *, network: str) -> None:
-    """Uses the link and sets the password; all sessions end, and failed sign-ins are forgotten. Raises `InvalidLink`."""
+    """Uses the link and sets the password. All sessions end, failed sign-ins are forgotten. Raises `InvalidLink`."""
     user = await _use(session, token, "reset_password")
     await forget_failures(session, user, network=network)
     await replace_password(session, user, password_hash, except_session_id=None)

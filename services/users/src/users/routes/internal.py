@@ -4,11 +4,12 @@ from uuid import UUID
 
 from common.web import ApiRouter, responses
 from common.web.session import SessionDep
+from users import queries
 from users.credentials.throttle import attempt_key
 from users.deps import DatabaseDep, HashingDep, LoginLimiterDep, may_issue_links, may_verify_credentials
 from users.errors import InvalidCredentials
 from users.handlers import links, logins
-from users.schemas import Credentials, IssuedLinkOut, VerifiedAccount
+from users.schemas import AccountIds, AccountState, AccountStates, Credentials, IssuedLinkOut, VerifiedAccount
 
 router = ApiRouter(prefix="/internal", tags=["internal"])
 
@@ -41,6 +42,14 @@ async def verify_credentials(
         amr=["pwd"],
         has_second_factor=False,
     )
+
+
+@router.post("/accounts", dependencies=[may_verify_credentials])
+async def read_accounts(body: AccountIds, session: SessionDep) -> AccountStates:
+    """Returns those of these accounts that exist, as they are now."""
+    found = await queries.users_by_id(session, body.user_ids)
+    states = [AccountState(user_id=user.id, role=user.role, status=user.status, version=user.version) for user in found]
+    return AccountStates(items=states)
 
 
 @router.post("/secret-links/{link_id}", dependencies=[may_issue_links], responses=responses(404))

@@ -1,0 +1,34 @@
+"""People's sign-ins, and when each person first signed in."""
+
+from alembic import op
+
+revision = "0006"
+down_revision = "0004"
+
+_STATEMENTS = (
+    """CREATE TABLE sign_ins (
+    id uuid CONSTRAINT pk_sign_ins PRIMARY KEY,
+    user_id uuid NOT NULL,
+    created_at timestamptz NOT NULL,
+    network text NOT NULL,
+    device text NOT NULL,
+    client_id text NOT NULL,
+    outcome text NOT NULL,
+    session_id uuid,
+    CONSTRAINT ck_sign_ins_outcome CHECK (outcome IN ('succeeded', 'wrong', 'code_missing', 'throttled')),
+    CONSTRAINT ck_sign_ins_session_id CHECK (session_id IS NULL OR outcome = 'succeeded')
+)""",
+    "CREATE INDEX ix_sign_ins_user_id ON sign_ins (user_id, id)",
+    "CREATE INDEX ix_sign_ins_created_at ON sign_ins (created_at)",
+    "ALTER TABLE subjects ADD COLUMN first_sign_in_at timestamptz",
+)
+
+
+def upgrade() -> None:
+    for statement in _STATEMENTS:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE subjects DROP COLUMN first_sign_in_at")
+    op.execute("DROP TABLE sign_ins")
