@@ -332,7 +332,10 @@ async def test_the_command_repairs_those_who_do_not_sign_in(
             keyring = Keyring(database, settings)
             await keyring.reload()
             users = ServiceClient(http, settings.users_url, OwnTokenSource(keyring, settings))
-            found = [each async for each in repair(database, users, end_missing=end_missing, dry_run=dry_run)]
+            found = [
+                each
+                async for each in repair(database, users, actor="operator:x", end_missing=end_missing, dry_run=dry_run)
+            ]
         return sorted((str(each.user_id), each.known_version, each.version, each.action) for each in found)
 
     listed = sorted((str(person.user_id), known, version, action) for person, known, version, action in expected)

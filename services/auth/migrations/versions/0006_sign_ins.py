@@ -1,6 +1,8 @@
-"""People's sign-ins, and when each person first signed in."""
+"""People's sign-ins, when each person first signed in, and the audit trail."""
 
 from alembic import op
+
+from common.db import shared_tables
 
 revision = "0006"
 down_revision = "0004"
@@ -27,8 +29,10 @@ _STATEMENTS = (
 def upgrade() -> None:
     for statement in _STATEMENTS:
         op.execute(statement)
+    shared_tables.create_audit(op)
 
 
 def downgrade() -> None:
+    shared_tables.drop_audit(op)
     op.execute("ALTER TABLE subjects DROP COLUMN first_sign_in_at")
     op.execute("DROP TABLE sign_ins")

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import click
 
+from common.cli.audit_commands import operator
 from common.cli.roles import run
 from common.db.database import Database
 from common.errors import AppError
@@ -27,7 +28,7 @@ def promote(load: Any, email: str, role: Role) -> None:
 async def _promote(settings: Settings, email: str, role: Role) -> str:
     try:
         async with Database(settings, role="promote") as database, database.transaction() as session:
-            user, before = await promote_user(session, email.lower(), role)
+            user, before = await promote_user(session, email.lower(), role, actor=operator())
     except AppError as refusal:
         raise click.ClickException(f"{email}: {refusal.detail}") from None
     note = "" if user.status == "active" else " (the account is deactivated)"

@@ -7,7 +7,7 @@ from fastapi import Response
 
 from auth import queries
 from auth.clients import handlers
-from auth.deps import admin_only
+from auth.deps import PrincipalDep, admin_only
 from auth.errors import ClientNotFound
 from auth.models import Client
 from auth.schemas import ClientOut, ClientWithSecret, RegisterClient
@@ -20,10 +20,17 @@ router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[adm
 
 
 @router.post("", status_code=201)
-async def register_client(body: RegisterClient, session: SessionDep, response: Response) -> ClientWithSecret:
+async def register_client(
+    body: RegisterClient, principal: PrincipalDep, session: SessionDep, response: Response
+) -> ClientWithSecret:
     """Registers a client. Only this response contains its secret."""
     client, secret = await handlers.register_client(
-        session, name=body.name, grant_types=body.grant_types, scopes=body.scopes, now=utc_now()
+        session,
+        name=body.name,
+        grant_types=body.grant_types,
+        scopes=body.scopes,
+        actor=principal.subject,
+        now=utc_now(),
     )
     response.headers["Location"] = f"/clients/{client.id}"
     response.headers["Cache-Control"] = "no-store"
@@ -46,15 +53,17 @@ async def get_client(client_id: str, session: SessionDep) -> ClientOut:
 
 
 @router.delete("/{client_id}", status_code=204, responses=responses(404))
-async def delete_client(client_id: str, session: SessionDep) -> None:
+async def delete_client(client_id: str, principal: PrincipalDep, session: SessionDep) -> None:
     """Deletes a client. All services refuse its tokens within a second."""
-    await handlers.delete_client(session, client_id, now=utc_now())
+    await handlers.delete_client(session, client_id, actor=principal.subject, now=utc_now())
 
 
 @router.post("/{client_id}/secret", status_code=201, responses=responses(404))
-async def change_client_secret(client_id: str, session: SessionDep, response: Response) -> ClientWithSecret:
+async def change_client_secret(
+    client_id: str, principal: PrincipalDep, session: SessionDep, response: Response
+) -> ClientWithSecret:
     """Replaces a client's secret. The old secret, and all tokens obtained with it, are void."""
-    client, secret = await handlers.change_client_secret(session, client_id, now=utc_now())
+    client, secret = await handlers.change_client_secret(session, client_id, actor=principal.subject, now=utc_now())
     response.headers["Cache-Control"] = "no-store"
     return _with_secret(client, secret)
 

@@ -9,6 +9,7 @@ from auth.oauth.own_tokens import OwnTokenSource
 from auth.sessions.repair import Finding
 from auth.sessions.repair import repair as repair_subjects
 from auth.settings import Settings
+from common.cli.audit_commands import operator
 from common.cli.roles import run
 from common.cli.terminal import JSON, show
 from common.db.database import Database
@@ -44,4 +45,5 @@ async def _repair(settings: Settings, *, end_missing: bool, dry_run: bool) -> li
         keyring = Keyring(database, settings)
         await keyring.reload()
         users = ServiceClient(http, settings.users_url, OwnTokenSource(keyring, settings))
-        return [found async for found in repair_subjects(database, users, end_missing=end_missing, dry_run=dry_run)]
+        found = repair_subjects(database, users, actor=operator(), end_missing=end_missing, dry_run=dry_run)
+        return [finding async for finding in found]

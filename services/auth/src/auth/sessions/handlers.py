@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
 from auth.errors import SessionNotFound
-from auth.events import Reason, SessionRevoked, SessionStarted, SubjectRevoked, TokenReuseDetected
+from auth.events import AuditRecorded, Reason, SessionRevoked, SessionStarted, SubjectRevoked, TokenReuseDetected
 from auth.models import Reuse, Session, SessionLimits, Subject, SubjectStatus
 from auth.sign_ins.handlers import Origin, keep_success
 from auth.tokens.refresh import RefreshToken
 from common.db.database import new_id
+from common.messaging.audit import record_act
 from common.messaging.outbox import record
 from common.security.tokens import Principal
 
@@ -221,6 +222,10 @@ async def end_session(
     if family is None:
         raise SessionNotFound
     await revoke_session(session, family, "logout" if by == user_id else "ended_by_admin", now)
+    if by != user_id:
+        await record_act(
+            session, "session.ended", session_id, actor=str(by), detail=f"of {user_id}", event=AuditRecorded
+        )
 
 
 async def end_all_sessions(session: AsyncSession, user_id: uuid.UUID, *, by: uuid.UUID, now: datetime) -> None:
@@ -230,6 +235,8 @@ async def end_all_sessions(session: AsyncSession, user_id: uuid.UUID, *, by: uui
         subject.session_version += 1
         reason: Reason = "logout_everywhere" if by == user_id else "ended_by_admin"
         await revoke_tokens(session, subject, reason=reason, end_sessions=True, now=now)
+    if by != user_id:
+        await record_act(session, "sessions.ended", user_id, actor=str(by), event=AuditRecorded)
 
 
 async def revoke_tokens(

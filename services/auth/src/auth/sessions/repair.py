@@ -10,11 +10,13 @@ from typing import Literal
 from uuid import UUID
 
 from auth import queries
+from auth.events import AuditRecorded
 from auth.models import Subject, SubjectStatus
 from auth.oauth.users_client import Account, accounts
 from auth.sessions import subjects
 from auth.sessions.handlers import go_back
 from common.db.database import Database, utc_now
+from common.messaging.audit import record_act
 from common.security.service_client import ServiceClient
 
 _PAGE = 200
@@ -31,7 +33,7 @@ class Finding:
 
 
 async def repair(
-    database: Database, users: ServiceClient, *, end_missing: bool, dry_run: bool
+    database: Database, users: ServiceClient, *, actor: str, end_missing: bool, dry_run: bool
 ) -> AsyncIterator[Finding]:
     """Repairs everybody, and yields what it finds. `end_missing` signs out people whom users does not have."""
     after: UUID | None = None
@@ -47,11 +49,11 @@ async def repair(
             if account is None:
                 action: Literal["sessions ended", "none"] = "sessions ended" if end_missing else "none"
                 if end_missing and not dry_run:
-                    await _end(database, known)
+                    await _end(database, known, actor=actor)
                 yield Finding(known.user_id, known.version, None, action)
             elif _contradicts(account, known):
                 if not dry_run:
-                    await _take_word(database, known, account)
+                    await _take_word(database, known, account, actor=actor)
                 yield Finding(known.user_id, known.version, account.version, "users' word taken")
 
 
@@ -61,15 +63,20 @@ def _contradicts(account: Account, known: Subject) -> bool:
     return account.version < known.version or (account.version == known.version and differs)
 
 
-async def _take_word(database: Database, known: Subject, account: Account) -> None:
+async def _take_word(database: Database, known: Subject, account: Account, *, actor: str) -> None:
     async with database.transaction() as session:
         subject = await queries.lock_subject(session, known.user_id)
         # As in `admit`: what auth has learned since may be later than users' response.
         if subject is not None and subject.version == known.version:
             status = SubjectStatus(account.status)
             await go_back(session, subject, version=account.version, status=status, role=account.role, now=utc_now())
+            detail = f"version {known.version} to {account.version}"
+            await record_act(
+                session, "subject.repaired", known.user_id, actor=actor, detail=detail, event=AuditRecorded
+            )
 
 
-async def _end(database: Database, known: Subject) -> None:
+async def _end(database: Database, known: Subject, *, actor: str) -> None:
     async with database.transaction() as session:
         await subjects.erase(session, known.user_id, version=known.version + 1, now=utc_now())
+        await record_act(session, "subject.ended", known.user_id, actor=actor, event=AuditRecorded)
