@@ -1,8 +1,9 @@
 import base64
 import contextlib
 import hashlib
+import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from auth.app import create_app
+from auth.consumers import handlers
 from auth.settings import Settings, StaticClient
-from common.db.database import Database, new_id
+from common.db.database import Database, new_id, utc_now
+from common.messaging.cloudevents import Envelope
+from common.observability.logs import configure_logging
 from common.runtime.health import Health
 from common.security.jwks import JwksClient
 from common.security.tokens import Principal, TokenVerifier
@@ -66,6 +71,7 @@ class Person:
     user_id: UUID = field(default_factory=new_id)
     role: str = "user"
     version: int = 1
+    status: str = "active"
     name: str = "Ada"
     code: str | None = None
     """What the account's second factor accepts, if it has one."""
@@ -76,7 +82,7 @@ class Users:
 
     def __init__(self) -> None:
         self.people: dict[str, Person] = {}
-        self.requests: list[tuple[dict[str, str], str]] = []
+        self.requests: list[tuple[dict[str, Any], str]] = []
         self.override: Callable[[], httpx.Response] | None = None
         self.on_verified: Callable[[Person], Any] | None = None
         self.transport = httpx.MockTransport(self._answer)
@@ -88,21 +94,26 @@ class Users:
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/profile"):
             return self._profile(request)
-        assert (request.method, str(request.url)) == ("POST", "http://users.test/internal/credentials/verify")
         body = json.loads(request.content)
+        if str(request.url) == "http://users.test/internal/accounts":
+            return httpx.Response(200, json={"items": self._states(body["user_ids"])})
+        assert (request.method, str(request.url)) == ("POST", "http://users.test/internal/credentials/verify")
         self.requests.append((body, request.headers["Authorization"].removeprefix("Bearer ")))
         if self.override is not None:
             return self.override()
         person = self.people.get(body["email"])
-        if person is None or body["password"] != PASSWORD:
-            return httpx.Response(401, json={"code": "invalid_credentials"})
-        if person.code is not None and body.get("otp") != person.code:
-            code = "invalid_credentials" if "otp" in body else "mfa_required"
-            return httpx.Response(401, json={"code": code})
+        account = {} if person is None else {"Waybill-Account": str(person.user_id)}
+        if body["password"] == "throttled":
+            return httpx.Response(429, headers=account)
+        needs_code = person is not None and person.code is not None and body.get("otp") != person.code
+        if person is None or body["password"] != PASSWORD or needs_code:
+            is_missing = needs_code and body["password"] == PASSWORD and "otp" not in body
+            code = "mfa_required" if is_missing else "invalid_credentials"
+            return httpx.Response(401, json={"code": code}, headers=account)
         answer = {
             "user_id": str(person.user_id),
             "role": person.role,
-            "status": "active",
+            "status": person.status,
             "version": person.version,
             "amr": ["pwd"] if person.code is None else ["pwd", "otp", "mfa"],
             "has_second_factor": person.code is not None,
@@ -110,6 +121,13 @@ class Users:
         if self.on_verified is not None:
             await self.on_verified(person)
         return httpx.Response(200, json=answer)
+
+    def _states(self, user_ids: list[str]) -> list[dict[str, Any]]:
+        found = [person for person in self.people.values() if str(person.user_id) in user_ids]
+        return [
+            {"user_id": str(each.user_id), "role": each.role, "status": each.status, "version": each.version}
+            for each in found
+        ]
 
     def _profile(self, request: httpx.Request) -> httpx.Response:
         user_id = request.url.path.split("/")[-2]
@@ -190,3 +208,36 @@ def users() -> Users:
 async def auth(settings: Settings, users: Users) -> AsyncIterator[Auth]:
     async with serving(settings, users) as auth:
         yield auth
+
+
+Happens = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def happens(database: Database) -> Happens:
+    """Processes one of users' events about a person."""
+
+    async def happens(what: str, person: Person, *, version: int, **data: Any) -> None:
+        event = Envelope(
+            id=new_id(),
+            type=f"users.user.{what}.v1",
+            subject=str(person.user_id),
+            version=version,
+            time=utc_now(),
+            data=json.dumps({"user_id": str(person.user_id), **data}),
+        )
+        received = handlers.decode(event)
+        assert received is not None
+        async with database.transaction() as session:
+            await handlers.handle(session, received)
+
+    return happens
+
+
+@pytest.fixture
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """The lines of level `info` and above."""
+    configure_logging("auth", "api", "info", stream=io.StringIO())
+    with capture_logs() as lines:
+        yield lines
+    configure_logging("test", "pytest", "warning")

@@ -12,7 +12,7 @@ from common.security.revocation import Denylist, SubjectRevoked
 
 from .conftest import Auth
 from .test_refresh import events
-from .test_sessions import bearer
+from .test_sessions import bearer, sid
 
 REPORTS = {"name": "Reports", "grant_types": ["client_credentials"], "scopes": ["orders:read", "events:read"]}
 
@@ -165,6 +165,40 @@ async def test_an_invalid_registration_is_refused(auth: Auth, admin: dict[str, s
     for body in wrong:
         with subtests.test(str(body)):
             assert (await auth.http.post("/clients", json=body, headers=admin)).status_code == 422
+
+
+async def test_what_admins_do_with_clients_and_sessions_is_recorded_with_who_did_it(
+    auth: Auth, database: Database, admin: dict[str, str], register: Register
+) -> None:
+    root, ada = auth.users.people["root@example.com"], auth.users.add("ada@example.com")
+    client = await register()
+    path = f"/clients/{client['client_id']}"
+    tokens = await auth.sign_in(ada)
+    for method, target, body in (
+        ("PATCH", path, {"name": "Better reports"}),
+        ("POST", f"{path}/secret", None),
+        ("DELETE", path, None),
+        ("DELETE", f"/sessions/{sid(tokens)}?user_id={ada.user_id}", None),
+        ("DELETE", f"/sessions?user_id={ada.user_id}", None),
+        ("DELETE", "/sessions", None),  # one's own: no act of an administrator
+    ):
+        assert (await auth.http.request(method, target, json=body, headers=admin)).is_success
+    expected = [
+        ("client.registered", client["client_id"], "orders:read events:read"),
+        ("client.changed", client["client_id"], "name"),
+        ("client.secret_changed", client["client_id"], None),
+        ("client.deleted", client["client_id"], None),
+        ("session.ended", sid(tokens), f"of {ada.user_id}"),
+        ("sessions.ended", str(ada.user_id), None),
+    ]
+    async with database.transaction() as session:
+        rows = (await session.execute(text("SELECT * FROM audit_records ORDER BY id"))).mappings().all()
+    assert [(row["action"], row["subject"], row["detail"]) for row in rows] == expected
+    assert {row["actor"] for row in rows} == {str(root.user_id)}
+    assert all(row["request_id"] for row in rows)
+    acts = [data for kind, _, data in await events(database) if kind == "auth.audit.recorded.v1"]
+    assert acts == [{name: row[name] for name in acts[0]} for row in rows]
+    assert client["client_secret"] not in str(acts)
 
 
 async def test_new_clients_and_secrets_need_a_recent_sign_in(

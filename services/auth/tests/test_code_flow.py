@@ -12,13 +12,12 @@ from auth.tokens.identity import half_hash
 from common.db.database import Database
 
 from .browsing import CALLBACK, ISSUER, VERIFIER, Browser, Forms, exchange, sent
-from .conftest import PASSWORD, Auth, Person, Users, serving
+from .conftest import PASSWORD, Auth, Happens, Person, Users, serving
 from .test_clients import Register, admin, register
 from .test_refresh import events
 from .test_sessions import bearer, sid
-from .test_subjects import Happens, happens
 
-__all__ = ["admin", "happens", "register"]
+__all__ = ["admin", "register"]
 
 SHOP = {
     "name": "Shop",

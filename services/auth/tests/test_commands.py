@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from auth.keys.commands import keys
 from auth.settings import Settings
+from common.cli.audit_commands import audit
 from common.security.sealing import KeyEncryption
 
 from .conftest import Auth, Users, serving
@@ -42,6 +43,9 @@ async def test_a_rotation_publishes_a_key_and_leaves_the_active_one(auth: Auth, 
     (first,) = await rows(settings, "rotate")
     (second,) = await rows(settings, "rotate")
     assert first["status"] == second["status"] == "pending"
+    trail = await asyncio.to_thread(CliRunner().invoke, audit, ["tail", "--json"], obj=lambda _: settings)
+    acts = [(act["action"], act["subject"]) for act in json.loads(trail.stdout)]
+    assert acts == [("keys.rotated", first["kid"]), ("keys.rotated", second["kid"])]
     assert [row["status"] for row in await rows(settings, "list")] == ["active", "pending", "pending"]
     assert (await auth.token(grant_type="client_credentials")).status_code == 401
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import io
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import httpx
 import pytest
 from click.testing import CliRunner
 from prometheus_client import REGISTRY
-from structlog.testing import capture_logs
 
 from auth.commands import log_digest
 from auth.settings import Settings
@@ -19,15 +18,6 @@ from common.observability.logs import configure_logging
 from .conftest import PASSWORD, Auth
 
 ADA = "ada@example.com"
-
-
-@pytest.fixture
-def logs() -> Iterator[list[MutableMapping[str, Any]]]:
-    """The lines of level `info` and above."""
-    configure_logging("auth", "api", "info", stream=io.StringIO())
-    with capture_logs() as lines:
-        yield lines
-    configure_logging("test", "pytest", "warning")
 
 
 def count(name: str, **labels: str) -> float:

@@ -2,4 +2,4 @@ from common.db.migrations import run_migrations
 from common.messaging import tables
 from notifier.models import Base
 
-run_migrations([Base.metadata, *tables.CONSUMER_IN_ORDER])
+run_migrations([Base.metadata, *tables.CONSUMER_IN_ORDER, *tables.AUDIT])

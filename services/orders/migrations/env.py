@@ -2,4 +2,4 @@ from common.db.migrations import run_migrations
 from common.messaging import tables
 from orders.models import Base
 
-run_migrations([Base.metadata, *tables.PRODUCER, *tables.CONSUMER])
+run_migrations([Base.metadata, *tables.PRODUCER, *tables.CONSUMER, *tables.AUDIT])

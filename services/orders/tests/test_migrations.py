@@ -61,7 +61,7 @@ async def test_models_and_migrations_do_not_drift(settings: Settings, make_datab
     await asyncio.to_thread(alembic.command.downgrade, config(FOLDER, modelled), "base")
     database = Database(settings.model_copy(update={"database_url": SecretStr(modelled)}))
     async with database.engine.begin() as connection:
-        for metadata in (Base.metadata, *tables.PRODUCER, *tables.CONSUMER):
+        for metadata in (Base.metadata, *tables.PRODUCER, *tables.CONSUMER, *tables.AUDIT):
             await connection.run_sync(metadata.create_all)
     await database.close()
     assert await definitions(migrated) == await definitions(modelled)

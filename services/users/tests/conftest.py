@@ -58,12 +58,11 @@ class World:
         return self.tokens.bearer(person["id"] if person is not None else None, roles=roles, **mint)
 
     async def log_in(
-        self, email: str, password: str = PASSWORD, network: str | None = "203.0.113.1", *, otp: str | None = None
+        self, email: str, password: str = PASSWORD, network: str | None = "203.0.113.1", **fields: Any
     ) -> httpx.Response:
         """Calls the internal API as auth does."""
         token = self.tokens.mint_service("auth", scope="credentials:verify")
-        body = {"email": email, "password": password} | ({"network": network} if network is not None else {})
-        body |= {"otp": otp} if otp is not None else {}
+        body = {"email": email, "password": password} | ({"network": network} if network is not None else {}) | fields
         return await self.internal.post(
             "/internal/credentials/verify", json=body, headers={"Authorization": f"Bearer {token}"}
         )

@@ -83,6 +83,15 @@ async def test_an_operator_sees_the_pending_events_of_the_outbox(world: Any, run
     assert json.loads(shown.stdout)["pending"] == 1
 
 
+async def test_a_promotion_is_in_the_audit_trail_under_the_operators_login_name(world: Any, run: Run) -> None:
+    person = await world.sign_up()
+    assert run("promote", person["email"], "staff", LOGNAME="ann").returncode == 0
+    assert run("promote", person["email"], "staff", LOGNAME="ann").returncode == 0  # changes nothing
+    [act] = json.loads(run("audit", "tail", "--json").stdout)
+    assert (act["actor"], act["action"], act["subject"]) == ("operator:ann", "user.role_changed", person["id"])
+    assert (act["detail"], act["request_id"]) == ("user to staff", None)
+
+
 async def with_second_factor(world: Any) -> tuple[Any, pyotp.TOTP]:
     person = await world.sign_up()
     headers = world.bearer(person)

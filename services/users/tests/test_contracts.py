@@ -20,6 +20,7 @@ FIELDS = {
     "users.user.deactivated.v1": {"user_id"},
     "users.user.reactivated.v1": {"user_id"},
     "users.user.erased.v1": {"user_id"},
+    "users.audit.recorded.v1": {"actor", "action", "subject", "detail", "request_id"},
     "users.secret_link.requested.v1": {"link_id", "user_id", "purpose"},
 }
 

@@ -28,7 +28,7 @@ async def test_a_change_that_the_caller_rolls_back_is_undone(database: Database)
     ann = await sign_up(database)
     with pytest.raises(Undone):
         async with database.transaction() as session:
-            await administration.change_role(session, ann.id, "admin")
+            await administration.change_role(session, ann.id, "admin", actor="operator:ann")
             await accounts.change_profile(session, ann.id, {"name": "Anna"})
             raise Undone
     async with database.transaction() as session:
@@ -39,9 +39,9 @@ async def test_a_change_that_the_caller_rolls_back_is_undone(database: Database)
 async def test_several_changes_in_one_transaction_are_several_versions(database: Database) -> None:
     ann = await sign_up(database)
     async with database.transaction() as session:
-        await administration.change_role(session, ann.id, "staff")
+        await administration.change_role(session, ann.id, "staff", actor="operator:ann")
         await accounts.change_profile(session, ann.id, {"name": "Anna"})
-        changed = await administration.deactivate(session, ann.id)
+        changed = await administration.deactivate(session, ann.id, actor="operator:ann")
     assert changed.version == 4
 
 
@@ -73,14 +73,14 @@ async def test_two_who_take_each_others_address_at_once_end_without_a_deadlock(d
 async def test_promoting_returns_the_role_before(database: Database) -> None:
     await sign_up(database)
     async with database.transaction() as session:
-        user, before = await administration.promote(session, "ann@example.com", "admin")
+        user, before = await administration.promote(session, "ann@example.com", "admin", actor="operator:ann")
     assert (user.role, before, user.version) == ("admin", "user", 2)
     with pytest.raises(LastAdmin):
         async with database.transaction() as session:
-            await administration.promote(session, "ann@example.com", "staff")
+            await administration.promote(session, "ann@example.com", "staff", actor="operator:ann")
     with pytest.raises(NotFound):
         async with database.transaction() as session:
-            await administration.promote(session, "nobody@example.com", "admin")
+            await administration.promote(session, "nobody@example.com", "admin", actor="operator:ann")
 
 
 async def test_a_sign_in_that_ends_after_the_account_was_erased_does_no_harm(database: Database) -> None:

@@ -137,3 +137,29 @@ async def test_admins_who_demote_deactivate_and_leave_all_at_once_leave_one(worl
     statuses = await asyncio.gather(*(leave(number, admin) for number, admin in enumerate(admins)))
     assert sorted(status // 100 for status in statuses) == [2] * 5 + [4]
     assert statuses.count(409) == 1
+
+
+async def test_what_admins_do_is_recorded_with_who_did_it_and_what_changes_nothing_is_not(world: Any) -> None:
+    person, root = await world.sign_up(), await world.admin()
+    path = f"/users/{person['id']}"
+    for number, (method, suffix, body) in enumerate(
+        [("PATCH", "", {"role": "staff"}), ("POST", "/deactivate", None), ("POST", "/reactivate", None)] * 2
+    ):
+        headers = world.bearer(root, admin=True) | {"X-Request-ID": f"act-{number}"}
+        answer = await world.public.request(method, path + suffix, json=body, headers=headers)
+        assert answer.status_code == 200
+    await world.public.patch(path, json={"role": "admin"}, headers=world.bearer(person))
+    expected = [
+        {"actor": root["id"], "action": action, "subject": person["id"], "detail": detail, "request_id": request_id}
+        for action, detail, request_id in (
+            ("user.role_changed", "user to staff", "act-0"),
+            ("user.deactivated", None, "act-1"),
+            ("user.reactivated", None, "act-2"),
+            ("user.deactivated", None, "act-4"),
+            ("user.reactivated", None, "act-5"),
+        )
+    ]
+    columns = "actor, action, subject, detail, request_id"
+    assert await world.rows(f"SELECT {columns} FROM audit_records ORDER BY id") == expected  # noqa: S608
+    recorded = await world.rows("SELECT data, version FROM outbox WHERE type = 'users.audit.recorded.v1' ORDER BY id")
+    assert recorded == [{"data": act, "version": 1} for act in expected]

@@ -39,6 +39,17 @@ async def test_unknown_wrong_and_deactivated_are_the_same_401(world: Any) -> Non
     assert bodies == [bodies[0]] * len(bodies)
     assert (bodies[0]["status"], bodies[0]["code"]) == (401, "invalid_credentials")
     assert {answer.headers["WWW-Authenticate"] for answer in answers} == {"Bearer"}
+    named = [answer.headers.get("Waybill-Account") for answer in answers]
+    assert named == [person["id"], None, None, gone["id"], gone["id"], person["id"], person["id"]]
+
+
+async def test_a_throttled_sign_in_names_the_account_if_there_is_one(world: Any) -> None:
+    person = await world.sign_up()
+    for email, account in ((person["email"], person["id"]), ("nobody@example.com", None)):
+        for _ in range(10):
+            await world.log_in(email, WRONG)
+        refused = await world.log_in(email)
+        assert (refused.status_code, refused.headers.get("Waybill-Account")) == (429, account)
 
 
 async def test_it_is_for_services_with_the_scope_and_on_the_internal_port_only(world: Any) -> None:
@@ -232,3 +243,20 @@ async def test_name_and_address_are_for_auth_and_of_active_accounts_only(world: 
     other = {"Authorization": f"Bearer {world.tokens.mint_service('auth', scope='credentials:verify')}"}
     assert (await world.internal.get(path, headers=other)).status_code == 403
     assert (await world.public.get(path, headers=reader)).status_code == 404
+
+
+async def test_auth_reads_what_accounts_are_now(world: Any) -> None:
+    ann, bob = await world.sign_up(), await world.admin()
+    await world.public.post(f"/users/{ann['id']}/deactivate", headers=world.bearer(admin=True))
+    token = world.tokens.mint_service("auth", scope="credentials:verify")
+    ids = [ann["id"], bob["id"], "0198f2a0-0000-7000-8000-000000000000"]
+    right = {"Authorization": f"Bearer {token}"}
+    answer = await world.internal.post("/internal/accounts", json={"user_ids": ids}, headers=right)
+    assert sorted(answer.json()["items"], key=lambda item: item["version"]) == [
+        {"user_id": bob["id"], "role": "admin", "status": "active", "version": 1},
+        {"user_id": ann["id"], "role": "user", "status": "deactivated", "version": 2},
+    ]
+    too_many = await world.internal.post("/internal/accounts", json={"user_ids": ids * 200}, headers=right)
+    assert too_many.status_code == 422
+    assert (await world.internal.post("/internal/accounts", json={"user_ids": ids})).status_code == 401
+    assert (await world.public.post("/internal/accounts", json={"user_ids": ids}, headers=right)).status_code == 404

@@ -4,7 +4,7 @@ import aio_pika
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from common.cli import consumer_commands, event_commands, outbox_commands
+from common.cli import audit_commands, consumer_commands, event_commands, outbox_commands
 from common.testing.plugin import eventually
 
 from .shop import Shop
@@ -26,10 +26,14 @@ async def test_a_parked_message_is_listed_with_its_cause_and_has_its_effect_once
             await shop.command(consumer_commands.parked, "replay", row["id"])
         ).output == "1 sent to the consumer again\n"
         await eventually(shop.effects)
+        [act] = await shop.json(audit_commands.audit, "tail")
+        assert (act["action"], act["subject"], act["detail"]) == ("parked.replayed", row["id"], "shop.item.sold.v1")
+        assert act["actor"].startswith("operator:")
         again = await shop.command(consumer_commands.parked, "replay", row["id"])
         assert again.exit_code == 1
         assert "not waiting" in again.output
         assert await shop.waiting() == []
+        assert await shop.json(audit_commands.audit, "tail") == [act]
     assert await shop.effects() == ["1"]
 
 
@@ -75,6 +79,9 @@ async def test_a_message_is_discarded_only_with_a_reason(shop: Shop) -> None:
         assert await shop.waiting() == []
         shown = json.loads((await shop.command(consumer_commands.parked, "show", row["id"])).stdout)
         assert (shown["resolution"], shown["reason"]) == ("discarded", "a typo")
+        assert (await shop.command(consumer_commands.parked, "discard", row["id"], "--reason", "again")).exit_code == 1
+        [act] = await shop.json(audit_commands.audit, "tail")
+        assert (act["action"], act["subject"], act["detail"]) == ("parked.discarded", row["id"], "a typo")
 
 
 async def test_queues_shows_depth_and_consumers_of_inbound_retry_and_parked_queues(shop: Shop) -> None:

@@ -3,7 +3,7 @@ from typing import Any
 
 import asyncpg
 
-from common.cli import outbox_commands
+from common.cli import audit_commands, outbox_commands
 from common.messaging import unsendable
 
 from .shop import Shop
@@ -60,6 +60,8 @@ async def test_an_event_is_skipped_only_with_a_reason_and_only_once(shop: Shop) 
     assert (await shop.json(outbox_commands.outbox, "status"))["pending"] == 0
     whole = json.loads((await shop.command(outbox_commands.outbox, "show", "--id", row["id"])).output)
     assert (whole["reason"], whole["data"]) == ("a typo", {"number": 1})
+    [act] = await shop.json(audit_commands.audit, "tail")
+    assert (act["action"], act["subject"], act["detail"]) == ("outbox.skipped", row["id"], "a typo")
 
 
 async def test_an_event_that_can_be_sent_is_not_skipped(shop: Shop) -> None:
@@ -69,6 +71,7 @@ async def test_an_event_that_can_be_sent_is_not_skipped(shop: Shop) -> None:
     await connection.close()
     for words in (("skip", event_id, "--reason", "x"), ("show", "--id", event_id), ("retry", event_id)):
         assert (await shop.command(outbox_commands.outbox, *words)).exit_code == 1
+    assert await shop.json(audit_commands.audit, "tail") == []
     assert (await shop.json(outbox_commands.outbox, "status"))["pending"] == 1
 
 
@@ -80,5 +83,7 @@ async def test_events_are_left_to_the_relay_again(shop: Shop) -> None:
         retried = await shop.json(outbox_commands.outbox, "retry", *(words or [row["id"]]))
         assert retried == {"retried": 1, "not_waiting": []}
         assert await shown(shop) == []
+    acts = await shop.json(audit_commands.audit, "tail")
+    assert [(act["action"], act["subject"]) for act in acts] == [("outbox.retried", row["id"])] * 2
     assert (await shop.command(outbox_commands.outbox, "retry")).exit_code == 2
     assert (await shop.json(outbox_commands.outbox, "status"))["pending"] == 1

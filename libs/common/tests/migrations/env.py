@@ -1,4 +1,4 @@
 from common.db.migrations import run_migrations
 from common.messaging import tables
 
-run_migrations([*tables.PRODUCER, *tables.CONSUMER])
+run_migrations([*tables.PRODUCER, *tables.CONSUMER, *tables.AUDIT])

@@ -6,7 +6,11 @@ main = command_line(
     "auth",
     settings="auth.settings:Settings",
     roles={"api": "auth.app:create_app", "relay": RELAY, "consume": "auth.consumers:handlers"},
-    commands={"keys": "auth.keys.commands:keys", "log-digest": "auth.commands:log_digest"},
+    commands={
+        "keys": "auth.keys.commands:keys",
+        "log-digest": "auth.commands:log_digest",
+        "subjects": "auth.sessions.commands:subjects",
+    },
 )
 
 if __name__ == "__main__":

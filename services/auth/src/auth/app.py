@@ -17,10 +17,12 @@ from auth.oauth import routes as oauth_routes
 from auth.oauth.grants import TokenEndpoint
 from auth.oauth.inspection import TokenInspection
 from auth.oauth.own_tokens import OwnTokenSource, OwnTokenVerifier
+from auth.oauth.sign_in import SignInCheck
 from auth.retention import CLEANUP_SECONDS, run_cleanup
 from auth.sessions import grant_routes, internal_routes
 from auth.sessions import routes as session_routes
 from auth.settings import Settings
+from auth.sign_ins import routes as history_routes
 from auth.signing_in import routes as sign_in_routes
 from auth.signing_in.authorization import Authorization
 from auth.signing_in.form_state import FormSeal
@@ -28,7 +30,6 @@ from auth.signing_out import routes as sign_out_routes
 from common.db.database import Database
 from common.runtime.background import background, every
 from common.runtime.health import Health
-from common.security.log_digests import LogDigests
 from common.security.service_client import ServiceClient, http_client
 from common.web import Api, by_port, create_api
 
@@ -45,7 +46,7 @@ class State(TypedDict):
     authorization: Authorization
     form_seal: FormSeal
     users: ServiceClient
-    digests: LogDigests
+    sign_in_check: SignInCheck
 
 
 def create_app(
@@ -76,7 +77,7 @@ def create_app(
                     authorization=Authorization(settings, database, keyring),
                     form_seal=FormSeal(settings.refresh_token_bytes),
                     users=users,
-                    digests=LogDigests(settings.refresh_token_bytes),
+                    sign_in_check=SignInCheck(database, users, settings.refresh_token_bytes),
                 )
 
     return by_port(public_api(settings, health, lifespan=lifespan), internal_api(settings, health), internal_port)
@@ -92,6 +93,7 @@ def public_api(settings: Settings, health: Health, *, lifespan: Lifespan[FastAPI
             sign_in_routes.router,
             sign_out_routes.router,
             session_routes.router,
+            history_routes.router,
             grant_routes.router,
             client_routes.router,
         ],

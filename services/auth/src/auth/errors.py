@@ -1,10 +1,17 @@
 """Refusals. OAuth endpoints send theirs in the format of RFC 6749 §5.2, all other routes send problems (RFC 9457)."""
 
+from uuid import UUID
+
 from common.errors import AppError, BadRequest, Conflict, Forbidden, NotFound, Unprocessable
 
 
 class OAuthError(AppError):
-    """`code` is sent as `error`, the detail as `error_description`."""
+    """`code` is sent as `error`, the detail as `error_description`.
+
+    `account` is never sent: it names the account of a sign-in that users has refused.
+    """
+
+    account: UUID | None = None
 
 
 class InvalidRequest(OAuthError):

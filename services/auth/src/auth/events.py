@@ -9,6 +9,7 @@ from common.messaging.cloudevents import Event
 Reason = Literal[
     "logout",
     "logout_everywhere",
+    "ended_by_admin",
     "token_revoked",
     "token_reuse",
     "deactivated",
@@ -24,11 +25,17 @@ Reason = Literal[
 
 
 class SessionStarted(Event):
+    """Someone signed in. `device` is the browser or app, as it describes itself. `is_new_device` is true if the person
+    has signed in before, but not with this device in this network within 90 days.
+    """
+
     type: ClassVar[str] = "auth.session.started.v1"
 
     session_id: UUID
     user_id: UUID
     client_id: str
+    is_new_device: bool | None = None
+    device: str | None = None
 
 
 class SessionRevoked(Event):
@@ -75,3 +82,18 @@ class KeysChanged(Event):
 
     kid: str
     status: KeyStatus | Literal["gone"]
+
+
+class AuditRecorded(Event):
+    """An administrator or operator did something. `actor` is a user's id, or `operator:` and the login name of whoever
+    ran a command. `action` says what, such as `client.registered`, and `subject` is the id of what it was done to.
+    `request_id` is that of the request, null for a command.
+    """
+
+    type: ClassVar[str] = "auth.audit.recorded.v1"
+
+    actor: str
+    action: str
+    subject: str
+    detail: str | None = None
+    request_id: str | None = None

@@ -139,6 +139,8 @@ class Subject(Base):
     revoked_at: Mapped[datetime | None]
     event_version: Mapped[int] = mapped_column(default=0)
     """Version of the last `auth.subject.revoked` event about this person."""
+    first_sign_in_at: Mapped[datetime | None]
+    """None: never, or last before sign-ins were kept."""
 
     __table_args__ = (
         CheckConstraint("status IN ('active', 'deactivated', 'erased')", name="status"),
@@ -161,6 +163,11 @@ class Subject(Base):
             self.version = version
             self.session_version += 1
         return True
+
+    def go_back_to(self, version: int, *, status: str, role: str) -> None:
+        """The reverse of `update_to`, to a version that users reports, for one that it does not have."""
+        self.version, self.status, self.role = version, status, role
+        self.session_version += 1
 
     def revoke_tokens(self, now: datetime, *, except_session: uuid.UUID | None = None) -> None:
         """Voids all tokens of earlier session versions. Tokens of the excepted session stay valid unless they were

@@ -9,7 +9,11 @@ from sqlalchemy import bindparam, case, exists, select, tuple_, union_all, updat
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from auth.models import Client, RevokedToken, Session, SigningKey, Subject
+from auth.models import Client, RevokedToken, Session, SigningKey, Subject, SubjectStatus
+from auth.sessions.models import BrowserSession
+from common.messaging.event_log import event_log
+from common.messaging.outbox import outbox
+from common.messaging.unsendable import unsendable_events
 
 # Built once, because every sign-in and every refresh runs it.
 _LOCK_SUBJECT: Final = select(Subject).where(Subject.user_id == bindparam("user_id")).with_for_update()
@@ -36,6 +40,12 @@ async def lock_or_add_subject(
     if added is not None:
         return added, True
     return (await session.execute(_LOCK_SUBJECT, {"user_id": user_id})).scalar_one(), False
+
+
+async def subjects(session: AsyncSession, *, after: uuid.UUID | None, limit: int) -> Sequence[Subject]:
+    """People who are not erased, by id."""
+    query = select(Subject).where(Subject.status != SubjectStatus.ERASED).order_by(Subject.user_id).limit(limit)
+    return (await session.scalars(query if after is None else query.where(Subject.user_id > after))).all()
 
 
 async def lock_family(session: AsyncSession, session_id: uuid.UUID) -> tuple[Subject, Session] | None:
@@ -149,9 +159,25 @@ async def signing_keys(session: AsyncSession) -> Sequence[SigningKey]:
     return (await session.scalars(select(SigningKey).order_by(SigningKey.created_at, SigningKey.kid))).all()
 
 
+async def lower_session_versions(session: AsyncSession, user_id: uuid.UUID, version: int) -> None:
+    """Makes a person's sessions begin at `version` at the latest, so that events of later versions end them."""
+    later = update(Session).where(Session.user_id == user_id, Session.subject_version > version)
+    await session.execute(later.values(subject_version=version))
+    browsers = update(BrowserSession).where(BrowserSession.user_id == user_id, BrowserSession.subject_version > version)
+    await session.execute(browsers.values(subject_version=version))
+
+
 async def clear_devices(session: AsyncSession, user_id: uuid.UUID) -> None:
-    """Removes the device descriptions from a person's sessions."""
+    """Removes the device descriptions from a person's sessions and from the events about them.
+
+    The outbox first: if the relay is moving a row, this waits for it and then finds the row in the event log.
+    """
     await session.execute(update(Session).where(Session.user_id == user_id).values(device=""))
+    ids = (await session.scalars(select(Session.id).where(Session.user_id == user_id))).all()
+    for table in (outbox, unsendable_events, event_log):
+        of_sessions = table.c.subject.in_([str(session_id) for session_id in ids])
+        described = update(table).where(of_sessions, table.c.data.has_key("device"))
+        await session.execute(described.values(data=table.c.data.op("-")("device")))
 
 
 async def add_revoked_token(session: AsyncSession, sid: uuid.UUID, *, client_id: str, now: datetime) -> bool:

@@ -8,12 +8,14 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from auth.models import Client, RevokedToken, Session
 from auth.sessions.models import AuthorizationCode, BrowserSession
+from auth.sign_ins.models import SignIn
 from common.db.database import Database
 from common.db.expired_rows import expired_before
 
 CLEANUP_SECONDS: Final = 600.0
 _BATCH: Final = 1_000
 _ENDED_SESSIONS_KEPT: Final = timedelta(days=7)
+_SIGN_INS_KEPT: Final = timedelta(days=90)
 _REVOCATIONS_KEPT: Final = timedelta(hours=1)
 """Longer than the lifetime of any access token."""
 _USED_CODES_KEPT: Final = timedelta(days=7)
@@ -23,6 +25,7 @@ _EXPIRING: Final[tuple[tuple[InstrumentedAttribute[Any], ColumnElement[bool], ti
     (Session.idle_until, Session.revoked_at.is_(None), _ENDED_SESSIONS_KEPT),
     (RevokedToken.revoked_at, true(), _REVOCATIONS_KEPT),
     (Client.deleted_at, true(), _REVOCATIONS_KEPT),
+    (SignIn.created_at, true(), _SIGN_INS_KEPT),
     (BrowserSession.ends_at, true(), _REVOCATIONS_KEPT),
     (AuthorizationCode.expires_at, true(), _USED_CODES_KEPT),
 )

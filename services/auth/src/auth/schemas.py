@@ -8,6 +8,7 @@ from pydantic import Field
 
 from auth.redirect_uris import RedirectUri
 from auth.scopes import ManagedScope
+from auth.sign_ins.models import Outcome
 from common.web import Model, StrictModel
 from common.web.single_line import SINGLE_LINE
 
@@ -20,6 +21,22 @@ class SessionOut(Model):
     created_at: datetime
     last_used_at: datetime
     current: Annotated[bool, Field(description="Whether this is the session of the token that made this request.")]
+
+
+class SignInOut(Model):
+    id: uuid.UUID
+    created_at: datetime
+    network: Annotated[str, Field(description="A digest of the network: equal for sign-ins from the same one.")]
+    device: Annotated[str, Field(description="The browser or app, from the `User-Agent` header.")]
+    client_id: str
+    outcome: Annotated[
+        Outcome,
+        Field(
+            description="`wrong`: password or code not accepted. `code_missing`: the password was right. `throttled`: "
+            "too many failures, of which one a minute is listed."
+        ),
+    ]
+    session_id: Annotated[uuid.UUID | None, Field(description="The session that it began.")]
 
 
 class RevokedSession(Model):

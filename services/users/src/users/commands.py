@@ -8,6 +8,7 @@ import click
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from common.cli.audit_commands import operator
 from common.cli.roles import run
 from common.db.database import Database
 from common.errors import AppError
@@ -92,7 +93,7 @@ def _in_transaction(settings: Settings, work: Callable[[AsyncSession], Awaitable
 async def _promote(settings: Settings, email: str, role: Role) -> str:
     try:
         async with Database(settings, role="promote") as database, database.transaction() as session:
-            user, before = await promote_user(session, email.lower(), role)
+            user, before = await promote_user(session, email.lower(), role, actor=operator())
     except AppError as refusal:
         raise click.ClickException(f"{email}: {refusal.detail}") from None
     note = "" if user.status == "active" else " (the account is deactivated)"

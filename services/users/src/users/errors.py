@@ -1,9 +1,14 @@
 """The errors that users answers with."""
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Final, Self
+from uuid import UUID
 
 from common.errors import BadRequest, Conflict, Forbidden, TooManyRequests, Unauthorized, Unavailable, Unprocessable
+
+ACCOUNT_HEADER: Final = "Waybill-Account"
+"""Names the account of a refused sign-in to auth, which keeps people's sign-ins. The body never says whether there is
+one."""
 
 
 class EmailTaken(Conflict):
@@ -42,17 +47,16 @@ class InvalidCredentials(Unauthorized):
 
     code, title = "invalid_credentials", "E-mail address, password or code not accepted"
 
-    def __init__(self) -> None:
-        super().__init__(headers={"WWW-Authenticate": "Bearer"})
+    def __init__(self, user_id: UUID | None) -> None:
+        """`user_id` is that of the account with the address, if there is one. The internal API says it to auth."""
+        account = {} if user_id is None else {ACCOUNT_HEADER: str(user_id)}
+        super().__init__(headers={"WWW-Authenticate": "Bearer"} | account)
 
 
-class MfaRequired(Unauthorized):
+class MfaRequired(InvalidCredentials):
     """The password is right, and the code of the second factor is missing."""
 
     code, title = "mfa_required", "A code of the second factor is required"
-
-    def __init__(self) -> None:
-        super().__init__(headers={"WWW-Authenticate": "Bearer"})
 
 
 class _TryLater(TooManyRequests):
@@ -63,6 +67,11 @@ class _TryLater(TooManyRequests):
 
 class TooManyAttempts(_TryLater):
     code, title = "too_many_attempts", "Too many failed attempts"
+
+    def of(self, user_id: UUID) -> Self:
+        """Names the account, for auth."""
+        self.headers[ACCOUNT_HEADER] = str(user_id)
+        return self
 
 
 class TooManyAddresses(_TryLater):

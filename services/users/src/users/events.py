@@ -129,3 +129,18 @@ class SecretLinkRequested(Event):
     link_id: UUID
     user_id: UUID
     purpose: LinkPurpose
+
+
+class AuditRecorded(Event):
+    """An administrator or operator did something. `actor` is a user's id, or `operator:` and the login name of whoever
+    ran a command. `action` says what, such as `user.role_changed`, and `subject` is the id of what it was done to.
+    `request_id` is that of the request, null for a command.
+    """
+
+    type: ClassVar[str] = "users.audit.recorded.v1"
+
+    actor: str
+    action: str
+    subject: str
+    detail: str | None = None
+    request_id: str | None = None

@@ -44,6 +44,10 @@ async def user_with_password(session: AsyncSession, user_id: UUID) -> User:
     return await _one(session, select(User).where(User.id == user_id).options(undefer(User.password_hash)))
 
 
+async def users_by_id(session: AsyncSession, user_ids: Sequence[UUID]) -> Sequence[User]:
+    return (await session.scalars(select(User).where(User.id.in_(user_ids)))).all()
+
+
 async def lock_user(session: AsyncSession, user_id: UUID) -> User:
     """The account, its row locked: only the caller can change it and record its events. Raises `NotFound`."""
     return await _one(session, select(User).where(User.id == user_id).with_for_update())

@@ -121,16 +121,25 @@ class UserOut(Model):
     updated_at: datetime
 
 
+class KnownDevice(StrictModel):
+    """A device on which this person has signed in before, as the caller has verified."""
+
+    user_id: UUID
+    id: UUID
+
+
 class Credentials(StrictModel):
     """E-mail address, password and code as they were typed. `network` is the client's address or network, if known.
 
-    `otp` is a code of the authenticator app or a recovery code. It is ignored where the account has no second factor.
+    On a known `device` of the account, failures elsewhere do not count. `otp` is a code of the authenticator app or a
+    recovery code. It is ignored where the account has no second factor.
     """
 
     email: Annotated[str, Field(max_length=1024)]
     password: AnyPassword
     otp: Annotated[SecretStr, Field(max_length=64)] | None = None
     network: Annotated[str, Field(max_length=64), AfterValidator(network_of)] = UNKNOWN_NETWORK
+    device: KnownDevice | None = None
 
 
 class VerifiedAccount(Model):
@@ -144,6 +153,23 @@ class VerifiedAccount(Model):
     version: int
     amr: list[str]
     has_second_factor: bool
+
+
+class AccountIds(StrictModel):
+    user_ids: Annotated[list[UUID], Field(max_length=500)]
+
+
+class AccountState(Model):
+    """`version` is that of the account's latest event."""
+
+    user_id: UUID
+    role: Role
+    status: Status
+    version: int
+
+
+class AccountStates(Model):
+    items: list[AccountState]
 
 
 class ProfileOut(Model):

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from aiormq.exceptions import ChannelNotFoundEntity, PublishError
 
+from common.cli.audit_commands import record_command
 from common.cli.roles import run
 from common.cli.terminal import JSON, plain, report, show
 from common.db.database import Database
@@ -77,6 +78,11 @@ def replay_(load: Any, message_ids: tuple[uuid.UUID, ...], everything: bool, as_
                 async with database.transaction() as session:
                     chosen = [row["id"] for row in await parking.list_open(session, consumer, limit=1_000_000)]
             for message_id in chosen:
+                # Recorded before it is sent: nothing is ever sent again without a record of who did it.
+                async with database.transaction() as session:
+                    row = await parking.find(session, consumer, message_id)
+                    if row is not None and row["resolved_at"] is None:
+                        await record_command(session, settings, "parked.replayed", message_id, detail=row["type"])
                 async with database.transaction() as session:
                     if await parking.replay(session, consumer, message_id, channel):
                         sent += 1
@@ -105,7 +111,10 @@ def discard_(load: Any, message_id: uuid.UUID, reason: str, as_json: bool) -> No
 
     async def discard(settings: ServiceSettings, database: Database) -> bool:
         async with database.transaction() as session:
-            return await parking.discard(session, _inbound(settings), message_id, reason)
+            discarded = await parking.discard(session, _inbound(settings), message_id, reason)
+            if discarded:
+                await record_command(session, settings, "parked.discarded", message_id, detail=reason)
+            return discarded
 
     if not _with_database(load, discard):
         raise click.ClickException(f"no waiting message {message_id}")

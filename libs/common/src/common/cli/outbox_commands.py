@@ -3,14 +3,20 @@
 import json
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from common.cli.audit_commands import record_command
 from common.cli.roles import run
 from common.cli.terminal import JSON, plain, report, show
+from common.db.database import Database
 from common.db.driver import driver_connection
 from common.messaging import unsendable
+from common.settings import ServiceSettings
+
+T = TypeVar("T")
 
 _STATUS: Final = """
     SELECT count(*) AS pending, coalesce(extract(epoch FROM now() - min(occurred_at)), 0)::float8 AS age FROM outbox"""
@@ -78,8 +84,14 @@ def skip_(load: Any, event_id: uuid.UUID, reason: str, as_json: bool) -> None:
     """Give up one event that can't be sent, so that the later events of its aggregate are published."""
     if not reason.strip():
         raise click.UsageError("--reason must not be empty")
-    if not _with_connection(load, lambda connection: unsendable.skip(connection, event_id, reason)):
-        raise click.ClickException(f"no waiting unsendable event {event_id}")
+    settings = load("ops")
+
+    async def skip(session: AsyncSession, connection: Any) -> None:
+        if not await unsendable.skip(connection, event_id, reason):
+            raise click.ClickException(f"no waiting unsendable event {event_id}")
+        await record_command(session, settings, "outbox.skipped", event_id, detail=reason)
+
+    run(_in_transaction(settings, skip))
     report("skipped", as_json=as_json, skipped=event_id)
 
 
@@ -93,11 +105,28 @@ def retry_(load: Any, event_ids: tuple[uuid.UUID, ...], everything: bool, as_jso
     if bool(event_ids) == everything:
         raise click.UsageError("give event ids, or --all")
     chosen = None if everything else list(event_ids)
-    retried = _with_connection(load, lambda connection: unsendable.retry(connection, chosen))
+    settings = load("ops")
+
+    async def retry(session: AsyncSession, connection: Any) -> set[uuid.UUID]:
+        left = await unsendable.retry(connection, chosen)
+        for event_id in sorted(left):
+            await record_command(session, settings, "outbox.retried", event_id)
+        return left
+
+    retried = run(_in_transaction(settings, retry))
     missing = [event_id for event_id in event_ids if event_id not in retried]
     report(f"{len(retried)} left to the relay again", as_json=as_json, retried=len(retried), not_waiting=missing)
     if missing:
         raise click.ClickException("not waiting: " + ", ".join(map(str, missing)))
+
+
+async def _in_transaction(settings: ServiceSettings, work: Callable[[AsyncSession, Any], Awaitable[T]]) -> T:
+    """Calls `work` with a session and the driver's connection, in whose transaction it is."""
+    async with Database(settings, role="ops") as database, database.transaction() as session:
+        connection = await session.connection()
+        await connection.exec_driver_sql("SELECT 1")  # begins the driver's transaction
+        raw = await connection.get_raw_connection()
+        return await work(session, raw.driver_connection)
 
 
 def _with_connection(load: Any, work: Callable[[Any], Awaitable[Any]]) -> Any:

@@ -23,8 +23,15 @@ from common.runtime.health import Health
 from common.settings import ServiceSettings
 
 RELAY = "common.messaging.relay:relay"
-PRODUCER_COMMANDS = {"outbox": "common.cli.outbox_commands:outbox", "events": "common.cli.event_commands:events"}
-CONSUMER_COMMANDS = {"parked": "common.cli.consumer_commands:parked", "queues": "common.cli.consumer_commands:queues"}
+AUDIT_COMMANDS = {"audit": "common.cli.audit_commands:audit"}
+PRODUCER_COMMANDS = AUDIT_COMMANDS | {
+    "outbox": "common.cli.outbox_commands:outbox",
+    "events": "common.cli.event_commands:events",
+}
+CONSUMER_COMMANDS = AUDIT_COMMANDS | {
+    "parked": "common.cli.consumer_commands:parked",
+    "queues": "common.cli.consumer_commands:queues",
+}
 
 _DESCRIPTIONS = {
     "api": "Serve HTTP.",

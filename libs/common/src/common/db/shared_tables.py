@@ -125,6 +125,19 @@ _UNSENDABLE: Final = """CREATE TABLE unsendable_events (
     CONSTRAINT ck_unsendable_events_skipped CHECK ((skipped_at IS NULL) = (reason IS NULL))
 )"""
 
+_AUDIT: Final = (
+    """CREATE TABLE audit_records (
+    id uuid CONSTRAINT pk_audit_records PRIMARY KEY,
+    recorded_at timestamptz NOT NULL DEFAULT now(),
+    actor text NOT NULL,
+    action text NOT NULL,
+    subject text NOT NULL,
+    detail text,
+    request_id text
+)""",
+    "CREATE INDEX ix_audit_records_recorded_at ON audit_records (recorded_at, id)",
+)
+
 _POSITIONS: Final = "CREATE INDEX{} ix_event_log_position ON {}event_log (position)"
 _LOG_PARTITIONS: Final = """
     SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
@@ -249,3 +262,12 @@ def create_unsendable(op: Operations) -> None:
 
 def drop_unsendable(op: Operations) -> None:
     op.execute("DROP TABLE unsendable_events")
+
+
+def create_audit(op: Operations) -> None:
+    for statement in _AUDIT:
+        op.execute(statement)
+
+
+def drop_audit(op: Operations) -> None:
+    op.execute("DROP TABLE audit_records")

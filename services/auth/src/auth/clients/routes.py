@@ -7,7 +7,7 @@ from fastapi import Response
 
 from auth import queries
 from auth.clients import handlers
-from auth.deps import admin_only, recent_sign_in
+from auth.deps import PrincipalDep, admin_only, recent_sign_in
 from auth.errors import ClientNotFound
 from auth.models import Client
 from auth.schemas import ClientChange, ClientOut, ClientWithSecret, NewSecret, RegisterClient
@@ -20,7 +20,9 @@ router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[adm
 
 
 @router.post("", status_code=201, dependencies=[recent_sign_in], response_model_exclude_unset=True)
-async def register_client(body: RegisterClient, session: SessionDep, response: Response) -> ClientWithSecret:
+async def register_client(
+    body: RegisterClient, principal: PrincipalDep, session: SessionDep, response: Response
+) -> ClientWithSecret:
     """Registers a client. Only this response contains its secret. A public client has none."""
     client, secret = await handlers.register_client(
         session,
@@ -30,6 +32,7 @@ async def register_client(body: RegisterClient, session: SessionDep, response: R
         redirect_uris=body.redirect_uris,
         post_logout_redirect_uris=body.post_logout_redirect_uris,
         is_public=body.public,
+        actor=principal.subject,
         now=utc_now(),
     )
     response.headers["Location"] = f"/clients/{client.id}"
@@ -53,28 +56,28 @@ async def get_client(client_id: str, session: SessionDep) -> ClientOut:
 
 
 @router.delete("/{client_id}", status_code=204, responses=responses(404))
-async def delete_client(client_id: str, session: SessionDep) -> None:
+async def delete_client(client_id: str, principal: PrincipalDep, session: SessionDep) -> None:
     """Deletes a client. All services refuse its tokens within a second."""
-    await handlers.delete_client(session, client_id, now=utc_now())
+    await handlers.delete_client(session, client_id, actor=principal.subject, now=utc_now())
 
 
 @router.patch("/{client_id}", dependencies=[recent_sign_in], responses=responses(404))
-async def change_client(client_id: str, body: ClientChange, session: SessionDep) -> ClientOut:
+async def change_client(client_id: str, body: ClientChange, principal: PrincipalDep, session: SessionDep) -> ClientOut:
     """Changes a client. A scope that it loses is in none of its next tokens."""
     changes = {name: getattr(body, name) for name in body.model_fields_set}
-    return _out(await handlers.change_client(session, client_id, changes))
+    return _out(await handlers.change_client(session, client_id, changes, actor=principal.subject))
 
 
 @router.post("/{client_id}/secret", status_code=201, dependencies=[recent_sign_in], responses=responses(404, 409))
 async def change_client_secret(
-    client_id: str, session: SessionDep, response: Response, body: NewSecret | None = None
+    client_id: str, principal: PrincipalDep, session: SessionDep, response: Response, body: NewSecret | None = None
 ) -> ClientWithSecret:
     """Replaces a client's secret. The old one stays good for 24 hours, or with `revoke_previous` is void at once, and
     so are all tokens obtained with it.
     """
     revoke_previous = body is not None and body.revoke_previous
     client, secret = await handlers.change_client_secret(
-        session, client_id, revoke_previous=revoke_previous, now=utc_now()
+        session, client_id, revoke_previous=revoke_previous, actor=principal.subject, now=utc_now()
     )
     response.headers["Cache-Control"] = "no-store"
     return _with_secret(client, secret)

@@ -13,6 +13,7 @@ from auth.keys import handlers
 from auth.keys.keyring import policy_of
 from auth.models import SigningKey
 from auth.settings import Settings
+from common.cli.audit_commands import record_command
 from common.cli.roles import run
 from common.cli.terminal import JSON, show
 from common.db.database import Database, utc_now
@@ -45,7 +46,13 @@ def rotate_keys(load: Any, emergency: bool, as_json: bool) -> None:
     settings = load("ops")
     add_key = handlers.replace_all_keys if emergency else handlers.add_pending_key
     encryption, policy = KeyEncryption(settings.key_encryption_bytes), policy_of(settings)
-    key = run(_in_transaction(settings, lambda session: add_key(session, encryption, policy, utc_now())))
+
+    async def rotate(session: AsyncSession) -> SigningKey:
+        key = await add_key(session, encryption, policy, utc_now())
+        await record_command(session, settings, "keys.rotated", key.kid, detail="emergency" if emergency else None)
+        return key
+
+    key = run(_in_transaction(settings, rotate))
     show(_rows([key]), _COLUMNS, as_json=as_json)
 
 
@@ -60,10 +67,15 @@ def rotate_keys(load: Any, emergency: bool, as_json: bool) -> None:
 def rewrap_keys(load: Any, old_key: Path) -> None:
     """Encrypt the private keys again, with the key encryption key that is configured now."""
     settings = load("ops")
+
+    async def rewrap(session: AsyncSession) -> int:
+        await record_command(session, settings, "keys.rewrapped", new.id, detail=f"from {old.id}")
+        return await handlers.rewrap_keys(session, old, new)
+
     try:
         old = KeyEncryption(base64.b64decode(old_key.read_text()))
         new = KeyEncryption(settings.key_encryption_bytes)
-        count = run(_in_transaction(settings, lambda session: handlers.rewrap_keys(session, old, new)))
+        count = run(_in_transaction(settings, rewrap))
     except (ValueError, WrongKeyEncryptionKey) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{count} rewrapped")

@@ -18,11 +18,11 @@ from auth.models import ADMIN, SessionLimits
 from auth.oauth.answers import TokenAnswer
 from auth.oauth.client_authentication import AuthenticatedClient, ClientKind, authenticate_client
 from auth.oauth.form import ClientCredentials, Form
-from auth.oauth.users_client import verify_credentials
+from auth.oauth.sign_in import SignInCheck
 from auth.scopes import IDENTITY_SCOPES, narrow_resources, narrow_scope
 from auth.sessions import handlers as sessions
 from auth.sessions.codes import CodeUse, redeem_code
-from auth.sessions.handlers import Refused, SignedIn
+from auth.sessions.handlers import Refused, SignedIn, describe_device
 from auth.settings import Settings
 from auth.tokens import refresh
 from auth.tokens.access import AccessTokenContent, claims
@@ -30,15 +30,14 @@ from auth.tokens.identity import TYPE as ID_TOKEN
 from auth.tokens.identity import IdentityContent, identity_claims
 from common.db.database import Database, new_id, utc_now
 from common.observability.log_limit import limited_logger
-from common.security.log_digests import LogDigests
 from common.security.service_client import ServiceClient
 
 log = limited_logger(__name__)
 
 TOKEN_REUSE: Final = Counter("waybill_token_reuse_total", "Sessions ended because a used token or code came back.")
 
-_VERIFY_ATTEMPTS: Final = 2
-"""A second one if the person changed at users between verification and sign-in."""
+_VERIFY_ATTEMPTS: Final = 3
+"""Further ones if the person changed at users between verification and sign-in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +55,8 @@ class TokenEndpoint:
         self._settings = settings
         self._database = database
         self._keyring = keyring
-        self._users = users
         self._secret = settings.refresh_token_bytes
-        self._digests = LogDigests(self._secret)
+        self._check = SignInCheck(database, users, self._secret)
         self._limits = limits_of(settings)
         self._grants: Mapping[str, Callable[[TokenRequest, AuthenticatedClient], Awaitable[TokenAnswer]]] = {
             "authorization_code": self._authorization_code,
@@ -107,18 +105,22 @@ class TokenEndpoint:
         username, password = form.require("username"), form.require("password")
         scopes = narrow_scope(form.get("scope"), client.scopes, IDENTITY_SCOPES)
         resources = narrow_resources(form.all("resource"), self._settings.resources, self._settings.other_resources)
+        origin = self._check.origin(request.network, describe_device(request.device), client.client_id)
+        device = await self._check.device(form.get("refresh_token"), client_id=client.client_id)
+        known_version = None
         for _ in range(_VERIFY_ATTEMPTS):
-            person = await verify_credentials(
-                self._users, username, password, request.network, otp=form.get("otp"), digests=self._digests
+            person = await self._check.verify(
+                username, password, network=request.network, origin=origin, otp=form.get("otp"), device=device
             )
             async with self._database.transaction() as session:
                 outcome = await sessions.start_session(
                     session,
                     person,
-                    client_id=client.client_id,
+                    origin,
                     scopes=scopes,
                     resources=resources,
-                    device=request.device,
+                    is_known_device=device is not None and device.user_id == person.user_id,
+                    known_version=known_version,
                     secret=self._secret,
                     limits=self._limits,
                     now=utc_now(),
@@ -127,6 +129,7 @@ class TokenEndpoint:
                 return self._answer(outcome, self._content(outcome), client)
             if outcome.reason != "stale":
                 _refuse(outcome)
+            known_version = outcome.known_version
         raise TemporarilyUnavailable(headers={"Retry-After": "1"})
 
     async def _refresh_token(self, request: TokenRequest, client: AuthenticatedClient) -> TokenAnswer:

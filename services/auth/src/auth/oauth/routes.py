@@ -88,7 +88,9 @@ _TOKEN_FIELDS: Final = {
             "username": "The person's e-mail address (for `password`).",
             "password": "The person's password (for `password`).",
             "otp": "A code of the authenticator app, or a recovery code (for `password`, with a second factor).",
-            "refresh_token": "The newest refresh token of a session (for `refresh_token`).",
+            "refresh_token": "The newest refresh token of a session (for `refresh_token`). With `password` it is "
+            "optional: one of an earlier session, ended or not, shows that the person has signed in on this device "
+            "before. Failed sign-ins elsewhere then do not delay this one.",
             "scope": "Scopes, separated by spaces, to receive fewer than all that are granted by default.",
             "resource": "The audience of the access token (RFC 8707). May be repeated. By default all services.",
             **_CLIENT_FIELDS,

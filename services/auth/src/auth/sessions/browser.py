@@ -11,6 +11,7 @@ from auth.models import Session
 from auth.sessions.handlers import Refused, VerifiedPerson, admit, revoke_session
 from auth.sessions.models import BrowserSession
 from auth.sessions.queries import browser_session, delete_browser_session, lock_sessions_of_browser
+from auth.sign_ins.handlers import Origin, keep_success
 from common.db.database import new_id
 
 
@@ -21,23 +22,27 @@ def cookie_hash(cookie: str) -> bytes:
 async def start_browser_session(
     session: AsyncSession,
     person: VerifiedPerson,
+    origin: Origin,
     *,
     cookie: str,
     replaced_cookie: str | None,
+    is_known_device: bool,
+    known_version: int | None,
     lifetime: timedelta,
     now: datetime,
 ) -> BrowserSession | Refused:
-    """Signs a person in, in place of whoever was signed in with the `replaced_cookie`.
+    """Signs a person in, in place of whoever was signed in with the `replaced_cookie`, and keeps the sign-in.
 
     `cookie` is a new secret: one that a stranger could have set before the sign-in must not name the session.
     """
-    subject = await admit(session, person)
+    subject = await admit(session, person, known_version=known_version, now=now)
     if isinstance(subject, Refused):
         return subject
     if replaced_cookie is not None:
         replaced = await browser_session(session, cookie_hash(replaced_cookie), now=now)
         if replaced is not None:
             await delete_browser_session(session, replaced.id)
+    is_new = await keep_success(session, subject, origin, session_id=None, is_known_device=is_known_device, now=now)
     browser = BrowserSession(
         id=new_id(),
         cookie_hash=cookie_hash(cookie),
@@ -45,6 +50,8 @@ async def start_browser_session(
         subject_version=person.version,
         amr=list(person.amr),
         authenticated_at=now,
+        device=origin.device,
+        is_new_device=is_new,
         ends_at=now + lifetime,
     )
     session.add(browser)

@@ -94,10 +94,12 @@ async def redeem_code(
     if now >= code.expires_at or browser is None or subject.status != SubjectStatus.ACTIVE or not is_allowed:
         return Refused("ended")
     code.session_id = new_id()
+    is_new_device, browser.is_new_device = browser.is_new_device, False
     return await begin_session(
         session,
         subject,
         _session_of(code, code.session_id, browser, use.device),
+        is_new_device=is_new_device,
         secret=secret,
         limits=limits,
         now=now,
@@ -125,7 +127,7 @@ def _session_of(code: AuthorizationCode, session_id: uuid.UUID, browser: Browser
         client_id=code.client_id,
         scopes=list(code.scopes),
         resources=list(code.resources),
-        device=describe_device(device),
+        device=browser.device or describe_device(device),
         subject_version=browser.subject_version,
         amr=list(browser.amr),
         authenticated_at=browser.authenticated_at,

@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
 from auth.errors import SessionNotFound
-from auth.events import Reason, SessionRevoked, SessionStarted, SubjectRevoked, TokenReuseDetected
+from auth.events import AuditRecorded, Reason, SessionRevoked, SessionStarted, SubjectRevoked, TokenReuseDetected
 from auth.models import Reuse, Session, SessionLimits, Subject, SubjectStatus
 from auth.sessions.queries import delete_browser_sessions
+from auth.sign_ins.handlers import Origin, keep_success
 from auth.tokens.refresh import RefreshToken
 from common.db.database import new_id
+from common.messaging.audit import record_act
 from common.messaging.outbox import record
 from common.security.tokens import Principal
+
+log = structlog.get_logger(__name__)
 
 _DEVICE_LENGTH: Final = 200
 
@@ -51,51 +56,89 @@ class SignedIn:
 class Refused:
     """Returned instead of raised, because the changes that come with a refusal must be committed."""
 
-    reason: Literal["stale", "inactive", "unknown", "other_client", "ended", "reuse", "code_reuse"]
+    reason: Literal["stale", "unknown", "other_client", "ended", "reuse", "code_reuse"]
+    known_version: int | None = None
+    """The version of the person that auth knows, if what users verified is `stale`."""
 
 
 async def start_session(
     session: AsyncSession,
     person: VerifiedPerson,
+    origin: Origin,
     *,
-    client_id: str,
     scopes: Sequence[str],
     resources: Sequence[str],
-    device: str,
+    is_known_device: bool,
+    known_version: int | None,
     secret: bytes,
     limits: SessionLimits,
     now: datetime,
 ) -> SignedIn | Refused:
-    """Signs a person in. Refuses as `stale` when auth knows a later version of the person than users verified."""
-    subject = await admit(session, person)
+    """Signs a person in, and keeps the sign-in. `known_version` is that of `admit`."""
+    subject = await admit(session, person, known_version=known_version, now=now)
     if isinstance(subject, Refused):
         return subject
     family = Session(
         id=new_id(),
         user_id=person.user_id,
-        client_id=client_id,
+        client_id=origin.client_id,
         scopes=list(scopes),
         resources=list(resources),
-        device=describe_device(device),
+        device=origin.device,
         subject_version=person.version,
         amr=list(person.amr),
     )
-    return await begin_session(session, subject, family, secret=secret, limits=limits, now=now)
+    is_new = await keep_success(
+        session, subject, origin, session_id=family.id, is_known_device=is_known_device, now=now
+    )
+    return await begin_session(session, subject, family, is_new_device=is_new, secret=secret, limits=limits, now=now)
 
 
-async def admit(session: AsyncSession, person: VerifiedPerson) -> Subject | Refused:
-    """The person's row, locked, if what users verified is still true."""
+async def admit(
+    session: AsyncSession, person: VerifiedPerson, *, known_version: int | None, now: datetime
+) -> Subject | Refused:
+    """The person's row, locked, if what users verified is still true.
+
+    Refuses as `stale` what contradicts a version that auth knows: the person may have been deactivated in between.
+    Verify once more then, and pass the refusal's `known_version`. If auth has learned nothing since before users was
+    asked, the response is not late: users has lost that version (a restored backup) or never had it. Then users' word
+    is the truth.
+    """
     subject, _ = await queries.lock_or_add_subject(
         session, person.user_id, version=person.version, status=SubjectStatus.ACTIVE, role=person.role
     )
     # Users verifies only active people, so a later version means active, even before the event of a reactivation.
-    status = SubjectStatus.ACTIVE if person.version > subject.version else None
-    if not subject.update_to(person.version, status=status, role=person.role):
-        return Refused("stale")
-    if subject.status != SubjectStatus.ACTIVE:
-        # An event of the same version says otherwise, so users' response was wrong when it was sent.
-        return Refused("inactive")
+    active = SubjectStatus.ACTIVE
+    if person.version > subject.version or (person.version == subject.version and subject.status == active):
+        subject.update_to(person.version, status=active, role=person.role)
+    elif known_version == subject.version:
+        await go_back(session, subject, version=person.version, status=active, role=person.role, now=now)
+    else:
+        return Refused("stale", known_version=subject.version)
     return subject
+
+
+async def go_back(
+    session: AsyncSession, subject: Subject, *, version: int, status: SubjectStatus, role: str, now: datetime
+) -> None:
+    """Takes users' word on a person of whom auth knows a version that users does not have.
+
+    The caller has locked the person's row. Sessions continue while the person is active; tokens with another role end.
+    """
+    log.warning(
+        "users contradicts what auth knew of a person, its word is taken",
+        user_id=str(subject.user_id),
+        known_version=subject.version,
+        version=version,
+    )
+    has_other_role = subject.role != role
+    subject.go_back_to(version, status=status, role=role)
+    await queries.lower_session_versions(session, subject.user_id, version)
+    if status is not SubjectStatus.ACTIVE:
+        reason: Reason = "erased" if status is SubjectStatus.ERASED else "deactivated"
+        await revoke_tokens(session, subject, reason=reason, end_sessions=True, now=now)
+    elif has_other_role:
+        await revoke_tokens(session, subject, reason="role_changed", end_sessions=False, now=now)
 
 
 async def begin_session(
@@ -103,6 +146,7 @@ async def begin_session(
     subject: Subject,
     family: Session,
     *,
+    is_new_device: bool,
     secret: bytes,
     limits: SessionLimits,
     now: datetime,
@@ -111,7 +155,13 @@ async def begin_session(
     """Adds a session of a person whose row the caller has locked."""
     first = family.begin(secret, now, limits)
     session.add(family)
-    started = SessionStarted(session_id=family.id, user_id=family.user_id, client_id=family.client_id)
+    started = SessionStarted(
+        session_id=family.id,
+        user_id=family.user_id,
+        client_id=family.client_id,
+        is_new_device=is_new_device,
+        device=family.device,
+    )
     await record(session, started, subject=family.id, version=1, occurred_at=now)
     return SignedIn(family, subject.session_version, subject.role, first, nonce)
 
@@ -169,20 +219,29 @@ async def revoke_access_token(session: AsyncSession, principal: Principal, *, no
         await record(session, revoked, subject=session_id, version=1, occurred_at=now)
 
 
-async def end_session(session: AsyncSession, session_id: uuid.UUID, *, user_id: uuid.UUID, now: datetime) -> None:
-    """Signs a person out of one of their own sessions. Raises `SessionNotFound`."""
+async def end_session(
+    session: AsyncSession, session_id: uuid.UUID, *, user_id: uuid.UUID, by: uuid.UUID, now: datetime
+) -> None:
+    """Signs a person out of a session. `by` is that person or an administrator. Raises `SessionNotFound`."""
     family = await queries.lock_own_session(session, session_id, user_id=user_id)
     if family is None:
         raise SessionNotFound
-    await revoke_session(session, family, "logout", now)
+    if by != user_id:
+        await record_act(
+            session, "session.ended", session_id, actor=str(by), detail=f"of {user_id}", event=AuditRecorded
+        )
+    await revoke_session(session, family, "logout" if by == user_id else "ended_by_admin", now)
 
 
-async def end_all_sessions(session: AsyncSession, user_id: uuid.UUID, *, now: datetime) -> None:
-    """Signs the person out everywhere."""
+async def end_all_sessions(session: AsyncSession, user_id: uuid.UUID, *, by: uuid.UUID, now: datetime) -> None:
+    """Signs the person out everywhere. `by` is that person or an administrator."""
+    if by != user_id:
+        await record_act(session, "sessions.ended", user_id, actor=str(by), event=AuditRecorded)
     subject = await queries.lock_subject(session, user_id)
     if subject is not None:
         subject.session_version += 1
-        await revoke_tokens(session, subject, reason="logout_everywhere", end_sessions=True, now=now)
+        reason: Reason = "logout_everywhere" if by == user_id else "ended_by_admin"
+        await revoke_tokens(session, subject, reason=reason, end_sessions=True, now=now)
 
 
 async def revoke_tokens(

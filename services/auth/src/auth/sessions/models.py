@@ -3,7 +3,7 @@
 import uuid
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey
+from sqlalchemy import CheckConstraint, ForeignKey, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from auth.models import Base
@@ -21,6 +21,9 @@ class BrowserSession(Base):
     """Users' version of the person when the credentials were verified."""
     amr: Mapped[list[str]]
     authenticated_at: Mapped[datetime]
+    device: Mapped[str] = mapped_column(default="", server_default=text("''"))
+    is_new_device: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether the person is to be told of a new device by the first session that begins here."""
     ends_at: Mapped[datetime] = mapped_column(index=True)
 
     __table_args__ = (CheckConstraint("length(cookie_hash) = 32", name="cookie_hash"),)

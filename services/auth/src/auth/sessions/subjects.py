@@ -10,6 +10,7 @@ from auth.events import Reason
 from auth.models import Subject, SubjectStatus
 from auth.sessions.handlers import revoke_tokens
 from auth.sessions.queries import delete_consents
+from auth.sign_ins.queries import delete_sign_ins
 
 
 async def deactivate(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
@@ -22,10 +23,11 @@ async def reactivate(session: AsyncSession, user_id: uuid.UUID, *, version: int)
 
 
 async def erase(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
-    """Ends all sessions, and deletes the person's consents and the descriptions of their devices."""
+    """Ends all sessions, and deletes the person's consents, sign-ins and the descriptions of their devices."""
     await _revoke(session, user_id, version, "erased", now, status=SubjectStatus.ERASED)
     await queries.clear_devices(session, user_id)
     await delete_consents(session, user_id=user_id)
+    await delete_sign_ins(session, user_id)
 
 
 async def change_role(session: AsyncSession, user_id: uuid.UUID, *, role: str, version: int, now: datetime) -> None:

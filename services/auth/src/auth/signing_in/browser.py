@@ -18,6 +18,7 @@ from auth.redirect_uris import policy_source
 from auth.settings import Settings
 from auth.signing_in.pages import message_page
 from auth.signing_in.parameters import AuthorizationRequest
+from auth.tokens.device import KnownDevice, seal, unseal
 from common.db.outages import is_outage
 from common.errors import AppError
 from common.web import ApiRoute
@@ -25,6 +26,8 @@ from common.web.pages import page_headers
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _URI: Final = re.compile(r"[\x21-\x7e]+")
+_DEVICE_KNOWN_FOR: Final = 180 * 86400
+"""Seconds, as long as users knows a network."""
 _TRY_AGAIN: Final = "This works again soon. Please try again in a moment."
 
 
@@ -60,6 +63,28 @@ class BrowserCookie:
 
     def clear(self, response: Response) -> None:
         response.delete_cookie(self.name, path="/", httponly=True, samesite="lax", secure=self.is_secure)
+
+
+class DeviceCookie:
+    """Outlives the browser's session, and signs nobody in: it shows that this person has signed in here before."""
+
+    def __init__(self, request: Request) -> None:
+        settings: Settings = request.state.settings
+        self._secret = settings.refresh_token_bytes
+        self._is_secure = settings.public_url.startswith("https://")
+        self._name = "__Host-waybill-device" if self._is_secure else "waybill-device"
+        self.device = unseal(request.cookies.get(self._name, ""), self._secret)
+
+    def set(self, response: Response, device: KnownDevice) -> None:
+        response.set_cookie(
+            self._name,
+            seal(device, self._secret),
+            max_age=_DEVICE_KNOWN_FOR,
+            path="/",
+            httponly=True,
+            samesite="lax",
+            secure=self._is_secure,
+        )
 
 
 def _new_secret() -> str:

@@ -7,26 +7,28 @@ from urllib.parse import urlencode
 
 from fastapi import Request, Response
 
+from auth.clients.registry import DEFAULT_CLIENT
 from auth.errors import InvalidGrant, InvalidRequest, MfaRequired, OAuthError, TemporarilyUnavailable, Throttled
-from auth.oauth.users_client import verify_credentials
+from auth.oauth.sign_in import SignInCheck
 from auth.sessions.browser import cookie_hash, start_browser_session
-from auth.sessions.handlers import Refused
+from auth.sessions.handlers import Refused, VerifiedPerson, describe_device
 from auth.sessions.queries import browser_session
 from auth.signing_in import pages
 from auth.signing_in.authorization import Answer, AskForConsent, Decision, SendTo
-from auth.signing_in.browser import BrowserCookie, PageRoute, page, read_form, see_other
+from auth.signing_in.browser import BrowserCookie, DeviceCookie, PageRoute, page, read_form, see_other
 from auth.signing_in.form_state import FormState
 from auth.signing_in.parameters import AuthorizationRequest
-from common.db.database import utc_now
+from auth.tokens.device import KnownDevice
+from common.db.database import new_id, utc_now
 from common.web import ApiRouter
 from common.web.headers import client_address
 
 router: Final = ApiRouter(tags=["signing in"], route_class=PageRoute)
 
-_ATTEMPTS: Final = 2
-"""A second one if the person changed at users between verification and sign-in."""
 _WRONG_PASSWORD: Final = "The e-mail address or the password is wrong."  # noqa: S105 - what a page says
 _WRONG_CODE: Final = "The code is wrong, or was used before."
+_ATTEMPTS: Final = 3
+"""Further ones if the person changed at users between verification and sign-in."""
 _ANSWERS: Final[Mapping[str, Answer]] = {"allow": "allow", "deny": "deny"}
 _PARAMETERS: Final = {
     "response_type": "`code`.",
@@ -94,7 +96,7 @@ async def sign_in(request: Request) -> Response:
     username = form.get("username") or state.username
     password, otp = form.get("password") or state.password, form.get("otp")
     try:
-        renewed = await _start(request, cookie, username, password, otp)
+        renewed, person = await _start(request, cookie, username, password, otp)
     except MfaRequired:
         carried = state.model_copy(update={"page": "code", "username": username, "password": password})
         return await _show_code(request, cookie, carried)
@@ -108,6 +110,11 @@ async def sign_in(request: Request) -> Response:
         decision = await request.state.authorization.decide(state.query, renewed.value, is_fresh=True)
         response = _follow(request, decision, state.query, renewed, is_fresh=True)
     renewed.set(response)
+    known = DeviceCookie(request)
+    is_theirs = known.device is not None and known.device.user_id == person.user_id
+    known.set(
+        response, known.device if known.device is not None and is_theirs else KnownDevice(person.user_id, new_id())
+    )
     return response
 
 
@@ -193,24 +200,29 @@ def _fault(error: OAuthError | None, wrong: str) -> str | None:
 
 async def _start(
     request: Request, cookie: BrowserCookie, username: str, password: str, otp: str | None
-) -> BrowserCookie:
-    """Verifies the credentials and signs the person in. Returns the browser's new cookie."""
-    state, renewed = request.state, cookie.renewed()
+) -> tuple[BrowserCookie, VerifiedPerson]:
+    """Verifies the credentials and signs the person in. Returns the browser's new cookie, and the person."""
+    state, renewed, known_version = request.state, cookie.renewed(), None
+    check: SignInCheck = state.sign_in_check
+    network, device = client_address(request), DeviceCookie(request).device
+    origin = check.origin(network, describe_device(request.headers.get("user-agent", "")), DEFAULT_CLIENT)
     for _ in range(_ATTEMPTS):
-        person = await verify_credentials(
-            state.users, username, password, client_address(request), otp=otp, digests=state.digests
-        )
+        person = await check.verify(username, password, network=network, origin=origin, otp=otp, device=device)
         async with state.database.transaction() as session:
             outcome = await start_browser_session(
                 session,
                 person,
+                origin,
                 cookie=renewed.value,
                 replaced_cookie=cookie.value,
+                is_known_device=device is not None and device.user_id == person.user_id,
+                known_version=known_version,
                 lifetime=timedelta(hours=state.settings.browser_session_hours),
                 now=utc_now(),
             )
         if not isinstance(outcome, Refused):
-            return renewed
+            return renewed, person
+        known_version = outcome.known_version
         if outcome.reason != "stale":
             raise InvalidGrant
     raise TemporarilyUnavailable(headers={"Retry-After": "1"})

@@ -105,10 +105,11 @@ async def reset_owner(session: AsyncSession, token: str) -> User:
 async def reset_password(session: AsyncSession, token: str, password_hash: str, *, network: str) -> None:
     """Uses the link and sets the password; all sessions end. Raises `InvalidLink`.
 
-    The person has received a mail at the address, and is no longer throttled at their network, which counts as known.
+    The person has received a mail at the address. Nothing that failed before delays them, and their network counts as
+    known.
     """
     owner = await reset_owner(session, token)
-    await throttle.forgive(session, owner.email, network=network)  # before the account, as sign-ins lock
+    await throttle.forget_failures(session, owner.email)  # before the account, as sign-ins lock
     user, _ = await use_link(session, token, "reset_password")
     await replace_password(session, user, password_hash, by="reset")
     await mark_verified(session, user)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.db.database import utc_now
 from users import queries
 from users.credentials import throttle
+from users.errors import TooManyAttempts
 from users.queries import LoginCandidate
 
 _NETWORK_UPDATED_EVERY: Final = timedelta(days=1)
@@ -27,6 +28,10 @@ class Login:
     candidate: LoginCandidate | None
 
     @property
+    def user_id(self) -> UUID | None:
+        return self.candidate.user_id if self.candidate is not None else None
+
+    @property
     def password_hash(self) -> str | None:
         return self.candidate.password_hash if self.candidate is not None else None
 
@@ -39,11 +44,30 @@ class Login:
         return candidate.user_id
 
 
-async def begin_login(session: AsyncSession, *, email: str, network: str) -> Login:
-    """Counts the attempt. `email` is in lower case; it need not belong to an account. Raises `TooManyAttempts`."""
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device on which this person has signed in before, as auth has verified."""
+
+    user_id: UUID
+    id: UUID
+
+
+async def begin_login(session: AsyncSession, *, email: str, network: str, device: Device | None = None) -> Login:
+    """Counts the attempt. `email` is in lower case; it need not belong to an account. Another person's device counts
+    for nothing.
+
+    Raises `TooManyAttempts`, which names the account.
+    """
     candidate = await queries.login_candidate(session, email, network)
     is_known = candidate is not None and candidate.last_login_at is not None
-    attempt = await throttle.begin_attempt(session, account=email, network=network, is_known=is_known)
+    is_owners = device is not None and candidate is not None and device.user_id == candidate.user_id
+    known_device = str(device.id) if device is not None and is_owners else None
+    try:
+        attempt = await throttle.begin_attempt(
+            session, account=email, network=network, is_known=is_known, device=known_device
+        )
+    except TooManyAttempts as refusal:
+        raise refusal.of(candidate.user_id) if candidate is not None else refusal from None
     return Login(network, attempt, candidate)
 
 

@@ -43,21 +43,23 @@ async def get_user(user_id: UUID, principal: PrincipalDep, session: SessionDep) 
 
 
 @router.patch("/{user_id}", dependencies=[may_manage_users, recent_sign_in], responses=responses(404, 409))
-async def change_role(user_id: UUID, body: RoleChange, session: SessionDep) -> UserOut:
+async def change_role(user_id: UUID, body: RoleChange, principal: PrincipalDep, session: SessionDep) -> UserOut:
     """Gives the account a role in place of the one it has. The last active admin keeps theirs.
 
     Needs a sign-in of the last 300 seconds.
     """
-    return UserOut.model_validate(await administration.change_role(session, user_id, body.role))
+    return UserOut.model_validate(
+        await administration.change_role(session, user_id, body.role, actor=principal.subject)
+    )
 
 
 @router.post("/{user_id}/deactivate", dependencies=[may_manage_users], responses=responses(404, 409))
-async def deactivate_user(user_id: UUID, session: SessionDep) -> UserOut:
+async def deactivate_user(user_id: UUID, principal: PrincipalDep, session: SessionDep) -> UserOut:
     """Prevents the person from signing in and ends all their sessions."""
-    return UserOut.model_validate(await administration.deactivate(session, user_id))
+    return UserOut.model_validate(await administration.deactivate(session, user_id, actor=principal.subject))
 
 
 @router.post("/{user_id}/reactivate", dependencies=[may_manage_users], responses=responses(404))
-async def reactivate_user(user_id: UUID, session: SessionDep) -> UserOut:
+async def reactivate_user(user_id: UUID, principal: PrincipalDep, session: SessionDep) -> UserOut:
     """Lets the person sign in again."""
-    return UserOut.model_validate(await administration.reactivate(session, user_id))
+    return UserOut.model_validate(await administration.reactivate(session, user_id, actor=principal.subject))

@@ -20,7 +20,15 @@ from users.deps import (
 )
 from users.errors import InvalidCredentials, MfaRequired
 from users.handlers import authenticators, links, logins
-from users.schemas import Credentials, IssuedLinkOut, ProfileOut, VerifiedAccount
+from users.schemas import (
+    AccountIds,
+    AccountState,
+    AccountStates,
+    Credentials,
+    IssuedLinkOut,
+    ProfileOut,
+    VerifiedAccount,
+)
 
 router = ApiRouter(prefix="/internal", tags=["internal"])
 
@@ -36,15 +44,16 @@ async def verify_credentials(
 ) -> VerifiedAccount:
     """Returns the account with these credentials. An unknown account, a wrong password and a deactivated account get
     the same 401 after the same time, with or without a code; so does a wrong code. A right password without the code
-    of the account's second factor gets 401 `mfa_required`.
+    of the account's second factor gets 401 `mfa_required`. The header `Waybill-Account` names the account.
     """
     email, network, password = body.email.lower(), body.network, body.password.get_secret_value()
     code = body.otp.get_secret_value() if body.otp is not None else None
     found: authenticators.Found = "none"
+    device = logins.Device(body.device.user_id, body.device.id) if body.device is not None else None
     async with limiter.acquire(attempt_key(email, network)):
         async with hashing.slot("sign_in", network=network) as slot:
             async with database.transaction() as session:
-                login = await logins.begin_login(session, email=email, network=network)
+                login = await logins.begin_login(session, email=email, network=network, device=device)
             stored = login.password_hash
             is_right = await slot.verify(password, stored)
             new_hash = await slot.hash(password) if is_right and stored and slot.is_outdated(stored) else None
@@ -58,9 +67,9 @@ async def verify_credentials(
                 is_right = is_right and found != "wrong"
                 account = await logins.finish_login(session, login, is_right=is_right, new_hash=new_hash)
     if found == "missing":
-        raise MfaRequired
+        raise MfaRequired(login.user_id)
     if account is None:
-        raise InvalidCredentials
+        raise InvalidCredentials(login.user_id)
     return VerifiedAccount(
         user_id=account.user_id,
         role=account.role,
@@ -69,6 +78,14 @@ async def verify_credentials(
         amr=list(second_factor.AMR) if found == "right" else ["pwd"],
         has_second_factor=found == "right",
     )
+
+
+@router.post("/accounts", dependencies=[may_verify_credentials])
+async def read_accounts(body: AccountIds, session: SessionDep) -> AccountStates:
+    """Returns those of these accounts that exist, as they are now."""
+    found = await queries.users_by_id(session, body.user_ids)
+    states = [AccountState(user_id=user.id, role=user.role, status=user.status, version=user.version) for user in found]
+    return AccountStates(items=states)
 
 
 @router.post("/secret-links/{link_id}", dependencies=[may_issue_links], responses=responses(404))

@@ -23,11 +23,13 @@ def upgrade() -> None:
     shared_tables.partition_outbox(op)
     shared_tables.create_log_positions(op)
     shared_tables.create_unsendable(op)
+    shared_tables.create_audit(op)
     shared_tables.create_inbox(op)
 
 
 def downgrade() -> None:
     shared_tables.drop_inbox(op)
+    shared_tables.drop_audit(op)
     shared_tables.drop_unsendable(op)
     shared_tables.drop_outbox(op)
     op.execute("DROP TABLE items")
