@@ -4,7 +4,6 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends, Request, Response
-from fastapi.sse import EventSourceResponse
 
 from common.feed.http import (
     PAGE_RESPONSE,
@@ -45,7 +44,7 @@ async def list_events(request: Request, params: PageParamsDep) -> Response:
 @events.get(
     "/events/stream",
     dependencies=[may_read_events],
-    response_class=EventSourceResponse,
+    response_class=Response,
     responses=STREAM_RESPONSE,
     openapi_extra=_SCOPES,
 )
@@ -57,7 +56,7 @@ async def stream_events(request: Request, params: StreamParamsDep) -> Response:
 @events.get(
     "/orders/{order_id}/stream",
     dependencies=[may_read_orders],
-    response_class=EventSourceResponse,
+    response_class=Response,
     responses=STREAM_RESPONSE | responses(404),
 )
 async def stream_order(order_id: UUID, request: Request, params: StreamParamsDep) -> Response:
