@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-RESUME, token = Path(os.environ.get("RESUME", "feed.resume")), ""
+RESUME, token = Path(os.environ.get("RESUME", "feed.resume")), "none yet"
 http = httpx.Client(base_url=os.environ["GATEWAY"], timeout=60)
 while True:
     after = {"after": RESUME.read_text()} if RESUME.exists() else {}
