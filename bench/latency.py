@@ -118,7 +118,7 @@ async def _publish_and_receive(rate: int, count: int) -> Measured:
         await receiving.basic_consume("raw", receive)
         await paced(publish, rate, count)
         await eventually(all_received, within=60)
-        return _percentiles(lags)
+        return percentiles(lags)
 
 
 async def order_and_notify(status: dict[str, Any], bearer: str, rate: float, count: int) -> dict[str, float]:
@@ -148,10 +148,10 @@ async def place(status: dict[str, Any], bearer: str, rate: float, count: int) ->
 async def lags_of(status: dict[str, Any], ids: list[UUID]) -> dict[str, float]:
     # The count is cheap; the commits are read once.
     await until_notified(status, ids)
-    notified = await _commits(status, "notifier", "SELECT order_id AS id, xmin FROM notifications", "order_id", ids)
-    placed = await _commits(status, "orders", "SELECT id, xmin FROM orders", "id", ids)
+    notified = await commits(status, "notifier", "SELECT order_id AS id, xmin FROM notifications", "order_id", ids)
+    placed = await commits(status, "orders", "SELECT id, xmin FROM orders", "id", ids)
     lags = [(notified[order_id] - placed[order_id]) * 1000 for order_id in ids]
-    return {**_percentiles(lags), "rate": len(ids) / (max(notified.values()) - min(placed.values()))}
+    return {**percentiles(lags), "rate": len(ids) / (max(notified.values()) - min(placed.values()))}
 
 
 async def until_notified(status: dict[str, Any], ids: list[UUID]) -> None:
@@ -178,11 +178,11 @@ def _database(status: dict[str, Any], name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
-def _percentiles(lags: list[float]) -> dict[str, float]:
+def percentiles(lags: list[float]) -> dict[str, float]:
     return {"p50": percentile(lags, 50), "p99": percentile(lags, 99)}
 
 
-async def _commits(status: dict[str, Any], database: str, rows: str, key: str, ids: list[UUID]) -> dict[UUID, float]:
+async def commits(status: dict[str, Any], database: str, rows: str, key: str, ids: list[UUID]) -> dict[UUID, float]:
     """The Unix times at which the transactions that wrote the rows were committed."""
     connection = await asyncpg.connect(_database(status, database))
     try:

@@ -90,6 +90,9 @@ def test_the_databases_are_set_as_the_local_one_is() -> None:
         assert parameters.items() >= PRIVACY.items()
 
 
+KINDS = {"path": "Exact", "path_separated_prefix": "PathPrefix", "safe_regex": "RegularExpression"}
+
+
 def test_paths_go_where_the_local_gateway_sends_them() -> None:
     wanted = {}
     for route in ENVOY["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"][
@@ -98,16 +101,18 @@ def test_paths_go_where_the_local_gateway_sends_them() -> None:
         match = route["match"]
         if route.get("direct_response", {}).get("status") == 405:
             continue  # Envoy Gateway leaves methods to the services
-        kind = "Exact" if "path" in match else "PathPrefix"
+        [kind] = match.keys() & KINDS.keys()
+        path = match[kind]["regex"] if kind == "safe_regex" else match[kind]
         target = route.get("route", {})
         owner = f"{target['cluster']}-api" if target else None
-        wanted[kind, match.get("path") or match["path_separated_prefix"]] = (owner, target.get("prefix_rewrite"))
+        wanted[KINDS[kind], path] = (owner, target.get("prefix_rewrite"), target.get("timeout", "14s"))
     found = {}
     for route in of_kind("components/gateway/routes", "HTTPRoute").values():
         for rule in route["spec"]["rules"]:
             backend = rule.get("backendRefs", [{"name": None}])[0]["name"]
             for match in rule["matches"]:
-                found[match["path"]["type"], match["path"]["value"]] = (backend, _rewritten(rule))
+                timeout = rule.get("timeouts", {}).get("request", "14s")
+                found[match["path"]["type"], match["path"]["value"]] = (backend, _rewritten(rule), timeout)
     assert found == wanted
 
 

@@ -26,6 +26,7 @@ MEASURING = (
     "common.observability.http_metrics",
     "common.messaging.relay",
     "common.messaging.consumer",
+    "common.feed.streams",
     "common.security.jwks",
     "common.security.revocation",
     "auth.oauth.grants",

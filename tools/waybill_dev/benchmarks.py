@@ -24,6 +24,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "fanout": Benchmark("Confirmed publishing with 5, 20 and 50 bound queues ÷ with one.", 25),
     "consumer": Benchmark("The consumer with its inbox ÷ aio-pika acknowledging each message; queues.", 40),
     "latency": Benchmark("Order committed → notification committed ÷ raw publish → receipt, p99.", 60),
+    "feed": Benchmark("Order committed → its event received over HTTP; memory of idle streams.", 60),
     "revocation": Benchmark("Sign-out at auth → 401 at orders.", 20),
     "logins": Benchmark("Password logins ÷ argon2 alone on all cores; indistinguishable refusals.", 45),
     "grants": Benchmark("Refresh and client-credentials grants, per second and core.", 20),

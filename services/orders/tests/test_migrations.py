@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from common.db.database import Database
 from common.db.migrations import config, upgrade
+from common.feed import tables as feed_tables
 from common.messaging import tables
 from common.testing.plugin import MakeDatabase
 from orders.models import Base
@@ -61,7 +62,7 @@ async def test_models_and_migrations_do_not_drift(settings: Settings, make_datab
     await asyncio.to_thread(alembic.command.downgrade, config(FOLDER, modelled), "base")
     database = Database(settings.model_copy(update={"database_url": SecretStr(modelled)}))
     async with database.engine.begin() as connection:
-        for metadata in (Base.metadata, *tables.PRODUCER, *tables.CONSUMER, *tables.AUDIT):
+        for metadata in (Base.metadata, *feed_tables.PRODUCER, *tables.CONSUMER, *tables.AUDIT):
             await connection.run_sync(metadata.create_all)
     await database.close()
     assert await definitions(migrated) == await definitions(modelled)

@@ -40,8 +40,15 @@ class CountRow:
 
 
 async def count(
-    status: dict[str, Any], purchases: Purchases, received: Iterable[tuple[str, int]], since: datetime, mail_log: Path
+    status: dict[str, Any],
+    purchases: Purchases,
+    received: Iterable[tuple[str, int]],
+    since: datetime,
+    mail_log: Path,
+    *,
+    over_http: Iterable[tuple[str, int]] | None = None,
 ) -> list[CountRow]:
+    """`received` is what a subscriber with AMQP got, `over_http` what one of the feed did, if there was one."""
     services = status["services"]
     ours = purchases.changes
     changes = {(order, version) for order, changes in ours.items() for version in range(1, changes + 1)}
@@ -59,12 +66,14 @@ async def count(
         await notifier.close()
     events = {row["event_id"]: (row["subject"], row["version"]) for row in logged}
     arrived = [one for one in received if one[0] in versions]
+    fed = None if over_http is None else [one for one in over_http if one[0] in versions]
     with_mail = {order for user in purchases.mail_customers for order in purchases.orders_of[user]}
     mailed = {event_id for event_id, (order, _) in events.items() if order in with_mail}
     return [
         _changes(ours, versions),
         _stream("events published", changes, [(row["subject"], row["version"]) for row in logged], once=True),
         _stream("events, as a subscriber got them", changes, arrived, once=False),
+        *([] if fed is None else [_stream("events, as the feed sent them", changes, fed, once=True)]),
         _set("events received by notifier", set(events), [event_id for event_id in events if event_id in inbox]),
         _notified(set(events), notifications),
         await asyncio.to_thread(_mails, Path(status["mail"]["maildir"]), mail_log, purchases.domain, mailed),

@@ -14,6 +14,7 @@ import asyncpg
 from waybill_dev.base.background import background
 from waybill_dev.base.state import State
 from waybill_dev.chaos.count import CountRow, count
+from waybill_dev.chaos.feed_subscriber import FeedSubscriber
 from waybill_dev.chaos.plan import plan
 from waybill_dev.chaos.shoppers import Purchases, Shopper, buy, open_shop
 from waybill_dev.chaos.strikes import EXEMPT, strike_as_planned, until_all_run
@@ -52,13 +53,15 @@ async def run(
     purchases, shoppers, staff = await open_shop(status["gateway"], status["admin"])
     subscriber = Subscriber(status["broker"]["amqp_url"])
     await subscriber.bind()
+    over_http = FeedSubscriber(status["gateway"], status["admin"])
+    await over_http.begin()
     await _persist_queue_list(state, status)
     tally: Counter[str] = Counter()
     deadline = time.monotonic() + minutes * 60 if minutes is not None else None
     names = [one["name"] for one in status["processes"] if one["name"] not in EXEMPT]
     strikes = plan(seed, names, every)
     try:
-        async with background(subscriber.listen()):
+        async with background(subscriber.listen()), background(over_http.listen()):
             stop = asyncio.Event()
             async with background(_report_progress(purchases, tally)), asyncio.TaskGroup() as group:
                 group.create_task(
@@ -78,7 +81,14 @@ async def run(
             await until_all_run(state, RECOVERY_SECONDS)
             # `status` is still right about addresses: restarted processes keep their ports.
             rows = await until_settled(
-                lambda: count(status, purchases, subscriber.received, since, state.logs / "mail.log"),
+                lambda: count(
+                    status,
+                    purchases,
+                    subscriber.received,
+                    since,
+                    state.logs / "mail.log",
+                    over_http=over_http.received,
+                ),
             )
         await subscriber.unbind()
     finally:

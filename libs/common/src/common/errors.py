@@ -48,6 +48,10 @@ class Conflict(AppError):
     status, code, title = 409, "conflict", "Conflict with the current state"
 
 
+class Gone(AppError):
+    status, code, title = 410, "gone", "No longer available"
+
+
 class PreconditionFailed(AppError):
     status, code, title = 412, "precondition_failed", "Precondition failed"
 

@@ -8,11 +8,14 @@ from starlette.types import ASGIApp
 
 from common.db.database import Database
 from common.db.driver_pool import DriverPool
+from common.feed.http import serving
+from common.feed.log import Feed
+from common.feed.streams import Streams
 from common.runtime.health import Health
 from common.security.tokens import TokenVerifier
 from common.security.verifier import token_verifier
 from common.web import create_api
-from orders import routes
+from orders import event_routes, queries, routes
 from orders.changing import ChangeOrder, group_changes
 from orders.handlers import InsertOrder
 from orders.placing import group_inserts
@@ -27,6 +30,7 @@ class State(TypedDict):
     insert_order: InsertOrder
     change_order: ChangeOrder
     tokens: TokenVerifier
+    streams: Streams
 
 
 def create_app(
@@ -53,19 +57,28 @@ def create_app(
             verifier = (
                 tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
             )
+            feed = Feed(
+                database,
+                name="orders-api",
+                owner=queries.EVENTS_CUSTOMER,
+                owned=queries.CUSTOMERS_SUBJECTS,
+                timeout=settings.database_timeout,
+            )
+            streams = await stack.enter_async_context(serving(feed, driver, verifier, health))
             yield State(
                 database=database,
                 driver=driver,
                 insert_order=group_inserts(driver, timeout=settings.database_timeout),
                 change_order=group_changes(driver, timeout=settings.database_timeout),
                 tokens=verifier,
+                streams=streams,
             )
 
     return create_api(
         settings,
         title="Waybill orders",
         description="The catalogue and its orders.",
-        routers=[routes.orders, routes.products],
+        routers=[routes.orders, routes.products, event_routes.events],
         health=health,
         lifespan=lifespan,
     )

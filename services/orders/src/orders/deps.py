@@ -1,15 +1,17 @@
 """Who may call which route, and whose orders they see."""
 
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 from uuid import UUID
 
 from fastapi import Depends, Request
 
 from common.errors import Forbidden
-from common.security.guards import Guard, require_scopes
+from common.feed.log import View
+from common.security.guards import Guard, InsufficientScope, authenticate, require_scopes
 from common.security.tokens import INSUFFICIENT_SCOPE, Principal
 
 _STAFF: Final = ("staff", "admin")
+_EVENTS: Final = ("events:read",)
 
 
 def acts_on_all_orders(principal: Principal) -> bool:
@@ -35,6 +37,27 @@ class _AllOrdersGuard(Guard):
         return principal
 
 
+class _EventsGuard(Guard):
+    """Admits people who may read orders or events, and clients that may read events."""
+
+    statuses: ClassVar[tuple[int, ...]] = (401, 403)
+
+    async def __call__(self, request: Request) -> Principal:
+        principal = await super().__call__(request)
+        if not principal.scopes.intersection(_EVENTS if principal.is_client else (*_EVENTS, "orders:read")):
+            raise InsufficientScope(
+                "This needs the scope events:read",
+                headers={"WWW-Authenticate": f'{INSUFFICIENT_SCOPE}, scope="events:read"'},
+            )
+        return principal
+
+
+def visible_events(principal: Principal) -> View:
+    """A client reads the events of all orders; a person, staff as well, those of their own."""
+    return View() if principal.is_client else View(owner=str(principal.user_id))
+
+
+may_read_events: Final = Depends(_EventsGuard())
 may_read_orders: Final = Depends(require_scopes("orders:read"))
 may_write_orders: Final = Depends(require_scopes("orders:write"))
 may_process_orders: Final = Depends(_AllOrdersGuard(scopes=("orders:write",)))

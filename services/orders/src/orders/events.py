@@ -6,7 +6,7 @@ of `OrderChanged` by that of `orders.changing`: change them there as well.
 """
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -85,3 +85,12 @@ class OrderCancelled(OrderChanged):
 
     reason: str | None
     cancelled_by: Literal["customer", "staff"]
+
+
+TYPES: Final = (
+    OrderPlaced.type,
+    OrderConfirmed.type,
+    OrderShipped.type,
+    OrderDelivered.type,
+    OrderCancelled.type,
+)

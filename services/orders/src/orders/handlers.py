@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.db.database import Database, new_id, utc_now
+from common.db.database import EVENT_LOG_ERASED_CHANNEL, Database, new_id, notify_after_commit, utc_now
 from common.errors import AppError, PreconditionFailed
 from common.observability.trace import current_traceparent
 from common.web.idempotency import IdempotencyKey, RequestInFlight
@@ -198,6 +198,7 @@ async def forget_customer(session: AsyncSession, customer_id: UUID) -> None:
     """Keeps an erased person's orders, but removes all free text, which may name the person."""
     await queries.erase_texts(session, customer_id)
     await queries.erase_reasons(session, customer_id)
+    notify_after_commit(session, EVENT_LOG_ERASED_CHANNEL)
 
 
 async def put_product(

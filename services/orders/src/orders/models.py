@@ -87,6 +87,7 @@ class Order(Base):
         CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="idempotency_key"),
         Index(None, "customer_id", "id"),
         Index(None, "status", "id"),
+        Index(None, "updated_at"),
         Index(
             "uq_orders_customer_id_idempotency_key",
             "customer_id",

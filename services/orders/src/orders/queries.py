@@ -32,6 +32,10 @@ from common.messaging.outbox import outbox
 from common.messaging.unsendable import unsendable_events
 from orders.models import Money, Order, OrderLine, OrderStatus, Product, TimelineEntry
 
+EVENTS_CUSTOMER: Final = "data ->> 'customer_id'"
+"""SQL: whose order an event of the event log is about."""
+CUSTOMERS_SUBJECTS: Final = "SELECT id::text FROM orders WHERE customer_id = {owner}::uuid"
+
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
@@ -122,6 +126,7 @@ async def orders(
     *,
     customer_id: UUID | None,
     status: OrderStatus | None,
+    updated_since: datetime | None,
     after: UUID | None,
     limit: int,
 ) -> Sequence[OrderView]:
@@ -129,6 +134,8 @@ async def orders(
     statement = _of_customer(_VIEW, customer_id).order_by(Order.id.desc()).limit(limit)
     if status is not None:
         statement = statement.where(Order.status == status)
+    if updated_since is not None:
+        statement = statement.where(Order.updated_at >= updated_since)
     if after is not None:
         statement = statement.where(Order.id < after)
     return [order_view(row, row["lines"]) for row in (await session.execute(statement)).mappings()]

@@ -5,6 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Query, Request, Response
+from pydantic import AwareDatetime
 
 from common.errors import Forbidden
 from common.security.tokens import INSUFFICIENT_SCOPE
@@ -69,15 +70,21 @@ async def list_orders(
     page: PageDep,
     principal: ReaderDep,
     session: SessionDep,
+    *,
     status: OrderStatus | None = None,
     customer_id: Annotated[UUID | None, Query(description="Only this customer's orders (staff only).")] = None,
+    updated_since: Annotated[
+        AwareDatetime | None, Query(description="Only orders that were placed or changed at this time or later.")
+    ] = None,
 ) -> Page[OrderOut]:
     """Lists the caller's orders, newest first; for staff, the orders of all customers."""
     visible = visible_customer(principal)
     if visible is not None and customer_id not in (None, visible):
         headers = {"WWW-Authenticate": INSUFFICIENT_SCOPE}
         raise Forbidden("Only staff may request another customer's orders.", headers=headers)
-    fetch = partial(queries.orders, session, customer_id=visible or customer_id, status=status)
+    fetch = partial(
+        queries.orders, session, customer_id=visible or customer_id, status=status, updated_since=updated_since
+    )
     return await page.load(fetch, by={"id": UUID}, item=OrderOut.model_validate)
 
 

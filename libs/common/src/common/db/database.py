@@ -35,6 +35,10 @@ COLUMN_TYPES: Final = {
 """PostgreSQL's types of the columns of models, by the types in their annotations."""
 
 OUTBOX_CHANNEL: Final = "outbox"
+EVENT_LOG_CHANNEL: Final = "event_log"
+"""Events were moved to the event log."""
+EVENT_LOG_ERASED_CHANNEL: Final = "event_log_erased"
+"""Data of events in the log was erased."""
 _CHANNELS: Final = "channels to notify"
 _UNNAMED: Final[dict[str, Any]] = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
 """SQLAlchemy's own options for statements without a name (`str()` is "")."""

@@ -1,7 +1,8 @@
 """NOTIFY and LISTEN: the quick signal that there is work. Listeners poll as well, since a notification can be lost."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import asyncpg
@@ -63,8 +64,17 @@ class Notifier:
                 connection.terminate()
 
 
-async def listen(channel: str, on_notify: Callable[[], None], *, dsn: str, name: str) -> None:
+async def listen(
+    channel: str,
+    on_notify: Callable[[], None],
+    *,
+    dsn: str,
+    name: str,
+    others: Mapping[str, Callable[[], None]] = MappingProxyType({}),
+) -> None:
     """Calls `on_notify` at each notification of `channel`, until cancelled. Reconnects when the connection is lost.
+
+    `others` are further channels of the same connection, each with its own call.
 
     `dsn` is that of the server itself: a pooler in transaction mode refuses or forgets LISTEN.
     """
@@ -74,8 +84,9 @@ async def listen(channel: str, on_notify: Callable[[], None], *, dsn: str, name:
             try:
                 lost = asyncio.Event()
                 connection.add_termination_listener(lambda _, lost=lost: lost.set())
-                await connection.add_listener(channel, lambda *_: on_notify())
-                on_notify()  # for what was notified before this connection listened
+                for each, call in {channel: on_notify, **others}.items():
+                    await connection.add_listener(each, lambda *_, call=call: call())
+                    call()  # for what was notified before this connection listened
                 await lost.wait()
             finally:
                 connection.terminate()

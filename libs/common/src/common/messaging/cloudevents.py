@@ -21,6 +21,7 @@ from common.observability.trace import read_traceparent
 
 SCHEMA_PREFIX: Final = "https://waybill.invalid/contracts/events/"
 STRUCTURED: Final = "application/cloudevents+json"
+BATCH: Final = "application/cloudevents-batch+json"
 _PREFIXES: Final = ("cloudevents_", "cloudevents:")
 _MOST_VERSIONS: Final = 2**31 - 1
 _LARGEST_BODY: Final = 2**20
@@ -107,6 +108,25 @@ def encode(event: Envelope) -> tuple[bytes, Basic.Properties]:
         headers=headers,
     )
     return event.data.encode(), properties
+
+
+def structured(event: Envelope) -> str:
+    """The event as one JSON object (CloudEvents JSON Event Format §3), on one line."""
+    attributes = {
+        "specversion": "1.0",
+        "id": str(event.id),
+        "source": f"/{event.service}",
+        "type": event.type,
+        "subject": event.subject,
+        "time": rfc3339(event.time),
+        "datacontenttype": "application/json",
+        "dataschema": f"{SCHEMA_PREFIX}{event.type}.schema.json",
+        "aggregateversion": event.version,
+        "partitionkey": event.subject,
+    }
+    if event.traceparent:
+        attributes["traceparent"] = event.traceparent
+    return f'{json.dumps(attributes)[:-1]}, "data": {event.data}}}'
 
 
 def decode(body: bytes, properties: Basic.Properties) -> Envelope:

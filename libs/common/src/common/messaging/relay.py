@@ -14,9 +14,9 @@ import asyncpg
 import structlog
 from aio_pika.abc import AbstractConnection
 
-from common.db.database import OUTBOX_CHANNEL
+from common.db.database import EVENT_LOG_CHANNEL, OUTBOX_CHANNEL
 from common.db.driver import DRIVER_ERRORS, SESSION, UNFIT, Endpoint, driver_dsn
-from common.db.notify import listen
+from common.db.notify import Notifier, listen
 from common.messaging import broker, event_log
 from common.messaging.backlog_metrics import measuring_outbox
 from common.messaging.outbox_partitions import PARTITIONS
@@ -48,6 +48,7 @@ class Relay:
     def __init__(self, settings: ServiceSettings, health: Health) -> None:
         self._service = settings.service
         self._dsn = driver_dsn(settings.database_url.get_secret_value())
+        self._endpoint = Endpoint.of(settings)
         self._amqp_url = settings.amqp_url.get_secret_value()
         self._streamed = settings.streamed
         self._retention_days = settings.outbox_retention_days
@@ -118,11 +119,15 @@ class Relay:
     @contextlib.asynccontextmanager
     async def _workers(self, amqp: AbstractConnection, name: str) -> AsyncIterator[Sequence[Worker]]:
         async with contextlib.AsyncExitStack() as stack:
+            # Readers of the log poll as well, so this may happen after the commit or, should we crash, not at all.
+            notifier = Notifier(self._endpoint, name)
+            stack.push_async_callback(notifier.close)
             yield [
                 Worker(
                     self._publisher,
                     await stack.enter_async_context(self._database(name)),
                     amqp,
+                    partial(notifier.notify, EVENT_LOG_CHANNEL),
                 )
                 for _ in range(self._count)
             ]

@@ -8,7 +8,7 @@ outbox and are published again with the same ids.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any, Final
 
@@ -36,8 +36,16 @@ _CLOSING: Final = 10.0
 class Worker:
     """Uses a connection to the database (asyncpg's) that nothing else uses meanwhile, and channels of its own."""
 
-    def __init__(self, publisher: Publisher, database: Any, amqp: AbstractConnection) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        database: Any,
+        amqp: AbstractConnection,
+        on_moved: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_moved` is called after each commit that moved events to the log."""
         self._publisher = publisher
+        self._on_moved = on_moved
         self._database = database
         self._amqp = amqp
         self._channel: ConfirmedPublish
@@ -103,6 +111,8 @@ class Worker:
                 moved = [row for row in rows if row["id"] in confirmed]
                 await outbox_partitions.move(self._database, self._locked, moved)
         PUBLISHED.inc(len(confirmed))
+        if confirmed:
+            self._on_moved()
         history.note("moved", (named(row) for row in rows if row["id"] in confirmed))
         if failure is not None:
             raise failure

@@ -4,11 +4,14 @@ The parser expects another protocol after the head of such a request. uvicorn th
 next request (Kludex/uvicorn#2722). Over http, Apache's HttpClient offers TLS/1.2 and Java's own client h2c by default.
 """
 
+import asyncio
 from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_TAKES_NOTHING: Final = 30.0
+"""Seconds for which a client may take nothing of an answer that is larger than the buffers."""
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -34,11 +37,32 @@ class _Parser(httptools.HttpRequestParser):
 
 
 class UpgradeIgnoringProtocol(HttpToolsProtocol):
+    """Also gives up a client that takes nothing of its answer."""
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.in_second_head = False
         self.parser = _Parser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+        self._giving_up: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """Ends the connection of a client that takes nothing, so that it holds neither memory nor a stop."""
+        super().pause_writing()
+        self._giving_up = self.loop.call_later(_TAKES_NOTHING, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_giving_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_giving_up()
+
+    def _stop_giving_up(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
 
     def on_message_begin(self) -> None:
         if not self.in_second_head:

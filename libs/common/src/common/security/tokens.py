@@ -13,7 +13,7 @@ import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 from common.errors import Forbidden, Unauthorized
@@ -27,6 +27,7 @@ ALGORITHMS: Final = frozenset({"ES256", "RS256"})
 # With these the sender would choose the key, or how the token is decoded (RFC 8725 §3.10, RFC 7797 §6).
 _REFUSED_HEADERS: Final = frozenset({"crit", "jku", "x5u", "x5c", "jwk", "b64"})
 _REQUIRED: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope")
+_ENDED: Final = {"expired": "The access token has expired", "revoked": "The access token was revoked"}
 _IDENTIFIER: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _SCOPES: Final = re.compile(r"(?:[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*)?")  # RFC 6749 §3.3, or empty
 
@@ -141,13 +142,18 @@ class TokenVerifier:
             verified = await self._verify(token)
             self._remember(digest, verified)
         principal = verified.principal
-        if self._clock() >= principal.expires_at + self._leeway:
+        if cause := self.ended(principal):
             del self._verified[digest]
-            raise InvalidToken("The access token has expired")
-        if self._denylist is not None and self._denylist.denies(principal):
-            del self._verified[digest]
-            raise InvalidToken("The access token was revoked")
+            raise InvalidToken(_ENDED[cause])
         return principal
+
+    def ended(self, principal: Principal) -> Literal["expired", "revoked"] | None:
+        """Why the token of a principal that was verified earlier is not valid any more, or None."""
+        if self._clock() >= principal.expires_at + self._leeway:
+            return "expired"
+        if self._denylist is not None and self._denylist.denies(principal):
+            return "revoked"
+        return None
 
     def _remember(self, digest: bytes, verified: _Verified) -> None:
         while len(self._verified) >= self._remembered:

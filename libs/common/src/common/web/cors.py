@@ -11,8 +11,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.web.problems import problem
 
-_EXPOSED: Final = ("X-Request-ID", "ETag", "Location", "Retry-After", "X-Process-Time", "Server-Timing")
-_ACCEPTED: Final = ("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID", "traceparent")
+_EXPOSED: Final = ("X-Request-ID", "ETag", "Location", "Link", "Retry-After", "X-Process-Time", "Server-Timing")
+_ACCEPTED: Final = (
+    "Authorization",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "Last-Event-ID",
+    "X-Request-ID",
+    "traceparent",
+)
 _METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 

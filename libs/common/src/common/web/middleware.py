@@ -32,7 +32,7 @@ class RequestMiddleware:
     Adds `X-Request-ID`, `X-Process-Time` and `Server-Timing` to answers, and `Cache-Control: no-store` to those without
     a `Cache-Control`. While the process drains, answers carry `Connection: close` (RFC 9112 §9.6), so that clients and
     load balancers open a connection to another process. HEAD is handled as GET (RFC 9110 §9.3.2); the server omits the
-    body.
+    body. The seconds in the state's `waited`, in which a route waited for something to happen, are not measured.
     """
 
     def __init__(self, app: ASGIApp, *, health: Health) -> None:
@@ -47,7 +47,7 @@ class RequestMiddleware:
         trace, span = _start_trace(scope)
         token = enter_trace(trace)
         scope.setdefault("state", {})
-        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        inner = {**scope, "method": "GET", "is_head": True} if scope["method"] == "HEAD" else scope
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -78,7 +78,7 @@ class RequestMiddleware:
                 await _send_bare_500(trace, send_with_headers)
         finally:
             scope["route"] = inner.get("route")
-            _record(scope, trace, span, status, perf_counter() - started)
+            _record(scope, trace, span, status, perf_counter() - started - scope["state"].get("waited", 0.0))
             leave_trace(token)
 
 

@@ -27,6 +27,11 @@ def security(scopes: Sequence[str]) -> dict[str, Any]:
     return {"security": [{SECURITY_SCHEME: list(scopes)}]}
 
 
+def either_scope(*scopes: str) -> dict[str, Any]:
+    """The `openapi_extra` of an operation that needs one of several scopes."""
+    return {"security": [{SECURITY_SCHEME: [scope]} for scope in scopes]}
+
+
 def document(app: FastAPI, *, has_password_grant: bool = True) -> dict[str, Any]:
     """The document, in a stable order so that its committed copy shows only real changes."""
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)

@@ -20,6 +20,7 @@ TITLES: Final = {
     404: ("not_found", "Not found"),
     405: ("method_not_allowed", "Method not allowed"),
     409: ("conflict", "Conflict with the current state"),
+    410: ("gone", "No longer available"),
     412: ("precondition_failed", "Precondition failed"),
     413: ("payload_too_large", "Body too large"),
     415: ("unsupported_media_type", "Unsupported media type"),
