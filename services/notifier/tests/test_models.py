@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from common.db.database import new_id
 from notifier.consumers import handlers
 from notifier.mail.queue import MailQueue
-from notifier.models import TITLES, Contact, EventType, Kind
+from notifier.models import TITLES, Contact, EventType, Kind, SecurityKind
 from notifier.webhooks.channel import TIMEOUT
 from notifier.webhooks.queue import DELAYS
 
@@ -50,7 +50,7 @@ def test_webhooks_can_subscribe_to_every_event_of_an_order_that_notifies() -> No
 @pytest.mark.parametrize("kind", TITLES)
 def test_preferences_turn_off_their_own_kinds_and_never_security_mails(kind: Kind) -> None:
     assert contact().wants_mail(kind)
-    is_security = kind in {"password_changed", "verify_email", "reset_password", "email_changed"}
+    is_security = kind in get_args(SecurityKind)
     assert contact(order_updates=False, welcome=False).wants_mail(kind) == is_security
 
 

@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 
 from common.settings import ClientSettings
 
-LinkPurpose = Literal["verify_email", "reset_password"]
+LinkPurpose = Literal["verify_email", "reset_password", "confirm_email", "revert_email"]
 
 
 class Settings(ClientSettings):
@@ -40,6 +40,12 @@ class Settings(ClientSettings):
     """URL of the page that verifies an e-mail address; mails append `?token=…`. By default the plain page of users."""
     reset_password_page: str | None = None
     """URL of the page that sets a new password; mails append `?token=…`. By default the plain page of users."""
+    confirm_email_page: str | None = None
+    """URL of the page that confirms a new e-mail address; mails append `?token=…`. By default the plain page of
+    users."""
+    revert_email_page: str | None = None
+    """URL of the page that restores the previous e-mail address; mails append `?token=…`. By default the plain page of
+    users."""
     delivery_lease: float = Field(default=12.0, ge=0.5, le=300)
     """Seconds until another deliverer may send what a deliverer that died was sending. Leases are renewed every third
     of it, so the default survives pauses of several seconds."""
@@ -96,6 +102,8 @@ class Settings(ClientSettings):
         return {
             "verify_email": self.verify_email_page or f"{self.public_url}/email-verifications/page",
             "reset_password": self.reset_password_page or f"{self.public_url}/password-resets/page",
+            "confirm_email": self.confirm_email_page or f"{self.public_url}/email-changes/page",
+            "revert_email": self.revert_email_page or f"{self.public_url}/email-changes/revert-page",
         }
 
     @property

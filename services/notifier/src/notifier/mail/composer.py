@@ -43,9 +43,19 @@ class Composer:
                 text = texts.welcome(name)
             case "password_changed":
                 text = texts.password_changed(name)
+            case (
+                "new_sign_in"
+                | "account_deactivated"
+                | "account_reactivated"
+                | "authenticator_changed"
+                | "webhook_added"
+                | "webhook_disabled"
+                | "email_reverted"
+            ) as kind:
+                text = texts.security_notice(kind, name)
             case "email_changed":
                 text, email = texts.email_changed(name), delivery.data["email"]
-            case "verify_email" | "reset_password" as purpose:
+            case "verify_email" | "reset_password" | "confirm_email" | "revert_email" as purpose:
                 link = await self._issue_link(UUID(delivery.data["link_id"]))
                 name, email = "", link.email
                 text = texts.secret_link(purpose, f"{self._pages[purpose]}?token={quote(link.token, safe='')}")

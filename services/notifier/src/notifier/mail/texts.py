@@ -78,6 +78,19 @@ your account: please contact us at once.
     )
 
 
+def security_notice(kind: Kind, name: str) -> MailText:
+    return MailText(
+        TITLES[kind],
+        f"""\
+{greeting(name)}
+
+{_NOTICES[kind]}
+
+If it was you, there is nothing to do. If not, please contact us at once.
+{_CLOSING}""",
+    )
+
+
 def secret_link(purpose: Kind, url: str) -> MailText:
     """Omits the name: anyone can request a link for a stranger's address, and must not send them text of their own."""
     return MailText(
@@ -134,6 +147,21 @@ _ORDER_MESSAGES: Final[dict[Kind, str]] = {
 _LINK_REASONS: Final[dict[Kind, str]] = {
     "verify_email": "Please verify with this link that this e-mail address is yours:",
     "reset_password": "Somebody asked to reset the password of your account. Set a new one with this link:",
+    "confirm_email": "Please confirm with this link that your account should have this e-mail address:",
+    "revert_email": (
+        "Somebody asked for another e-mail address for your account. If it was not you, keep this address with this"
+        " link, which also signs out everywhere:"
+    ),
+}
+
+_NOTICES: Final[dict[Kind, str]] = {
+    "new_sign_in": "Somebody signed in to your account from a new device.",
+    "account_deactivated": "Your account was deactivated. You can't sign in any more.",
+    "account_reactivated": "Your account is active again. You can sign in.",
+    "authenticator_changed": "The second factor of your account was changed.",
+    "webhook_added": "A webhook was added to your account. It receives news of your orders.",
+    "webhook_disabled": "A webhook of your account was disabled. It receives nothing until it is enabled again.",
+    "email_reverted": "Your account has this e-mail address again, and all sessions have ended.",
 }
 
 _CLOSING: Final = """
