@@ -25,6 +25,7 @@ SecurityKind = Literal[
     "email_reverted",
 ]
 Kind = Literal["welcome"] | OrderKind | SecurityKind
+Preference = Literal["order_updates", "welcome"]
 Channel = Literal["mail"]
 State = Literal["waiting", "pending", "sent", "failed", "cancelled"]
 MailState = Literal["waiting", "held", "pending", "sent", "failed", "cancelled"]
@@ -66,6 +67,17 @@ TITLES: Final[dict[Kind, str]] = {
 }
 
 
+def preference_of(kind: Kind) -> Preference | None:
+    """The preference that turns off mails of this kind. None for security mails, which are always sent."""
+    match kind:
+        case "welcome":
+            return "welcome"
+        case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled":
+            return "order_updates"
+        case _:
+            return None
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = COLUMN_TYPES
@@ -101,30 +113,36 @@ class Contact(Base):
     def is_known(self) -> bool:
         return self.email is not None
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether the person has proved that they receive mail at the address."""
+        return self.verified_version >= self.email_version
+
     def update(self, *, version: int, name: str, email: str) -> bool:
         """Applies an event of users. Returns False if it is outdated or the person is erased."""
         if self.erased or version <= self.version:
             return False
+        if email != self.email:
+            self.email_version = version
         self.version, self.name, self.email = version, name, email
         return True
+
+    def verify(self, *, version: int) -> None:
+        """The address that the account had in this version is verified."""
+        self.verified_version = max(version, self.verified_version)
 
     def erase(self, *, version: int) -> None:
         """Erases the person permanently."""
         self.version, self.name, self.email, self.erased = max(version, self.version), None, None, True
         self.order_updates = self.welcome = True
+        self.email_version = self.verified_version = 0
 
-    def wants_mail(self, kind: Kind) -> bool:
-        match kind:
+    def turn_off(self, preference: Preference) -> None:
+        match preference:
+            case "order_updates":
+                self.order_updates = False
             case "welcome":
-                return self.welcome
-            case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled":
-                return self.order_updates
-            case "verify_email" | "reset_password" | "confirm_email" | "revert_email":
-                return True
-            case "password_changed" | "email_changed" | "email_reverted" | "new_sign_in" | "authenticator_changed":
-                return True
-            case "account_deactivated" | "account_reactivated" | "webhook_added" | "webhook_disabled":
-                return True
+                self.welcome = False
 
 
 class Notification(Base):
