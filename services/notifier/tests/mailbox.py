@@ -33,11 +33,11 @@ class Mailbox:
         return [parser.parsebytes(envelope.original_content or b"") for envelope in self.envelopes]
 
     def texts(self) -> dict[str, list[str]]:
-        """The received texts by recipient."""
+        """The received plain texts by recipient."""
         texts: dict[str, list[str]] = defaultdict(list)
         for mail, envelope in zip(self.mails, self.envelopes, strict=True):
             for address in envelope.rcpt_tos:
-                texts[address].append(mail.get_content())
+                texts[address].append(part_of(mail, "plain"))
         return texts
 
     def to(self, address: str) -> list[str]:
@@ -100,6 +100,14 @@ class Mailbox:
         if answer.startswith("250"):
             self.envelopes.append(envelope)
         return answer
+
+
+def part_of(mail: EmailMessage, subtype: str) -> str:
+    """The text or the HTML of a mail."""
+    part = mail.get_body((subtype,))
+    assert part is not None
+    content: str = part.get_content()
+    return content
 
 
 class _Protocol(SMTP):

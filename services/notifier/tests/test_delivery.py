@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from common.db.database import Database, new_id
@@ -121,10 +122,10 @@ async def test_a_temporary_refusal_is_tried_again_later_with_the_same_message_id
     world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
     user_id = await customer(world)
-    mailbox.data_answers = ["451 4.3.0 Later, please"]
+    mailbox.data_answers = ["450 4.2.0 Later, please"]
     async with delivering(settings):
         await world.order("placed", user_id)
-        await eventually(lambda: _has_cause(world, "451 4.3.0 Later, please"))
+        await eventually(lambda: _has_cause(world, "450 4.2.0 Later, please"))
         await eventually(lambda: all_sent(world))
     assert mailbox.attempts == 2
     [delivery] = await world.deliveries()
@@ -205,13 +206,43 @@ async def _settled(world: World, states: list[str]) -> bool:
     return sorted(await world.states()) == states
 
 
-async def test_a_refusal_of_our_sender_loses_no_mail(world: World, settings: Settings, mailbox: Mailbox) -> None:
-    user_id = await customer(world)
-    mailbox.mail_answers = ["530 5.7.0 Authentication required", "421 Too busy"]
-    async with delivering(settings):
+REFUSALS_OF_US = [
+    ("mail", "530 5.7.0 Authentication required"),
+    ("mail", "421 Too busy"),
+    ("rcpt", "554 5.7.1 <ann@example.com>: Relay access denied"),
+    ("data", "550 5.4.5 Daily user sending limit exceeded"),
+    ("rcpt", "454 4.7.1 Relay access denied"),
+    ("data", "554 Transaction failed: Sending paused for this account"),
+    ("data", "451 4.7.0 Try again later"),
+    ("data", "452 4.5.3 Too many messages on this connection"),
+]
+
+
+async def test_a_server_that_refuses_us_for_ten_minutes_loses_and_fails_no_mail(
+    world: World, settings: Settings, mailbox: Mailbox
+) -> None:
+    people = [await customer(world) for _ in range(6)]
+    for user_id in people:
         await world.order("placed", user_id)
-        await eventually(lambda: all_sent(world))
-    assert len(mailbox.envelopes) == 1
+        await world.event("users.user.password_changed.v1", version=2, user_id=str(user_id))
+    resting = partial(REGISTRY.get_sample_value, "waybill_delivery_channel_resting", {"channel": "mail"})
+    async with delivering(settings):
+        for minute in range(10):
+            stage, answer = REFUSALS_OF_US[minute % len(REFUSALS_OF_US)]
+            for each in ("mail", "rcpt", "data"):
+                setattr(mailbox, f"{each}_answers", [answer] * 1000 if each == stage else [])
+            # The time passes in the database alone.
+            await world.execute("UPDATE deliveries SET due_at = due_at - interval '1 minute', cause = NULL")
+            await eventually(partial(_has_cause, world, answer))
+            assert await world.states() == ["pending"] * 12
+            assert resting() == 1
+        for each in ("mail", "rcpt", "data"):
+            setattr(mailbox, f"{each}_answers", [])
+        await world.execute("UPDATE deliveries SET due_at = now()")
+        await eventually(lambda: all_sent(world), within=30)
+        assert resting() == 0
+    assert len(mailbox.envelopes) == 12
+    assert sorted(mailbox.texts()) == sorted(f"{user_id}@example.com" for user_id in people)
 
 
 async def test_an_outcome_is_remembered_while_the_database_is_unavailable(
@@ -243,7 +274,7 @@ async def test_an_outcome_is_remembered_while_the_database_is_unavailable(
 async def test_two_deliverers_send_each_mail_once_though_sending_takes_longer_than_a_lease(
     world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
-    settings = settings.model_copy(update={"delivery_lease": 3.0})  # a busy machine must manage to renew it
+    settings = settings.model_copy(update={"delivery_lease": 3.0, "unverified_mails": 30})  # a busy machine renews it
     user_id = await customer(world)
     mailbox.accepts.clear()
     async with delivering(settings), delivering(settings):

@@ -1,7 +1,7 @@
 """The effects of events on contacts, notifications and deliveries."""
 
 import asyncio
-from typing import Any
+from typing import Any, get_args
 
 import asyncpg
 import pytest
@@ -11,6 +11,7 @@ from common.messaging.event_handlers import Received
 from common.testing.plugin import eventually
 from notifier import queries
 from notifier.consumers import handlers
+from notifier.models import LinkKind
 
 from .world import World, order_data, received
 
@@ -54,7 +55,7 @@ async def test_events_of_many_people_have_the_same_effect_in_a_batch_as_one_by_o
         ["order_placed"],
         [],
     ]
-    assert sorted(await world.states()) == ["pending"] * 6 + ["waiting"]
+    assert sorted(await world.states()) == ["pending"] * 7 + ["waiting"]
 
 
 async def test_a_second_event_of_the_same_state_changes_nothing(world: World) -> None:
@@ -217,19 +218,39 @@ async def test_an_erasure_waits_for_an_uncommitted_notification_and_deletes_it(
     assert await world.kinds(user_id) == []
 
 
-async def test_security_mails_and_links_are_planned_whatever_the_preferences(world: World) -> None:
+PERSONAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "password_changed": ("users.user.password_changed.v1", {"by": "change"}),
+    "email_reverted": ("users.user.email_reverted.v1", {"email": "ann@example.com"}),
+    "authenticator_changed": ("users.user.authenticator_changed.v1", {"change": "added"}),
+    "account_deactivated": ("users.user.deactivated.v1", {}),
+    "account_reactivated": ("users.user.reactivated.v1", {}),
+    "new_sign_in": ("auth.session.started.v1", {"is_new_device": True, "device": "Firefox"}),
+} | {
+    purpose: ("users.secret_link.requested.v1", {"purpose": purpose, "link_id": str(new_id())})
+    for purpose in get_args(LinkKind)
+}
+
+
+async def test_each_event_about_an_account_becomes_one_notification_and_one_mail(world: World) -> None:
     user_id = new_id()
     await world.registered(user_id)
-    await world.rows("UPDATE contacts SET order_updates = false, welcome = false RETURNING user_id")
-    await world.order("placed", user_id)
-    await world.event("users.user.password_changed.v1", version=2, user_id=str(user_id))
-    for purpose in ("verify_email", "reset_password"):
-        await world.event(
-            "users.secret_link.requested.v1", link_id=str(new_id()), user_id=str(user_id), purpose=purpose
-        )
-    assert await world.kinds(user_id) == ["order_placed", "password_changed", "reset_password", "verify_email"]
-    planned = await world.rows("SELECT kind FROM deliveries JOIN notifications n ON n.id = notification_id ORDER BY 1")
-    assert [row["kind"] for row in planned] == ["password_changed", "reset_password", "verify_email"]
+    for version, (event_type, data) in enumerate(PERSONAL.values(), 2):
+        event_id = await world.event(event_type, version=version, user_id=str(user_id), **data)
+        async with world.database.transaction() as session:
+            again = received(event_type, version=version, event_id=event_id, user_id=str(user_id), **data)
+            await handlers.handle(session, again)
+    assert await world.kinds(user_id) == sorted(PERSONAL)
+    assert await world.states() == ["pending"] * len(PERSONAL)
+
+
+@pytest.mark.parametrize("is_new_device", [False, None])
+async def test_a_sign_in_with_a_known_device_or_the_first_notifies_nobody(
+    world: World, *, is_new_device: bool | None
+) -> None:
+    user_id = new_id()
+    data = {} if is_new_device is None else {"is_new_device": is_new_device}
+    await world.event("auth.session.started.v1", user_id=str(user_id), **data)
+    assert await world.kinds(user_id) == []
 
 
 async def test_the_commit_that_plans_a_delivery_notifies_the_deliverer(world: World, database: Database) -> None:

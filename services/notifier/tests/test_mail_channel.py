@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -112,32 +113,80 @@ async def test_a_line_that_begins_with_a_dot_arrives_whole(mailbox: Mailbox) -> 
     assert mailbox.envelopes[0].original_content == MAIL.content
 
 
-@pytest.mark.parametrize(
-    ("answers", "error"),
-    [
-        ({"mail_answers": ["451 Later"]}, Deferred),
-        ({"mail_answers": ["550 Not you"]}, ChannelUnavailable),
-        ({"mail_answers": ["421 Closing"]}, ChannelUnavailable),
-        ({"rcpt_answers": ["450 Later"]}, Deferred),
-        ({"rcpt_answers": ["550 Nobody"]}, Refused),
-        ({"rcpt_answers": ["421 Closing"]}, ChannelUnavailable),
-        ({"data_answers": ["452 Full"]}, Deferred),
-        ({"data_answers": ["554 Spam"]}, Refused),
-        ({"data_answers": ["421 Closing"]}, ChannelUnavailable),
-    ],
-)
-async def test_an_answer_means_what_its_code_says_and_the_next_mail_goes_through(
-    mailbox: Mailbox, answers: dict[str, list[str]], error: type[Exception]
-) -> None:
+REFUSALS: list[tuple[str, type[Exception]]] = [
+    # What the address is to blame for (RFC 3463 §3.2, §3.3).
+    ("550 5.1.1 No such user", Refused),
+    ("550 5.1.2 Bad destination system", Refused),
+    ("553 5.1.3 Bad address syntax", Refused),
+    ("550 5.1.6 Mailbox has moved", Refused),
+    ("556 5.1.10 Recipient address has null MX", Refused),
+    ("550 5.2.1 The account that you tried to reach is disabled", Refused),
+    ("552 5.2.2 Mailbox is over its quota", Refused),
+    ("550 5.1.1 Recipient unknown in relay recipient table", Refused),
+    ("550 5.7.17 Mailbox owner has changed", Refused),
+    ("550 Nobody", Refused),
+    ("554 Spam", Refused),
+    ("554 5.6.0 Message contains bare line feeds", Refused),
+    ("552 5.3.4 Message too big", Refused),
+    # The mailbox, for a while.
+    ("450 Mailbox busy", Deferred),
+    ("450 4.2.0 Greylisted", Deferred),
+    ("452 4.2.2 Over quota", Deferred),
+    ("450 4.1.1 Unverified recipient", Deferred),
+    # What we are to blame for, or the server.
+    ("530 Authentication required", ChannelUnavailable),
+    ("530 5.7.0 Must issue a STARTTLS command first", ChannelUnavailable),
+    ("535 5.7.8 Credentials invalid", ChannelUnavailable),
+    ("550 5.7.1 Authentication required", ChannelUnavailable),
+    ("554 5.7.1 Relay access denied", ChannelUnavailable),
+    ("554 Relay access denied", ChannelUnavailable),
+    ("550 relaying denied", ChannelUnavailable),
+    ("550 5.7.26 Unauthenticated email is not accepted", ChannelUnavailable),
+    ("550 5.4.5 Daily user sending limit exceeded", ChannelUnavailable),
+    ("550 Quota exceeded", ChannelUnavailable),
+    ("454 Throttling failure: Daily message quota exceeded", ChannelUnavailable),
+    ("554 Sending paused for this account", ChannelUnavailable),
+    ("554 Message rejected: Email address is not verified", ChannelUnavailable),
+    ("550 5.1.8 Sender address rejected: Domain not found", ChannelUnavailable),
+    ("550 5.3.5 System incorrectly configured", ChannelUnavailable),
+    ("421 Closing", ChannelUnavailable),
+    ("451 4.3.0 Queue file write error", ChannelUnavailable),
+    ("452 Full", ChannelUnavailable),
+    ("451 4.4.2 Bad connection", ChannelUnavailable),
+    ("452 4.5.3 Too many messages on this connection", ChannelUnavailable),
+    ("450 4.7.1 Client host rejected", ChannelUnavailable),
+]
+
+
+async def test_a_refusal_means_what_its_enhanced_code_says_and_the_next_mail_goes_through(mailbox: Mailbox) -> None:
     channel = MailChannel(settings_for(mailbox))
-    for name, texts in answers.items():
-        setattr(mailbox, name, list(texts))
-    with pytest.raises(error) as raised:
+    for number, (stage, (answer, error)) in enumerate(product(("rcpt", "data"), REFUSALS), 1):
+        setattr(mailbox, f"{stage}_answers", [answer] * 2)  # a reused connection is tried again on a new one
+        with pytest.raises(error) as raised:
+            await channel.send(MAIL)
+        assert str(raised.value) == answer
+        setattr(mailbox, f"{stage}_answers", [])
         await channel.send(MAIL)
-    assert str(raised.value) == next(iter(answers.values()))[0]
-    await channel.send(MAIL)
+        assert len(mailbox.envelopes) == number
     await channel.close()
-    assert len(mailbox.envelopes) == 1
+
+
+@pytest.mark.parametrize("answer", ["451 Later", "550 Not you", "550 5.1.1 No such user", "421 Closing"])
+async def test_a_refusal_of_our_sender_is_about_us_whatever_its_code(mailbox: Mailbox, answer: str) -> None:
+    channel = MailChannel(settings_for(mailbox))
+    mailbox.mail_answers = [answer]
+    with pytest.raises(ChannelUnavailable):
+        await channel.send(MAIL)
+    await channel.close()
+
+
+async def test_a_server_that_takes_a_few_mails_on_a_connection_gets_the_next_on_another(mailbox: Mailbox) -> None:
+    channel = MailChannel(settings_for(mailbox))
+    for _ in range(3):
+        await channel.send(MAIL)
+        mailbox.data_answers = ["452 4.5.3 Too many messages on this connection"]
+    await channel.close()
+    assert (len(mailbox.envelopes), mailbox.connections) == (3, 3)
 
 
 async def test_a_server_that_accepts_no_connection_is_unavailable(mailbox: Mailbox) -> None:

@@ -23,7 +23,7 @@ async def tables(url: str) -> set[str]:
 async def test_migrations_go_down_to_nothing_and_up_again(make_database: MakeDatabase) -> None:
     url = await make_database(MIGRATIONS)
     before = await tables(url)
-    ours = {"contacts", "notifications", "deliveries", "webhooks", "webhook_deliveries"}
+    ours = {"contacts", "notifications", "deliveries", "unverified_mails", "webhooks", "webhook_deliveries"}
     assert before == ours | {"inbox", "inbox_default", "parked_messages", "aggregate_versions", "deferred_messages"}
     await asyncio.to_thread(alembic.command.downgrade, config(MIGRATIONS, url), "base")
     assert await tables(url) == set()

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from common.db.database import new_id
 from notifier.consumers import handlers
 from notifier.mail.queue import MailQueue
-from notifier.models import TITLES, Contact, EventType, Kind
+from notifier.models import TITLES, Contact, EventType, Kind, SecurityKind, preference_of
 from notifier.webhooks.channel import TIMEOUT
 from notifier.webhooks.queue import DELAYS
 
@@ -48,10 +48,22 @@ def test_webhooks_can_subscribe_to_every_event_of_an_order_that_notifies() -> No
 
 
 @pytest.mark.parametrize("kind", TITLES)
-def test_preferences_turn_off_their_own_kinds_and_never_security_mails(kind: Kind) -> None:
-    assert contact().wants_mail(kind)
-    is_security = kind in {"password_changed", "verify_email", "reset_password", "email_changed"}
-    assert contact(order_updates=False, welcome=False).wants_mail(kind) == is_security
+def test_a_preference_turns_off_every_kind_but_security_mails(kind: Kind) -> None:
+    assert (preference_of(kind) is None) == (kind in get_args(SecurityKind))
+
+
+def test_an_address_is_verified_by_a_verification_that_is_newer_than_the_address() -> None:
+    person = contact(email_version=0, verified_version=0)
+    person.update(version=1, name="Ann", email="ann@example.com")
+    assert not person.is_verified
+    person.verify(version=2)
+    person.update(version=3, name="Anna", email="ann@example.com")
+    assert person.is_verified
+    person.update(version=4, name="Anna", email="anna@example.com")
+    person.verify(version=2)
+    assert not person.is_verified
+    person.verify(version=5)
+    assert person.is_verified
 
 
 def mail_delay(attempts: int) -> Any:

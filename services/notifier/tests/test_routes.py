@@ -8,9 +8,13 @@ import httpx
 import pytest
 
 from common.db.database import new_id
+from common.testing.plugin import eventually
 from common.testing.token_issuer import TokenIssuer
+from notifier.settings import Settings
 
-from .world import World
+from .mailbox import Mailbox
+from .test_delivery import delivering
+from .world import World, holds
 
 
 @pytest.fixture
@@ -133,7 +137,7 @@ async def test_all_mails_are_on_by_default(api: httpx.AsyncClient, headers: dict
 
 
 async def test_a_person_without_order_mails_still_has_order_notifications(
-    api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
+    api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str], settings: Settings, mailbox: Mailbox
 ) -> None:
     """Set before the first event about the person, which must not undo it."""
     wanted = {"order_updates": False, "welcome": True}
@@ -143,8 +147,10 @@ async def test_a_person_without_order_mails_still_has_order_notifications(
     await world.order("placed", me)
     assert (await api.get("/notification-preferences", headers=headers)).json() == wanted
     assert {item["kind"] for item in await listed(api, headers)} == {"order_placed", "welcome"}
-    planned = await world.rows("SELECT kind FROM deliveries JOIN notifications n ON n.id = notification_id")
-    assert [row["kind"] for row in planned] == ["welcome"]
+    async with delivering(settings):
+        await eventually(lambda: holds(len(mailbox.mails) == 1))
+    assert mailbox.mails[0]["Subject"] == "Welcome to Waybill"
+    assert sorted(await world.states()) == ["cancelled", "sent"]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +204,8 @@ async def test_the_openapi_document_lists_the_responses_of_every_operation(api: 
     }
     expected = {
         ("get", "/notifications"): {"200", "400", "401", "403", "422", "500", "503"},
+        ("get", "/notifications/unread-count"): {"200", "401", "403", "500", "503"},
+        ("post", "/notifications/read"): {"204", "401", "403", "500", "503"},
         ("post", "/notifications/{notification_id}/read"): {"200", "401", "403", "404", "422", "500", "503"},
         ("get", "/notification-preferences"): {"200", "401", "403", "500", "503"},
         ("put", "/notification-preferences"): {"200", "400", "401", "403", "413", "415", "422", "500", "503"},
@@ -211,3 +219,35 @@ async def test_the_openapi_document_lists_the_responses_of_every_operation(api: 
     assert set(found) == set(expected)
     for operation, statuses in expected.items():
         assert statuses <= found[operation], operation
+
+
+async def test_unread_notifications_are_counted_and_read_all_at_once(
+    api: httpx.AsyncClient, world: World, me: UUID, headers: dict[str, str]
+) -> None:
+    stranger = new_id()
+    for user_id in (me, me, me, stranger):
+        await world.order("placed", user_id)
+    [first, *_] = await listed(api, headers)
+    await api.post(f"/notifications/{first['id']}/read", headers=headers)
+
+    async def unread() -> int:
+        answer = await api.get("/notifications/unread-count", headers=headers)
+        count: int = answer.json()["count"]
+        return count
+
+    assert await unread() == 2
+    before = [item["read_at"] for item in await listed(api, headers, "?unread=false")]
+    assert (await api.post("/notifications/read", headers=headers)).status_code == 204
+    assert (await api.post("/notifications/read", headers=headers)).status_code == 204
+    assert await unread() == 0
+    assert before[0] in [item["read_at"] for item in await listed(api, headers)]
+    assert await world.rows("SELECT 1 FROM notifications WHERE read_at IS NULL AND user_id = :id", id=stranger)
+
+
+async def test_counting_and_reading_all_need_a_token_with_their_scopes(
+    api: httpx.AsyncClient, issuer: TokenIssuer, me: UUID
+) -> None:
+    assert (await api.get("/notifications/unread-count")).status_code == 401
+    assert (await api.post("/notifications/read")).status_code == 401
+    reading = issuer.bearer(me, scope="notifications:read")
+    assert (await api.post("/notifications/read", headers=reading)).status_code == 403

@@ -19,13 +19,15 @@ from common.security.service_client import ServiceClient
 from common.testing.plugin import eventually
 from notifier.delivery.worker import Deliverer
 from notifier.mail.composer import Composer
+from notifier.mail.limits import UnverifiedLimit
 from notifier.mail.queue import MailQueue
 from notifier.mail.smtp import MailChannel
 from notifier.settings import Settings
+from notifier.unsubscribe.links import UnsubscribeLinks
 
-from .mailbox import Mailbox
+from .mailbox import Mailbox, part_of
 from .test_delivery import all_sent
-from .world import World, holds
+from .world import KEY, World, holds
 
 SECRET = "a-b_c=d/e+f"
 
@@ -67,13 +69,14 @@ async def composer(users: Users, settings: Settings) -> AsyncIterator[Composer]:
             sender=settings.sender,
             pages=settings.model_copy(update={"public_url": "https://waybill.test"}).link_pages,
             users=client,
+            unsubscribe_links=UnsubscribeLinks("https://waybill.test", KEY),
         )
 
 
 @asynccontextmanager
 async def delivering(database: Database, composer: Composer, settings: Settings) -> AsyncIterator[None]:
     stop, channel = asyncio.Event(), MailChannel(settings)
-    queue = MailQueue(composer, channel, slots=2)
+    queue = MailQueue(composer, channel, UnverifiedLimit(KEY, most=10), slots=2)
     task = asyncio.create_task(Deliverer(database, queue, lease=timedelta(seconds=1)).run(stop))
     try:
         yield
@@ -94,6 +97,8 @@ async def requested(world: World, user_id: UUID, purpose: str) -> UUID:
     [
         ("verify_email", "/email-verifications/page", "verify"),
         ("reset_password", "/password-resets/page", "password"),
+        ("confirm_email", "/email-changes/page", "confirm"),
+        ("revert_email", "/email-changes/revert-page", "keep"),
     ],
 )
 async def test_the_link_is_sent_to_the_address_that_users_issued_it_for(
@@ -115,7 +120,8 @@ async def test_the_link_is_sent_to_the_address_that_users_issued_it_for(
     assert users.requested == [str(link_id)]
     [text] = mailbox.to("newest@example.com")
     assert f"https://waybill.test{path}?token=a-b_c%3Dd%2Fe%2Bf\r\n" in text
-    assert text.count("?token=") == 1
+    html = part_of(mailbox.mails[0], "html")
+    assert text.count("?token=") == html.count("?token=") == 1
     assert word in text
 
 

@@ -10,6 +10,7 @@ main = command_line(
         "consume": "notifier.consumers:handlers",
         "deliver": "notifier.deliver:deliver",
     },
+    commands={"deliveries": "notifier.commands:deliveries", "preview": "notifier.commands:preview"},
 )
 
 if __name__ == "__main__":

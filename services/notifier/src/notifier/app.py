@@ -13,6 +13,8 @@ from common.security.verifier import token_verifier
 from common.web import create_api
 from notifier import routes
 from notifier.settings import Settings
+from notifier.unsubscribe import routes as unsubscribe_routes
+from notifier.unsubscribe.links import UnsubscribeLinks
 from notifier.webhooks import routes as webhook_routes
 from notifier.webhooks.destinations import Destinations
 from notifier.webhooks.secrets import SecretBox
@@ -28,6 +30,7 @@ class State(TypedDict):
     tokens: TokenVerifier
     destinations: Destinations
     secret_box: SecretBox
+    unsubscribe_links: UnsubscribeLinks
 
 
 def create_app(
@@ -50,13 +53,20 @@ def create_app(
             destinations = Destinations(settings.webhook_allow, threads=_RESOLVER_THREADS)
             stack.callback(destinations.close)
             box = SecretBox(settings.webhook_key_bytes)
-            yield State(database=database, tokens=verifier, destinations=destinations, secret_box=box)
+            links = UnsubscribeLinks(settings.public_url, settings.webhook_key_bytes)
+            yield State(
+                database=database,
+                tokens=verifier,
+                destinations=destinations,
+                secret_box=box,
+                unsubscribe_links=links,
+            )
 
     return create_api(
         settings,
         title="Waybill notifier",
         description="Notifications, mail preferences, and webhooks that receive the events of a person's orders.",
-        routers=[routes.router, webhook_routes.router],
+        routers=[routes.router, unsubscribe_routes.router, webhook_routes.router],
         health=health,
         lifespan=lifespan,
     )

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, FailFast, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.messaging.event_handlers import EventHandlers, Received
-from notifier.handlers import NewNotification, create_notifications, erase_person, update_contact
-from notifier.models import Kind, OrderKind
+from notifier.handlers import NewNotification, create_notifications, erase_person, update_contact, verify_address
+from notifier.models import Kind, LinkKind, OrderKind
 from notifier.webhooks import handlers as webhook_handlers
 from notifier.webhooks import queries as webhook_queries
 from notifier.webhooks.queries import PlannedEvent
@@ -39,7 +39,20 @@ class Registration(Profile):
 
 class LinkRequest(Person):
     link_id: UUID
-    purpose: Literal["verify_email", "reset_password"]
+    purpose: LinkKind
+
+
+class PasswordChange(Person):
+    by: Literal["change", "reset"] | None = None
+
+
+class AuthenticatorChange(Person):
+    change: Literal["added", "removed", "recovery_code_used"]
+
+
+class SignIn(Person):
+    is_new_device: bool | None = None
+    device: str | None = None
 
 
 class PassThroughModel(ReaderModel):
@@ -75,6 +88,8 @@ class CancelledOrder(Order):
     reason: str | None = None
 
 
+_MAX_DEVICE: Final = 200
+
 handlers: Final = EventHandlers(in_order=["orders.order"])
 
 
@@ -101,9 +116,42 @@ async def user_erased(session: AsyncSession, event: Received[Person]) -> None:
     await webhook_queries.delete_webhooks(session, event.data.user_id)
 
 
-@handlers.on("users.user.password_changed.v1", Person)
-async def password_changed(session: AsyncSession, event: Received[Person]) -> None:
+@handlers.on("users.user.email_verified.v1", Person)
+async def email_verified(session: AsyncSession, event: Received[Person]) -> None:
+    await verify_address(session, event.data.user_id, version=event.version)
+
+
+@handlers.on("users.user.password_changed.v1", PasswordChange)
+async def password_changed(session: AsyncSession, event: Received[PasswordChange]) -> None:
     await create_notifications(session, [_personal(event, "password_changed")])
+
+
+@handlers.on("users.user.email_reverted.v1", Person)
+async def email_reverted(session: AsyncSession, event: Received[Person]) -> None:
+    await create_notifications(session, [_personal(event, "email_reverted")])
+
+
+@handlers.on("users.user.authenticator_changed.v1", AuthenticatorChange)
+async def authenticator_changed(session: AsyncSession, event: Received[AuthenticatorChange]) -> None:
+    await create_notifications(session, [_personal(event, "authenticator_changed", change=event.data.change)])
+
+
+@handlers.on("users.user.deactivated.v1", Person)
+async def user_deactivated(session: AsyncSession, event: Received[Person]) -> None:
+    await create_notifications(session, [_personal(event, "account_deactivated")])
+
+
+@handlers.on("users.user.reactivated.v1", Person)
+async def user_reactivated(session: AsyncSession, event: Received[Person]) -> None:
+    await create_notifications(session, [_personal(event, "account_reactivated")])
+
+
+@handlers.on("auth.session.started.v1", SignIn)
+async def session_started(session: AsyncSession, event: Received[SignIn]) -> None:
+    """Notifies of a device that is new to an account which has signed in before. The device describes itself."""
+    if event.data.is_new_device:
+        device = (event.data.device or "")[:_MAX_DEVICE]
+        await create_notifications(session, [_personal(event, "new_sign_in", device=device)])
 
 
 @handlers.on("users.secret_link.requested.v1", LinkRequest)

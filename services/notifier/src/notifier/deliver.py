@@ -13,10 +13,12 @@ from common.security.service_client import service_client
 from common.settings import resource
 from notifier.delivery.worker import Deliverer
 from notifier.mail.composer import Composer
+from notifier.mail.limits import UnverifiedLimit
 from notifier.mail.queue import MailQueue
 from notifier.mail.smtp import MailChannel
 from notifier.retention import CLEANUP_INTERVAL, run_cleanup
 from notifier.settings import Settings
+from notifier.unsubscribe.links import UnsubscribeLinks
 from notifier.webhooks.channel import WebhookChannel
 from notifier.webhooks.destinations import Destinations
 from notifier.webhooks.queue import WebhookQueue
@@ -42,10 +44,13 @@ async def _mails(settings: Settings) -> AsyncIterator[MailQueue]:
     async with service_client(
         settings, base_url=settings.users_url, scope="links:issue", resource=resource("users")
     ) as users:
-        composer = Composer(sender=settings.sender, pages=settings.link_pages, users=users)
+        key = settings.webhook_key_bytes
+        links = UnsubscribeLinks(settings.public_url, key)
+        composer = Composer(sender=settings.sender, pages=settings.link_pages, users=users, unsubscribe_links=links)
+        limit = UnverifiedLimit(key, most=settings.unverified_mails)
         channel = MailChannel(settings)
         try:
-            yield MailQueue(composer, channel, slots=settings.smtp_connections)
+            yield MailQueue(composer, channel, limit, slots=settings.smtp_connections)
         finally:
             await channel.close()
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import notify_after_commit, utc_now
 from notifier import queries
-from notifier.models import Contact, Delivery, Kind, Notification
+from notifier.models import Contact, Delivery, Kind, Notification, Preference
 
 DELIVERIES_CHANNEL: Final = "deliveries"
 """PostgreSQL channel that is notified when a mail becomes due."""
@@ -29,6 +29,15 @@ async def update_contact(session: AsyncSession, user_id: UUID, *, version: int, 
         if await queries.release_deliveries(session, user_id):
             notify_after_commit(session, DELIVERIES_CHANNEL)
     return previous if is_updated and previous != email else None
+
+
+async def verify_address(session: AsyncSession, user_id: UUID, *, version: int) -> None:
+    """The address of this version of the account is verified. Releases the mails that are held until then."""
+    contact = await queries.lock_contact(session, user_id)
+    contact.verify(version=version)
+    await session.flush()
+    if contact.is_verified and await queries.release_held(session, user_id):
+        notify_after_commit(session, DELIVERIES_CHANNEL)
 
 
 async def erase_person(session: AsyncSession, user_id: UUID, *, version: int) -> None:
@@ -64,7 +73,7 @@ class NewNotification:
 
 
 async def create_notifications(session: AsyncSession, notifications: Sequence[NewNotification]) -> set[UUID]:
-    """Creates each notification once, and plans its mail if the person wants mails of that kind.
+    """Creates each notification once, and plans its mail. Whether the person wants it counts when it is sent.
 
     A mail waits while the person's address is unknown. Erased people get no notification. Returns the ids of the
     notifications that are new.
@@ -76,7 +85,7 @@ async def create_notifications(session: AsyncSession, notifications: Sequence[Ne
     )
     for notification in notifications:
         contact = contacts.get(notification.user_id)
-        if notification.event_id in created and (contact is None or contact.wants_mail(notification.kind)):
+        if notification.event_id in created:
             is_known = contact is not None and contact.is_known
             mail = Delivery.by_mail(notification.event_id, waiting=not is_known, traceparent=notification.traceparent)
             session.add(mail)
@@ -90,6 +99,17 @@ async def read_notification(session: AsyncSession, notification_id: UUID, *, use
     notification = await queries.lock_notification(session, notification_id, user_id=user_id)
     notification.read(utc_now())
     return notification
+
+
+async def read_notifications(session: AsyncSession, user_id: UUID) -> None:
+    """Marks all of the person's notifications as read."""
+    await queries.read_notifications(session, user_id)
+
+
+async def turn_off_mails(session: AsyncSession, user_id: UUID, preference: Preference) -> None:
+    contact = await queries.lock_contact(session, user_id)
+    if not contact.erased:
+        contact.turn_off(preference)
 
 
 async def set_preferences(session: AsyncSession, user_id: UUID, *, order_updates: bool, welcome: bool) -> Contact:

@@ -10,10 +10,25 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from common.db.database import COLUMN_TYPES, NAMING, new_id
 
 OrderKind = Literal["order_placed", "order_confirmed", "order_shipped", "order_delivered", "order_cancelled"]
-SecurityKind = Literal["password_changed", "verify_email", "reset_password", "email_changed"]
+LinkKind = Literal["verify_email", "reset_password", "confirm_email", "revert_email"]
+"""Mails with a one-time link, each named like the link's purpose in users."""
+SecurityKind = Literal[
+    LinkKind,
+    "password_changed",
+    "email_changed",
+    "new_sign_in",
+    "account_deactivated",
+    "account_reactivated",
+    "authenticator_changed",
+    "webhook_added",
+    "webhook_disabled",
+    "email_reverted",
+]
 Kind = Literal["welcome"] | OrderKind | SecurityKind
+Preference = Literal["order_updates", "welcome"]
 Channel = Literal["mail"]
 State = Literal["waiting", "pending", "sent", "failed", "cancelled"]
+MailState = Literal["waiting", "held", "pending", "sent", "failed", "cancelled"]
 
 EventType = Literal[
     "orders.order.placed.v1",
@@ -40,7 +55,27 @@ TITLES: Final[dict[Kind, str]] = {
     "verify_email": "Please verify your e-mail address",
     "reset_password": "Reset your password",
     "email_changed": "Your e-mail address was changed",
+    "new_sign_in": "New sign-in to your account",
+    "account_deactivated": "Your account was deactivated",
+    "account_reactivated": "Your account is active again",
+    "authenticator_changed": "Your second factor was changed",
+    "webhook_added": "A webhook was added to your account",
+    "webhook_disabled": "A webhook was disabled",
+    "confirm_email": "Please confirm your new e-mail address",
+    "revert_email": "Your e-mail address is about to change",
+    "email_reverted": "Your e-mail address was restored",
 }
+
+
+def preference_of(kind: Kind) -> Preference | None:
+    """The preference that turns off mails of this kind. None for security mails, which are always sent."""
+    match kind:
+        case "welcome":
+            return "welcome"
+        case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled":
+            return "order_updates"
+        case _:
+            return None
 
 
 class Base(DeclarativeBase):
@@ -66,6 +101,11 @@ class Contact(Base):
     name: Mapped[str | None]
     email: Mapped[str | None]
     erased: Mapped[bool] = mapped_column(server_default=text("false"))
+    email_version: Mapped[int] = mapped_column(server_default=text("0"))
+    """The version since which the account has this address."""
+    verified_version: Mapped[int] = mapped_column(server_default=text("0"))
+    """The version in which an address of the account was last verified. Both are 0 for contacts of before release 0.2,
+    whose addresses count as verified."""
     order_updates: Mapped[bool] = mapped_column(server_default=text("true"))
     welcome: Mapped[bool] = mapped_column(server_default=text("true"))
 
@@ -73,26 +113,36 @@ class Contact(Base):
     def is_known(self) -> bool:
         return self.email is not None
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether the person has proved that they receive mail at the address."""
+        return self.verified_version >= self.email_version
+
     def update(self, *, version: int, name: str, email: str) -> bool:
         """Applies an event of users. Returns False if it is outdated or the person is erased."""
         if self.erased or version <= self.version:
             return False
+        if email != self.email:
+            self.email_version = version
         self.version, self.name, self.email = version, name, email
         return True
+
+    def verify(self, *, version: int) -> None:
+        """The address that the account had in this version is verified."""
+        self.verified_version = max(version, self.verified_version)
 
     def erase(self, *, version: int) -> None:
         """Erases the person permanently."""
         self.version, self.name, self.email, self.erased = max(version, self.version), None, None, True
         self.order_updates = self.welcome = True
+        self.email_version = self.verified_version = 0
 
-    def wants_mail(self, kind: Kind) -> bool:
-        match kind:
+    def turn_off(self, preference: Preference) -> None:
+        match preference:
+            case "order_updates":
+                self.order_updates = False
             case "welcome":
-                return self.welcome
-            case "order_placed" | "order_confirmed" | "order_shipped" | "order_delivered" | "order_cancelled":
-                return self.order_updates
-            case "password_changed" | "verify_email" | "reset_password" | "email_changed":
-                return True
+                self.welcome = False
 
 
 class Notification(Base):
@@ -135,8 +185,10 @@ class Notification(Base):
 class Delivery(Base):
     """The delivery of one notification over one channel.
 
-    `waiting` for its contact → `pending` → `sent`, `failed` (refused permanently) or `cancelled` (no longer needed). A
-    deliverer claims a pending delivery by moving `due_at` ahead by its lease; if it dies, the delivery becomes due
+    `waiting` for its contact → `pending` → `sent`, `failed` (refused permanently) or `cancelled` (no longer needed).
+    Past the mails that an unverified address may receive it is `held` until the address is verified, then `pending`.
+
+    A deliverer claims a pending delivery by moving `due_at` ahead by its lease; if it dies, the delivery becomes due
     again. A waiting delivery has a `due_at` too, when its contact is looked up again: see `queries.release_overlooked`.
     """
 
@@ -144,7 +196,7 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("notification_id", "channel"),
         CheckConstraint("channel IN ('mail')", name="channel"),
-        CheckConstraint("state IN ('waiting', 'pending', 'sent', 'failed', 'cancelled')", name="state"),
+        CheckConstraint("state IN ('waiting', 'held', 'pending', 'sent', 'failed', 'cancelled')", name="state"),
         CheckConstraint("(settled_at IS NOT NULL) = (state IN ('sent', 'failed', 'cancelled'))", name="settled"),
         CheckConstraint("state <> 'failed' OR cause IS NOT NULL", name="cause"),
         # The two queues: partial, so that they stay small as the history grows.
@@ -155,7 +207,7 @@ class Delivery(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     notification_id: Mapped[UUID] = mapped_column(ForeignKey("notifications.id", ondelete="CASCADE"))
     channel: Mapped[Channel] = mapped_column(Text)
-    state: Mapped[State] = mapped_column(Text)
+    state: Mapped[MailState] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
     cause: Mapped[str | None]
@@ -167,8 +219,23 @@ class Delivery(Base):
 
     @classmethod
     def by_mail(cls, notification_id: UUID, *, waiting: bool, traceparent: str | None) -> "Delivery":
-        state: State = "waiting" if waiting else "pending"
+        state: MailState = "waiting" if waiting else "pending"
         return cls(id=new_id(), notification_id=notification_id, channel="mail", state=state, traceparent=traceparent)
+
+
+class UnverifiedMails(Base):
+    """How many mails an unverified address was sent on a day. Outlives the account, which its owner may sign up again.
+
+    The address is stored as a digest with a key: see `notifier.mail.limits`.
+    """
+
+    __tablename__ = "unverified_mails"
+    __table_args__ = (CheckConstraint("mails > 0", name="mails"),)
+
+    day: Mapped[datetime] = mapped_column(primary_key=True)
+    """Its first moment, in UTC."""
+    address: Mapped[bytes] = mapped_column(primary_key=True)
+    mails: Mapped[int]
 
 
 class Webhook(Base):

@@ -15,6 +15,7 @@ from sqlalchemy import (
     delete,
     func,
     literal_column,
+    null,
     select,
     text,
     tuple_,
@@ -25,11 +26,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.bulk import columns_of, insert_rows
 from common.errors import NotFound
-from notifier.models import Contact, Delivery, Kind, Notification, State
+from notifier.models import Contact, Delivery, Kind, Notification, State, preference_of
 
 # A literal, not a parameter: otherwise a generic plan could not use the partial index.
 _IS_PENDING: Final[ColumnElement[bool]] = Delivery.state == literal_column("'pending'")
 _IS_WAITING: Final[ColumnElement[bool]] = Delivery.state == literal_column("'waiting'")
+_IS_HELD: Final[ColumnElement[bool]] = Delivery.state == literal_column("'held'")
+HELD_FOR: Final = timedelta(days=7)
+"""An order's mail that was held for longer is not sent any more when the address is verified."""
 _FRESH: Final = {"populate_existing": True}
 _FIRST_RECHECK: Final = timedelta(seconds=1)
 _UNSYNCHRONIZED: Final = {"synchronize_session": False}
@@ -87,6 +91,17 @@ async def notifications(
     return (await session.scalars(statement)).all()
 
 
+async def count_unread(session: AsyncSession, user_id: UUID) -> int:
+    unread = select(func.count()).where(Notification.user_id == user_id, Notification.read_at.is_(None))
+    return (await session.scalars(unread)).one()
+
+
+async def read_notifications(session: AsyncSession, user_id: UUID) -> None:
+    """Marks all unread ones as read."""
+    unread = update(Notification).where(Notification.user_id == user_id, Notification.read_at.is_(None))
+    await session.execute(unread.values(read_at=func.now()), execution_options=_UNSYNCHRONIZED)
+
+
 async def lock_notification(session: AsyncSession, notification_id: UUID, *, user_id: UUID) -> Notification:
     """Raises `NotFound`, also for a notification of another person."""
     statement = select(Notification).where(Notification.id == notification_id, Notification.user_id == user_id)
@@ -117,6 +132,25 @@ async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:
         update(Delivery)
         .where(_IS_WAITING, Delivery.notification_id == Notification.id, Notification.user_id == user_id)
         .values(state="pending", due_at=func.now())
+        .returning(Delivery.id)
+    )
+    return bool((await session.execute(statement, execution_options=_UNSYNCHRONIZED)).all())
+
+
+async def release_held(session: AsyncSession, user_id: UUID) -> bool:
+    """Makes due what was held until the address is verified, oldest first. Cancels what is no news any more.
+
+    Returns whether there was any.
+    """
+    is_news = Delivery.created_at > func.now() - HELD_FOR
+    statement = (
+        update(Delivery)
+        .where(_IS_HELD, Delivery.notification_id == Notification.id, Notification.user_id == user_id)
+        .values(
+            state=case((is_news, "pending"), else_="cancelled"),
+            settled_at=case((is_news, null()), else_=func.now()),
+            due_at=Delivery.created_at,
+        )
         .returning(Delivery.id)
     )
     return bool((await session.execute(statement, execution_options=_UNSYNCHRONIZED)).all())
@@ -170,9 +204,22 @@ class ClaimedDelivery:
     kind: Kind
     order_id: UUID | None
     data: dict[str, Any]
+    occurred_at: datetime
     name: str
     email: str
+    order_updates: bool
+    """The person's wish now, as the next."""
+    welcome: bool
+    is_verified: bool
+    """Whether somebody proved to receive mail at the address."""
+    cause: str | None = None
+    """Why the attempt before failed."""
     traceparent: str | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        preference = preference_of(self.kind)
+        return preference is None or bool(getattr(self, preference))
 
     @property
     def key(self) -> UUID:
@@ -207,8 +254,13 @@ async def claim_deliveries(session: AsyncSession, *, limit: int, lease: timedelt
             Notification.kind,
             Notification.order_id,
             Notification.data,
+            Notification.created_at,
             Contact.name,
             Contact.email,
+            Contact.order_updates,
+            Contact.welcome,
+            Contact.verified_version >= Contact.email_version,
+            Delivery.cause,
             Delivery.traceparent,
         )
     )

@@ -11,7 +11,7 @@ from common.web.pagination import Page, PageDep, instant
 from common.web.session import SessionDep
 from notifier import handlers, queries
 from notifier.deps import ReaderDep, WriterDep
-from notifier.schemas import NotificationOut, Preferences, PreferencesOut
+from notifier.schemas import NotificationOut, Preferences, PreferencesOut, UnreadCount
 
 router: Final = ApiRouter(tags=["notifications"])
 
@@ -26,6 +26,18 @@ async def list_notifications(
     """Lists your notifications, newest first."""
     fetch = partial(queries.notifications, session, principal.user_id, unread=unread)
     return await page.load(fetch, by={"created_at": instant, "id": UUID}, item=NotificationOut.model_validate)
+
+
+@router.get("/notifications/unread-count")
+async def count_unread_notifications(principal: ReaderDep, session: SessionDep) -> UnreadCount:
+    """Counts your unread notifications."""
+    return UnreadCount(count=await queries.count_unread(session, principal.user_id))
+
+
+@router.post("/notifications/read", status_code=204)
+async def read_notifications(principal: WriterDep, session: SessionDep) -> None:
+    """Marks all of your notifications as read."""
+    await handlers.read_notifications(session, principal.user_id)
 
 
 @router.post("/notifications/{notification_id}/read", responses=responses(404))

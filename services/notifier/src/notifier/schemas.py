@@ -19,6 +19,10 @@ class NotificationOut(Model):
     created_at: datetime
 
 
+class UnreadCount(Model):
+    count: int
+
+
 class Preferences(StrictModel):
     """Which mails to receive. Notifications are listed in any case, and security mails are always sent."""
 

@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 
 from common.settings import ClientSettings
 
-LinkPurpose = Literal["verify_email", "reset_password"]
+LinkPurpose = Literal["verify_email", "reset_password", "confirm_email", "revert_email"]
 
 
 class Settings(ClientSettings):
@@ -36,15 +36,25 @@ class Settings(ClientSettings):
     measurement 16 sent three times as many mails as 4."""
     mail_from: str = "Waybill <no-reply@waybill.invalid>"
     """Sender of all mails. Its domain is also in `Message-ID` and `EHLO`."""
+    unverified_mails: int = Field(default=10, ge=0, le=1000)
+    """Mails about orders that an address may receive a day while nobody has verified it, and as many about security.
+    The others are notifications alone, and are sent once the address is verified."""
     verify_email_page: str | None = None
     """URL of the page that verifies an e-mail address; mails append `?token=…`. By default the plain page of users."""
     reset_password_page: str | None = None
     """URL of the page that sets a new password; mails append `?token=…`. By default the plain page of users."""
+    confirm_email_page: str | None = None
+    """URL of the page that confirms a new e-mail address; mails append `?token=…`. By default the plain page of
+    users."""
+    revert_email_page: str | None = None
+    """URL of the page that restores the previous e-mail address; mails append `?token=…`. By default the plain page of
+    users."""
     delivery_lease: float = Field(default=12.0, ge=0.5, le=300)
     """Seconds until another deliverer may send what a deliverer that died was sending. Leases are renewed every third
     of it, so the default survives pauses of several seconds."""
     webhook_key: SecretStr
-    """Key that encrypts webhook secrets at rest: 32 bytes in base64."""
+    """Key that encrypts webhook secrets at rest: 32 bytes in base64. Keys for the unsubscribe links of mails and for
+    digests of unverified addresses are derived from it."""
     webhook_connections: int = Field(default=32, ge=1, le=200)
     """Webhook requests that one deliverer sends concurrently, at most four of them to one host."""
     webhook_allow: Annotated[frozenset[tuple[str, int]], NoDecode] = frozenset()
@@ -96,6 +106,8 @@ class Settings(ClientSettings):
         return {
             "verify_email": self.verify_email_page or f"{self.public_url}/email-verifications/page",
             "reset_password": self.reset_password_page or f"{self.public_url}/password-resets/page",
+            "confirm_email": self.confirm_email_page or f"{self.public_url}/email-changes/page",
+            "revert_email": self.revert_email_page or f"{self.public_url}/email-changes/revert-page",
         }
 
     @property

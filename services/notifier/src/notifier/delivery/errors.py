@@ -28,3 +28,8 @@ class Deferred(ChannelError):
 
 class ChannelUnavailable(ChannelError):
     """No message can be sent at the moment, so this one is not at fault."""
+
+    def __init__(self, cause: str, *, retry_in: float = 0.0) -> None:
+        """`retry_in` seconds pass before this message is tried again; others may be, once the channel has rested."""
+        super().__init__(cause)
+        self.retry_in = retry_in

@@ -47,6 +47,11 @@ OLDEST: Final = Gauge(
     "Age of the oldest pending mail; time since the most overdue webhook was due, as receivers may be down for days.",
     ["channel"],
 )
+RESTING: Final = Gauge(
+    "waybill_delivery_channel_resting",
+    "1 while nothing can be sent on the channel, because it is unavailable or refuses us.",
+    ["channel"],
+)
 
 _POLL: Final = 1.0
 _MEASURE_EVERY: Final = 15.0
@@ -73,6 +78,7 @@ class Deliverer(Generic[C]):
         self._wake = asyncio.Event()
         self._backoff = 0.0
         self._unavailable_until = 0.0
+        RESTING.labels(queue.channel).set(0)
         for outcome in ("sent", "postponed", "failed", "cancelled"):
             OUTCOMES.labels(queue.channel, outcome)  # zero from the start, so that rate() sees the first one
 
@@ -160,20 +166,20 @@ class Deliverer(Generic[C]):
         except NothingToSend as error:
             return Outcome(claim, "cancelled", str(error))
         except Refused as error:
-            self._backoff = 0
+            self._end_rest()
             return Outcome(claim, "failed", str(error))
         except Deferred as error:
-            self._backoff = 0
+            self._end_rest()
             return self._deferred(claim, str(error))
         except ChannelUnavailable as error:
             self._back_off(error)
-            return Outcome(claim, "pending", str(error), is_attempt=False)
+            return Outcome(claim, "pending", str(error), _jittered(error.retry_in), is_attempt=False)
         except Unavailable as error:
             return Outcome(claim, "pending", error.detail, retry_in=_LINK_DELAY, is_attempt=False)
         except Exception as error:
             log.exception("delivery failed unexpectedly", **self._ids(claim))
             return self._deferred(claim, type(error).__name__)
-        self._backoff = 0
+        self._end_rest()
         DELAY.labels(self._queue.channel).observe(max(0.0, (utc_now() - claim.created_at).total_seconds()))
         return Outcome(claim, "sent")
 
@@ -190,9 +196,14 @@ class Deliverer(Generic[C]):
         if now >= self._unavailable_until:
             self._backoff = min(max(self._backoff * 2, _FIRST_BACKOFF), _MAX_BACKOFF)
             self._unavailable_until = now + _jittered(self._backoff)
+            RESTING.labels(self._queue.channel).set(1)
             log.warning(
                 "channel unavailable, will retry", cause=str(error), channel=self._queue.channel, pause=self._backoff
             )
+
+    def _end_rest(self) -> None:
+        self._backoff = 0
+        RESTING.labels(self._queue.channel).set(0)
 
     async def _drain(self) -> None:
         """Waits up to `_DRAIN` seconds for deliveries that are being sent, and records their outcomes."""

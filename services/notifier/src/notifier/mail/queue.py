@@ -12,6 +12,7 @@ from notifier import queries
 from notifier.delivery.queue import Outcome, Queue
 from notifier.handlers import DELIVERIES_CHANNEL
 from notifier.mail.composer import Composer
+from notifier.mail.limits import UnverifiedLimit
 from notifier.mail.message import Mail
 from notifier.queries import ClaimedDelivery
 
@@ -32,8 +33,9 @@ class MailQueue(Queue[ClaimedDelivery]):
     channel: ClassVar = "mail"
     notify_channel: ClassVar = DELIVERIES_CHANNEL
 
-    def __init__(self, composer: Composer, channel: Channel, *, slots: int) -> None:
+    def __init__(self, composer: Composer, channel: Channel, limit: UnverifiedLimit, *, slots: int) -> None:
         self.slots = slots
+        self._limit = limit
         self._composer = composer
         self._channel = channel
 
@@ -45,7 +47,7 @@ class MailQueue(Queue[ClaimedDelivery]):
         lease: timedelta,
         sending: Collection[ClaimedDelivery],  # noqa: ARG002 - one server receives all mails: no need to share slots
     ) -> Sequence[ClaimedDelivery]:
-        return await queries.claim_deliveries(session, limit=limit, lease=lease)
+        return await self._limit.admit(session, await queries.claim_deliveries(session, limit=limit, lease=lease))
 
     async def renew(self, session: AsyncSession, held: Collection[ClaimedDelivery], *, lease: timedelta) -> None:
         await queries.renew_claims(session, [claim.id for claim in held], lease=lease)

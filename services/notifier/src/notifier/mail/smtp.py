@@ -2,12 +2,13 @@
 
 import contextlib
 import time
-from typing import Final
+from typing import Final, assert_never
 
 import aiosmtplib
 
-from notifier.delivery.errors import ChannelUnavailable, Deferred, Refused
+from notifier.delivery.errors import ChannelError, ChannelUnavailable, Deferred, Refused
 from notifier.mail.message import Mail
+from notifier.mail.refusals import About, about
 from notifier.settings import Settings
 
 _TIMEOUT: Final = 10.0
@@ -15,7 +16,8 @@ _ACCEPTANCE_TIMEOUT: Final = 60.0
 """Seconds to wait for the response to the content. Long, since giving up early sends it twice (RFC 5321 §4.5.3.2.6)."""
 _IDLE_TIMEOUT: Final = 10.0
 """Seconds after which an unused connection is closed."""
-_SERVICE_CLOSING: Final = 421
+_REFUSED_DELAY: Final = 15.0
+"""Seconds until a mail is tried again that was refused because of us. Other mails are tried before."""
 
 
 class MailChannel:
@@ -31,14 +33,16 @@ class MailChannel:
         try:
             try:
                 await self._begin(connection, mail)
+                await self._transfer(connection, mail)
             except ChannelUnavailable:
                 if not is_reused:
                     raise
-                # A server may close an idle connection at any time. That is no reason to believe it unavailable.
+                # A server may close an idle connection at any time, or want no more mails on one. That is no reason to
+                # believe it unavailable.
                 connection.close()
                 connection = await self._connect()
                 await self._begin(connection, mail)
-            await self._transfer(connection, mail)
+                await self._transfer(connection, mail)
         except (Deferred, Refused):
             await self._reset(connection)
             raise
@@ -84,13 +88,11 @@ class MailChannel:
         return connection
 
     async def _begin(self, connection: aiosmtplib.SMTP, mail: Mail) -> None:
-        """A permanent refusal at this stage concerns the sender, not the mail: an operator has to correct it."""
+        """A refusal at this stage concerns the sender, not the mail, whatever its code."""
         try:
             await connection.mail(mail.sender)
         except aiosmtplib.SMTPResponseException as error:
-            if 400 <= error.code < 500 and error.code != _SERVICE_CLOSING:
-                raise Deferred(_cause(error)) from error
-            raise ChannelUnavailable(_cause(error)) from error
+            raise ChannelUnavailable(_cause(error), retry_in=_REFUSED_DELAY) from error
         except OSError as error:  # includes timeouts and lost connections, those of aiosmtplib too
             raise ChannelUnavailable(_cause(error)) from error
 
@@ -99,11 +101,7 @@ class MailChannel:
             await connection.rcpt(mail.recipient)
             await connection.data(mail.content, timeout=_ACCEPTANCE_TIMEOUT)
         except aiosmtplib.SMTPResponseException as error:
-            if error.code == _SERVICE_CLOSING:
-                raise ChannelUnavailable(_cause(error)) from error
-            if error.code >= 500:
-                raise Refused(_cause(error)) from error
-            raise Deferred(_cause(error)) from error
+            raise _refusal(error) from error
         except ValueError as error:
             raise Refused(f"invalid address: {error}") from error
         except OSError as error:
@@ -125,6 +123,18 @@ async def _quit(connection: aiosmtplib.SMTP) -> None:
     with contextlib.suppress(aiosmtplib.SMTPException, OSError):
         await connection.quit(timeout=2)
     connection.close()
+
+
+def _refusal(error: aiosmtplib.SMTPResponseException) -> ChannelError:
+    match about(error.code, error.message):
+        case About.ADDRESS:
+            return Refused(_cause(error))
+        case About.MAIL:
+            return Deferred(_cause(error))
+        case About.US:
+            return ChannelUnavailable(_cause(error), retry_in=_REFUSED_DELAY)
+        case unknown:
+            assert_never(unknown)
 
 
 def _cause(error: Exception) -> str:

@@ -1,0 +1,124 @@
+"""Operators' commands of notifier: deliveries, and previews of mails."""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, TypeVar, cast
+
+import click
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.cli.roles import run
+from common.cli.terminal import JSON, Moment, plain, report, show
+from common.db.database import Database
+from notifier.delivery import operations
+from notifier.delivery.operations import DeliveryId
+from notifier.mail.samples import sample
+from notifier.models import TITLES, Kind
+
+T = TypeVar("T")
+
+_STATE = click.option("--state", type=click.Choice(operations.STATES))
+_SINCE = click.option("--since", type=Moment(), help="Created since then: an RFC 3339 time, or a duration such as 24h.")
+
+
+@click.command()
+@click.argument("kind", metavar="KIND", type=click.Choice(list(TITLES)))
+@click.option("--html", is_flag=True, help="The HTML, not the text.")
+def preview(kind: str, html: bool) -> None:
+    """Prints the mail of a kind with made-up values."""
+    mail = sample(cast("Kind", kind))
+    click.echo(mail.html if html else f"Subject: {mail.subject}\n\n{mail.text}", nl=False)
+
+
+@click.group()
+def deliveries() -> None:
+    """Mails and posts to webhooks, and sending them again."""
+
+
+@deliveries.command("list")
+@_STATE
+@click.option("--channel", type=click.Choice(operations.CHANNELS))
+@_SINCE
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 100_000))
+@JSON
+@click.pass_obj
+def list_(  # noqa: PLR0917 - click passes them by name
+    load: Any, state: str | None, channel: str | None, since: datetime | None, limit: int, as_json: bool
+) -> None:
+    """The newest deliveries first."""
+    rows = _in_transaction(
+        load, lambda s: operations.deliveries(s, state=state, channel=channel, since=since, limit=limit)
+    )
+    show(rows, operations.LISTED, as_json=as_json)
+
+
+@deliveries.command("show")
+@click.argument("delivery_id", metavar="ID")
+@JSON
+@click.pass_obj
+def show_(load: Any, delivery_id: str, as_json: bool) -> None:
+    """One delivery."""
+    row = _in_transaction(load, lambda session: operations.delivery(session, _parsed(delivery_id)))
+    if row is None:
+        raise click.ClickException(f"no delivery {delivery_id}")
+    if as_json:
+        click.echo(json.dumps(row, default=plain))
+    else:
+        show([{"field": name, "value": value} for name, value in row.items()], ["field", "value"], as_json=False)
+
+
+@deliveries.command("resend")
+@click.argument("delivery_ids", nargs=-1, metavar="[ID]…")
+@click.option("--all", "everything", is_flag=True, help="All in --state.")
+@_STATE
+@_SINCE
+@JSON
+@click.pass_obj
+def resend_(  # noqa: PLR0917 - as above
+    load: Any,
+    delivery_ids: tuple[str, ...],
+    everything: bool,
+    state: str | None,
+    since: datetime | None,
+    as_json: bool,
+) -> None:
+    """Sends deliveries again that were sent, failed or cancelled."""
+    if bool(delivery_ids) == everything:
+        raise click.UsageError("give ids of deliveries, or --all with --state")
+    if everything and state is None:
+        raise click.UsageError("--all needs --state")
+    if not everything and (state is not None or since is not None):
+        raise click.UsageError("--state and --since belong to --all")
+    ids = [_parsed(each) for each in delivery_ids]
+
+    async def again(session: AsyncSession) -> tuple[set[DeliveryId], set[DeliveryId]]:
+        chosen = ids
+        if everything:
+            rows = await operations.deliveries(session, state=state, channel=None, since=since, limit=None)
+            chosen = [_parsed(row["id"]) for row in rows]
+        done = await operations.resend(session, chosen)
+        return done, set(ids) - done
+
+    resent, missing = (sorted(map(str, each)) for each in _in_transaction(load, again))
+    report(f"{len(resent)} will be sent again", as_json=as_json, resent=resent, not_settled=missing)
+    if missing:
+        raise click.ClickException("not settled, or unknown: " + ", ".join(missing))
+
+
+def _parsed(delivery_id: str) -> DeliveryId:
+    try:
+        return DeliveryId.parse(delivery_id)
+    except ValueError:
+        raise click.UsageError(f"{delivery_id!r} is no id of a delivery") from None
+
+
+def _in_transaction(load: Any, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    settings = load("ops")
+
+    async def main() -> T:
+        async with Database(settings, role="ops") as database, database.transaction() as session:
+            return await work(session)
+
+    done: T = run(main())
+    return done

@@ -1,0 +1,95 @@
+"""What operators do with deliveries: list them, look at one, send them again. Mails and webhooks alike."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from common.db.database import notify_after_commit
+from notifier.handlers import DELIVERIES_CHANNEL
+from notifier.webhooks.handlers import WEBHOOKS_CHANNEL
+
+LISTED: Final = ("id", "state", "channel", "cause", "kind", "attempts", "created_at", "order_id", "user_id")
+CHANNELS: Final = ("mail", "webhook")
+STATES: Final = ("waiting", "held", "pending", "sent", "failed", "cancelled")
+_ALL: Final = """
+    SELECT deliveries.id::text AS id, state, 'mail' AS channel, cause, kind, attempts, due_at, deliveries.created_at,
+        settled_at, order_id, user_id, notification_id AS event_id, NULL::uuid AS webhook_id
+    FROM deliveries JOIN notifications ON notifications.id = notification_id
+    UNION ALL
+    SELECT webhook_id || ':' || event_id, state, 'webhook', cause, type, attempts, due_at, posts.created_at,
+        settled_at, order_id, webhooks.user_id, event_id, webhook_id
+    FROM webhook_deliveries AS posts JOIN webhooks ON webhooks.id = webhook_id
+    LEFT JOIN notifications ON notifications.id = event_id
+"""
+_CHOSEN: Final = f"""
+    SELECT * FROM ({_ALL}) AS deliveries
+    WHERE (CAST(:state AS text) IS NULL OR state = :state) AND (CAST(:channel AS text) IS NULL OR channel = :channel)
+    AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
+    ORDER BY created_at DESC, id DESC LIMIT :most
+"""  # noqa: S608 - constants
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryId:
+    """A mail's delivery has an id of its own. A webhook's is named by its webhook and its event: `webhook:event`."""
+
+    last: UUID
+    webhook: UUID | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "DeliveryId":
+        """Raises ValueError."""
+        webhook, colon, last = text.rpartition(":")
+        return cls(UUID(last), UUID(webhook) if colon else None)
+
+    def __str__(self) -> str:
+        return str(self.last) if self.webhook is None else f"{self.webhook}:{self.last}"
+
+
+async def deliveries(
+    session: AsyncSession, *, state: str | None, channel: str | None, since: datetime | None, limit: int | None
+) -> list[dict[str, Any]]:
+    """The newest first."""
+    values = {"state": state, "channel": channel, "since": since, "most": limit}
+    return [dict(row) for row in (await session.execute(text(_CHOSEN), values)).mappings()]
+
+
+async def delivery(session: AsyncSession, delivery_id: DeliveryId) -> dict[str, Any] | None:
+    statement = text(f"SELECT * FROM ({_ALL}) AS deliveries WHERE id = :id")  # noqa: S608 - a constant
+    row = (await session.execute(statement, {"id": str(delivery_id)})).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+_AGAIN: Final = "state = 'pending', settled_at = NULL, cause = NULL, attempts = 0"
+_MAILS: Final = text(f"""
+    UPDATE deliveries SET {_AGAIN}, due_at = created_at
+    WHERE id = ANY (CAST(:ids AS uuid[])) AND settled_at IS NOT NULL RETURNING id, NULL
+""")  # noqa: S608 - a constant, as below
+_POSTS: Final = text(f"""
+    UPDATE webhook_deliveries AS post SET {_AGAIN}, due_at = now()
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:webhooks AS uuid[])) AS chosen (event_id, webhook_id)
+    WHERE post.webhook_id = chosen.webhook_id AND post.event_id = chosen.event_id AND settled_at IS NOT NULL
+    RETURNING post.event_id, post.webhook_id
+""")  # noqa: S608
+
+
+async def resend(session: AsyncSession, delivery_ids: Iterable[DeliveryId]) -> set[DeliveryId]:
+    """Makes settled deliveries due again, oldest first. Returns the ids of those that there were.
+
+    A mail keeps its `Message-ID`, a webhook its `webhook-id`, so that receivers can detect what they have already.
+    """
+    chosen = list(delivery_ids)
+    mails = await session.execute(_MAILS, {"ids": [each.last for each in chosen if each.webhook is None]})
+    of_webhooks = [each for each in chosen if each.webhook is not None]
+    values = {"ids": [each.last for each in of_webhooks], "webhooks": [each.webhook for each in of_webhooks]}
+    posts = await session.execute(_POSTS, values)
+    resent = [{DeliveryId(*row) for row in rows} for rows in (mails, posts)]
+    for each, channel in zip(resent, (DELIVERIES_CHANNEL, WEBHOOKS_CHANNEL), strict=True):
+        if each:
+            notify_after_commit(session, channel)
+    return resent[0] | resent[1]

@@ -1,0 +1,1 @@
+"""Turning off mails without a sign-in."""
