@@ -2,7 +2,8 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, TypedDict
+from datetime import timedelta
+from typing import Any, TypedDict
 
 from starlette.types import ASGIApp
 
@@ -19,9 +20,6 @@ from notifier.webhooks import routes as webhook_routes
 from notifier.webhooks.destinations import Destinations
 from notifier.webhooks.secrets import SecretBox
 
-_RESOLVER_THREADS: Final = 8
-"""Hosts of new webhooks that are resolved concurrently."""
-
 
 class State(TypedDict):
     """What the lifespan yields: `request.state`."""
@@ -31,6 +29,7 @@ class State(TypedDict):
     destinations: Destinations
     secret_box: SecretBox
     unsubscribe_links: UnsubscribeLinks
+    delivery_lease: timedelta
 
 
 def create_app(
@@ -50,8 +49,8 @@ def create_app(
             verifier = (
                 tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
             )
-            destinations = Destinations(settings.webhook_allow, threads=_RESOLVER_THREADS)
-            stack.callback(destinations.close)
+            destinations = Destinations(settings.webhook_allow)
+            stack.push_async_callback(destinations.close)
             box = SecretBox(settings.webhook_key_bytes)
             links = UnsubscribeLinks(settings.public_url, settings.webhook_key_bytes)
             yield State(
@@ -60,12 +59,13 @@ def create_app(
                 destinations=destinations,
                 secret_box=box,
                 unsubscribe_links=links,
+                delivery_lease=timedelta(seconds=settings.delivery_lease),
             )
 
     return create_api(
         settings,
         title="Waybill notifier",
-        description="Notifications, mail preferences, and webhooks that receive the events of a person's orders.",
+        description="Notifications, mail preferences, and webhooks that receive the events of orders.",
         routers=[routes.router, unsubscribe_routes.router, webhook_routes.router],
         health=health,
         lifespan=lifespan,
