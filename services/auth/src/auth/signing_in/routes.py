@@ -83,7 +83,7 @@ async def authorize_by_form(request: Request) -> Response:
 async def show_sign_in(request: Request) -> Response:
     cookie, query = BrowserCookie.of(request), request.query_params.get("continue")
     if query is None and await _is_signed_in(request, cookie.value):
-        return page(pages.message_page("You are signed in", "You can close this page, or sign out at /sign-out."))
+        return page(pages.signed_in_page())
     return await _show_sign_in(request, cookie, query)
 
 
@@ -146,7 +146,7 @@ async def answer_consent(request: Request) -> Response:
 def _follow(
     request: Request, decision: Decision, query: str, cookie: BrowserCookie, *, is_fresh: bool = False
 ) -> Response:
-    """The redirect to the client or to a page. A browser without a cookie gets one, which the page's form needs."""
+    """The redirect to the client or to a page."""
     if isinstance(decision, SendTo):
         return see_other(decision.location)
     if isinstance(decision, AskForConsent):
