@@ -72,6 +72,7 @@ def test_keys_have_256_bits(folder: Path) -> None:
     for name in (
         "auth/waybill_key_encryption_key",
         "auth/waybill_refresh_token_secret",
+        "users/waybill_key_encryption_key",
         "notifier/waybill_webhook_key",
     ):
         assert len(base64.b64decode((folder / name).read_text(), validate=True)) == 32

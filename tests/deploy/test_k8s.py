@@ -41,6 +41,8 @@ def test_a_service_has_the_settings_that_compose_gives_it(service: str, overlay:
     settings = literals(service, overlay)
     optional = {
         "WAYBILL_CORS_ORIGINS",
+        "WAYBILL_PASSWORD_GRANT",
+        "WAYBILL_WEB_REDIRECT_URIS",
         "WAYBILL_RETRY_DELAYS",
         "WAYBILL_QUEUE_PARTITIONS",
         "WAYBILL_LOG_LEVEL",

@@ -1,6 +1,7 @@
 """One order through the whole system."""
 
 import asyncio
+import re
 from typing import Any
 
 from common.testing.plugin import eventually
@@ -55,8 +56,13 @@ async def test_a_new_address_receives_the_order_mail_and_the_previous_one_is_not
     customer: Any, mailbox: Any
 ) -> None:
     new = f"new-{customer.email}"
-    answer = await customer.client.patch("/me", json={"email": new}, headers=customer.bearer)
+    body = {"email": new, "current_password": customer.password}
+    answer = await customer.client.patch("/me", json=body, headers=customer.bearer)
     assert answer.status_code == 200, answer.text
+    await mailbox.wait_for(new, "/email-changes/page")
+    token = re.findall(r"/email-changes/page\?token=([\w-]+)", "".join(mailbox.bodies(new)))[0]
+    used = await customer.client.post("/email-changes/confirm", json={"token": token})
+    assert used.status_code == 204, used.text
     order = (await customer.order()).json()
     await mailbox.wait_for(new, order["id"])
     await mailbox.wait_for(customer.email, "another e-mail address")

@@ -144,6 +144,7 @@ async def serving(make_database: MakeDatabase) -> AsyncIterator[Identity]:
     users_settings = UsersSettings(
         database_url=SecretStr(await make_database(SERVICES / "users" / "migrations")),
         client_secret=SecretStr("unused"),
+        key_encryption_key=KEY,
         login_patience=60,
         addresses_per_network=1_000_000,
         **COMMON,

@@ -22,6 +22,9 @@ def test_by_default_everything_is_booted_on_local_servers() -> None:
         ("WAYBILL_CORS_ORIGINS", '["*"]'),
         ("WAYBILL_WEBHOOK_ALLOW", "localhost"),
         ("WAYBILL_WEBHOOK_ALLOW", "http://localhost:80"),
+        ("WAYBILL_WEB_REDIRECT_URIS", "https://shop.example/signed-in"),
+        ("WAYBILL_WEB_REDIRECT_URIS", '["http://shop.example/signed-in"]'),
+        ("WAYBILL_PASSWORD_GRANT", "no"),
         ("WAYBILL_RETRY_DELAYS", "5,60"),
         ("WAYBILL_RETRY_DELAYS", "a,b,c"),
         ("WAYBILL_STREAM_BYTES", "10GB"),
@@ -40,6 +43,8 @@ def test_well_formed_settings_are_accepted() -> None:
             "WAYBILL_AMQP_URL": "amqp://me:secret@mq.example/",
             "WAYBILL_CORS_ORIGINS": '["https://shop.example", "http://localhost:3000"]',
             "WAYBILL_WEBHOOK_ALLOW": "localhost:9000, [::1]:9001",
+            "WAYBILL_WEB_REDIRECT_URIS": '["https://shop.example/signed-in", "http://[::1]:3000/"]',
+            "WAYBILL_PASSWORD_GRANT": "off",
             "WAYBILL_RETRY_DELAYS": "0.5,1,2",
             "WAYBILL_STREAM_BYTES": "50000000000",
         }

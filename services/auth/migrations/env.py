@@ -1,5 +1,7 @@
-from auth.sign_ins.models import SignIn
+from auth.models import Base
+from auth.sessions import models as session_models  # noqa: F401 - their tables, too
+from auth.sign_ins import models as sign_in_models  # noqa: F401
 from common.db.migrations import run_migrations
 from common.messaging import tables
 
-run_migrations([SignIn.metadata, *tables.PRODUCER, *tables.CONSUMER, *tables.AUDIT])
+run_migrations([Base.metadata, *tables.PRODUCER, *tables.CONSUMER, *tables.AUDIT])

@@ -72,6 +72,7 @@ class Person:
     role: str = "user"
     version: int = 1
     status: str = "active"
+    name: str = "Ada"
     code: str | None = None
     """What the account's second factor accepts, if it has one."""
 
@@ -91,6 +92,8 @@ class Users:
         return self.people[email]
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/profile"):
+            return self._profile(request)
         body = json.loads(request.content)
         if str(request.url) == "http://users.test/internal/accounts":
             return httpx.Response(200, json={"items": self._states(body["user_ids"])})
@@ -102,10 +105,10 @@ class Users:
         account = {} if person is None else {"Waybill-Account": str(person.user_id)}
         if body["password"] == "throttled":
             return httpx.Response(429, headers=account)
-        if person is None or body["password"] != PASSWORD:
-            return httpx.Response(401, json={"code": "invalid_credentials"}, headers=account)
-        if person.code is not None and body.get("otp") != person.code:
-            code = "invalid_credentials" if "otp" in body else "mfa_required"
+        needs_code = person is not None and person.code is not None and body.get("otp") != person.code
+        if person is None or body["password"] != PASSWORD or needs_code:
+            is_missing = needs_code and body["password"] == PASSWORD and "otp" not in body
+            code = "mfa_required" if is_missing else "invalid_credentials"
             return httpx.Response(401, json={"code": code}, headers=account)
         answer = {
             "user_id": str(person.user_id),
@@ -125,6 +128,14 @@ class Users:
             {"user_id": str(each.user_id), "role": each.role, "status": each.status, "version": each.version}
             for each in found
         ]
+
+    def _profile(self, request: httpx.Request) -> httpx.Response:
+        user_id = request.url.path.split("/")[-2]
+        for person in self.people.values():
+            if str(person.user_id) == user_id:
+                profile = {"name": person.name, "email": person.email, "email_verified": True}
+                return self.override() if self.override is not None else httpx.Response(200, json=profile)
+        return httpx.Response(404, json={"code": "not_found"})
 
 
 @dataclass

@@ -93,7 +93,7 @@ async def test_a_new_secret_or_deletion_voids_the_clients_tokens(
     if how == "deleted":
         assert (await auth.http.delete(path, headers=admin)).status_code == 204
     else:
-        renewed = await auth.http.post(f"{path}/secret", headers=admin)
+        renewed = await auth.http.post(f"{path}/secret", json={"revoke_previous": True}, headers=admin)
         assert renewed.status_code == 201
         assert (await client_token(auth, renewed.json())).status_code == 200
     assert (await client_token(auth, client)).json()["error"] == "invalid_client"
@@ -174,16 +174,18 @@ async def test_what_admins_do_with_clients_and_sessions_is_recorded_with_who_did
     client = await register()
     path = f"/clients/{client['client_id']}"
     tokens = await auth.sign_in(ada)
-    for method, target in (
-        ("POST", f"{path}/secret"),
-        ("DELETE", path),
-        ("DELETE", f"/sessions/{sid(tokens)}?user_id={ada.user_id}"),
-        ("DELETE", f"/sessions?user_id={ada.user_id}"),
-        ("DELETE", "/sessions"),  # one's own: no act of an administrator
+    for method, target, body in (
+        ("PATCH", path, {"name": "Better reports"}),
+        ("POST", f"{path}/secret", None),
+        ("DELETE", path, None),
+        ("DELETE", f"/sessions/{sid(tokens)}?user_id={ada.user_id}", None),
+        ("DELETE", f"/sessions?user_id={ada.user_id}", None),
+        ("DELETE", "/sessions", None),  # one's own: no act of an administrator
     ):
-        assert (await auth.http.request(method, target, headers=admin)).is_success
+        assert (await auth.http.request(method, target, json=body, headers=admin)).is_success
     expected = [
         ("client.registered", client["client_id"], "orders:read events:read"),
+        ("client.changed", client["client_id"], "name"),
         ("client.secret_changed", client["client_id"], None),
         ("client.deleted", client["client_id"], None),
         ("session.ended", sid(tokens), f"of {ada.user_id}"),
@@ -197,3 +199,27 @@ async def test_what_admins_do_with_clients_and_sessions_is_recorded_with_who_did
     acts = [data for kind, _, data in await events(database) if kind == "auth.audit.recorded.v1"]
     assert acts == [{name: row[name] for name in acts[0]} for row in rows]
     assert client["client_secret"] not in str(acts)
+
+
+async def test_new_clients_and_secrets_need_a_recent_sign_in(
+    auth: Auth, register: Register, database: Database
+) -> None:
+    """A stolen access token, or a stolen refresh token, does not become a client that outlives it."""
+    client = await register()
+    root = auth.users.people["root@example.com"]
+    session = await auth.sign_in(root)
+    async with database.transaction() as transaction:
+        await transaction.execute(
+            text("UPDATE sessions SET authenticated_at = authenticated_at - interval '301 seconds'")
+        )
+    old = bearer((await auth.refresh(session["refresh_token"])).json())
+    paths = {"/clients": REPORTS, f"/clients/{client['client_id']}/secret": None}
+    for path, body in paths.items():
+        answer = await auth.http.post(path, json=body, headers=old)
+        assert (answer.status_code, answer.json()["code"]) == (401, "insufficient_user_authentication")
+        assert 'max_age="300"' in answer.headers["WWW-Authenticate"]
+    listed = await auth.http.get("/clients", headers=old)
+    assert [row["client_id"] for row in listed.json()["items"]] == [client["client_id"]]
+    fresh = bearer(await auth.sign_in(root))
+    for path, body in paths.items():
+        assert (await auth.http.post(path, json=body, headers=fresh)).status_code == 201

@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 from pydantic import SecretStr
 
 from auth.keys.commands import keys
-from auth.keys.keypairs import KeyEncryption
 from auth.settings import Settings
 from common.cli.audit_commands import audit
+from common.security.sealing import KeyEncryption
 
 from .conftest import Auth, Users, serving
 from .test_sessions import bearer

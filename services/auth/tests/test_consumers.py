@@ -121,5 +121,9 @@ async def test_auth_processes_every_kind_of_event_it_consumes(world: World) -> N
     await eventually(lambda: world.denied(kept))
     fresh = (await world.auth.refresh(kept["refresh_token"])).json()
     assert (await world.auth.principal(fresh["access_token"])).roles == {"staff"}
-    await world.publish_from_users("erased", ada, version=5)
+    await world.publish_from_users("email_reverted", ada, version=5, email="ada@example.com")
     await eventually(lambda: world.denied(fresh))
+    ada.version = 5
+    again = await world.auth.sign_in(ada)
+    await world.publish_from_users("erased", ada, version=6)
+    await eventually(lambda: world.denied(again))

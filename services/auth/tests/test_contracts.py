@@ -20,6 +20,7 @@ CONSUMED = handlers.types
 def test_auth_consumes_every_event_that_changes_access() -> None:
     assert CONSUMED == [
         "users.user.deactivated.v1",
+        "users.user.email_reverted.v1",
         "users.user.erased.v1",
         "users.user.password_changed.v1",
         "users.user.reactivated.v1",

@@ -154,7 +154,13 @@ async def test_the_metadata_names_working_endpoints(auth: Auth, settings: Settin
         path = metadata[endpoint].removeprefix("http://gateway.test")
         assert (await auth.http.post(path)).status_code == 400
     assert (await auth.http.get(metadata["jwks_uri"].removeprefix("http://gateway.test"))).status_code == 200
-    assert metadata["grant_types_supported"] == ["password", "refresh_token", "client_credentials"]
-    assert metadata["response_types_supported"] == []
+    assert metadata["grant_types_supported"] == [
+        "authorization_code",
+        "password",
+        "refresh_token",
+        "client_credentials",
+    ]
+    assert metadata["response_types_supported"] == ["code"]
+    assert (await auth.http.get("/.well-known/openid-configuration")).json() == metadata
     async with serving(settings, users) as other:
         assert (await other.http.get("/.well-known/oauth-authorization-server")).json() == metadata

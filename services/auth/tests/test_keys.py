@@ -12,13 +12,14 @@ from sqlalchemy import text
 from auth import queries
 from auth.keys import handlers
 from auth.keys.handlers import KeyPolicy
-from auth.keys.keypairs import KeyEncryption, WrongKeyEncryptionKey, generate
+from auth.keys.keypairs import generate, unseal
 from auth.keys.keyring import Keyring, policy_of
 from auth.models import KeyStatus, SigningKey
 from auth.settings import Settings
 from auth.tokens.access import AccessTokenContent, claims
 from common.db.database import Database, new_id, utc_now
 from common.errors import Unavailable
+from common.security.sealing import KeyEncryption, WrongKeyEncryptionKey
 from common.security.tokens import TokenVerifier
 from common.security.verification_keys import StaticKeys, parse_jwk
 from common.settings import resource
@@ -177,7 +178,7 @@ async def test_private_keys_are_encrypted_at_rest_and_bound_to_their_row(auth: A
     async with database.transaction() as session:
         (key,) = await queries.signing_keys(session)
         stored = (await session.execute(text("SELECT signing_keys::text FROM signing_keys"))).scalar_one()
-    private = ENCRYPTION.unseal(key)
+    private = unseal(ENCRYPTION, key)
     secret = private.private_numbers().private_value  # type: ignore[union-attr]
     assert f"{secret:064x}" not in stored
     assert '"d"' not in json.dumps(key.jwk)
@@ -186,9 +187,9 @@ async def test_private_keys_are_encrypted_at_rest_and_bound_to_their_row(auth: A
     other = generate(ENCRYPTION, "ES256", status=KeyStatus.ACTIVE, now=utc_now(), changes_at=utc_now())
     other.sealed = key.sealed
     with pytest.raises(WrongKeyEncryptionKey):
-        ENCRYPTION.unseal(other)
+        unseal(ENCRYPTION, other)
     with pytest.raises(WrongKeyEncryptionKey):
-        KeyEncryption(b"x" * 32).unseal(key)
+        unseal(KeyEncryption(b"x" * 32), key)
 
 
 async def test_keys_are_rewrapped_under_a_new_encryption_key(database: Database) -> None:
@@ -200,7 +201,7 @@ async def test_keys_are_rewrapped_under_a_new_encryption_key(database: Database)
     async with database.transaction() as session:
         (key,) = await queries.signing_keys(session)
     assert key.kek_id == successor.id
-    successor.unseal(key)
+    unseal(successor, key)
 
 
 async def test_with_a_wrong_key_encryption_key_auth_is_not_ready(database: Database, settings: Settings) -> None:

@@ -32,6 +32,7 @@ async def make_older(database: Database, by: timedelta) -> None:
             column: column - by
             for column in (
                 Session.created_at,
+                Session.authenticated_at,
                 Session.last_used_at,
                 Session.idle_until,
                 Session.ends_at,

@@ -31,7 +31,7 @@ async def test_people_see_their_own_sessions_newest_first(auth: Auth) -> None:
         (sid(new), "Browser", True),
         (sid(old), "Old phone", False),
     ]
-    assert listed[0].keys() == {"id", "client_id", "device", "created_at", "last_used_at", "current"}
+    assert listed[0].keys() == {"id", "client_id", "amr", "device", "created_at", "last_used_at", "current"}
 
 
 async def test_sessions_come_in_pages(auth: Auth) -> None:

@@ -91,7 +91,7 @@ async def test_auth_calls_users_with_its_own_token_and_the_clients_network(auth:
     assert first == {"email": ada.email, "password": PASSWORD, "network": "198.51.100.7"}
     assert second["network"] == "192.0.2.1"
     principal = await auth.principal(token, "users")
-    assert (principal.client_id, principal.scopes) == ("auth", frozenset({"credentials:verify"}))
+    assert (principal.client_id, principal.scopes) == ("auth", frozenset({"credentials:verify", "profiles:read"}))
 
 
 async def test_wrong_credentials_are_an_invalid_grant(auth: Auth, subtests: pytest.Subtests) -> None:

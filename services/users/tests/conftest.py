@@ -1,5 +1,6 @@
 """The public and the internal API of users on a database of their own, with tokens that a test issuer signs."""
 
+import base64
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 from starlette.types import Receive, Scope, Send
 
 from common.db.database import Database
@@ -73,6 +74,49 @@ class World:
             f"/internal/secret-links/{link_id}", headers={"Authorization": f"Bearer {token}"}
         )
 
+    async def request_email(self, person: Person, email: str, *, password: str = PASSWORD) -> httpx.Response:
+        """Requests a new address, with a recent sign-in."""
+        body = {"email": email, "current_password": password}
+        return await self.public.patch("/me", json=body, headers=self.bearer(person))
+
+    async def links(self, person: Person, purpose: str | None = None) -> list[str]:
+        """The ids of the person's links requested so far, from the recorded events."""
+        rows = await self.rows("SELECT data FROM outbox WHERE type = 'users.secret_link.requested.v1' ORDER BY id")
+        found = [row["data"] for row in rows if row["data"]["user_id"] == person["id"]]
+        return [link["link_id"] for link in found if purpose in (None, link["purpose"])]
+
+    async def mailed(self, person: Person, purpose: str) -> str:
+        """The secret of the last link with this purpose, as its mail has it."""
+        token: str = (await self.issue((await self.links(person, purpose))[-1])).json()["token"]
+        return token
+
+    async def use(self, path: str, token: str, **fields: Any) -> tuple[int, str | None]:
+        """Uses a link. Returns the status and the problem's code."""
+        answer = await self.public.post(path, json={"token": token, **fields})
+        return answer.status_code, answer.json()["code"] if answer.content else None
+
+    async def change_email(self, person: Person, email: str) -> Person:
+        """Requests and confirms a new address. Returns the account."""
+        answer = await self.request_email(person, email)
+        assert answer.status_code == 200, answer.text
+        assert await self.use("/email-changes/confirm", await self.mailed(person, "confirm_email")) == (204, None)
+        changed: Person = (await self.public.get("/me", headers=self.bearer(person))).json()
+        return changed
+
+    async def statements_of(self, request: Awaitable[Any]) -> list[str]:
+        """What a request has the database do."""
+        run: list[str] = []
+
+        def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+            run.append(statement)
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            await request
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        return run
+
     async def execute(self, statement: str, **values: Any) -> None:
         async with self.database.transaction() as session:
             await session.execute(text(statement), values)
@@ -107,6 +151,7 @@ async def settings(make_database: MakeDatabase) -> Settings:
         database_url=SecretStr(await make_database(MIGRATIONS)),
         amqp_url=SecretStr("amqp://nobody@broker.invalid/"),
         client_secret=SecretStr("unused"),
+        key_encryption_key=SecretStr(base64.b64encode(b"k" * 32).decode()),
         public_url=ISSUER.issuer,
         auth_url="http://auth.invalid",
         login_patience=60,

@@ -1,13 +1,17 @@
-"""`python -m users promote`: how a system gets its first admin."""
+"""The operators' commands: a system gets its first admin, and a person who lost their second factor gets in again."""
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import pyotp
 import pytest
+from pydantic import SecretStr
 
 from users.settings import Settings
 
@@ -17,7 +21,7 @@ Run = Any
 @pytest.fixture
 def run(settings: Settings, tmp_path: Path) -> Run:
     """Runs a command as an operator does, with settings from the environment and secrets in files."""
-    for name in ("database_url", "amqp_url", "client_secret"):
+    for name in ("database_url", "amqp_url", "client_secret", "key_encryption_key"):
         (tmp_path / f"waybill_{name}").write_text(getattr(settings, name).get_secret_value())
     environment = {
         "PATH": os.environ["PATH"],
@@ -86,3 +90,43 @@ async def test_a_promotion_is_in_the_audit_trail_under_the_operators_login_name(
     [act] = json.loads(run("audit", "tail", "--json").stdout)
     assert (act["actor"], act["action"], act["subject"]) == ("operator:ann", "user.role_changed", person["id"])
     assert (act["detail"], act["request_id"]) == ("user to staff", None)
+
+
+async def with_second_factor(world: Any) -> tuple[Any, pyotp.TOTP]:
+    person = await world.sign_up()
+    headers = world.bearer(person)
+    app = pyotp.TOTP((await world.public.post("/me/authenticators/totp", headers=headers)).json()["secret"])
+    body = {"code": app.now()}
+    assert (await world.public.post("/me/authenticators/totp/confirm", json=body, headers=headers)).status_code == 200
+    return person, app
+
+
+async def test_an_operator_removes_a_second_factor_that_was_lost(world: Any, run: Run) -> None:
+    person, _ = await with_second_factor(world)
+    assert (await world.log_in(person["email"])).status_code == 401
+    done = run("authenticators", "remove", person["email"].upper())
+    assert (done.returncode, done.stdout) == (0, f"{person['email']} signs in without a code now\n")
+    assert (await world.log_in(person["email"])).status_code == 200
+    assert (await world.events(person["id"]))[-1]["data"] == {"user_id": person["id"], "change": "removed"}
+    again = run("authenticators", "remove", person["email"])
+    assert again.returncode == 1
+    assert "There is no such authenticator." in again.stderr
+
+
+async def test_the_key_that_encrypts_authenticators_can_be_changed(
+    start: Any, settings: Settings, run: Run, tmp_path: Path
+) -> None:
+    person, app = await with_second_factor(await start(settings))
+    new = base64.b64encode(b"n" * 32).decode()
+    (tmp_path / "old_key").write_text(settings.key_encryption_key.get_secret_value())
+    (tmp_path / "waybill_key_encryption_key").write_text(new)
+    done = run("authenticators", "rewrap", "--old-key", str(tmp_path / "old_key"))
+    assert (done.returncode, done.stdout) == (0, "1 rewrapped\n"), done.stderr
+    assert run("authenticators", "rewrap", "--old-key", str(tmp_path / "old_key")).stdout == "0 rewrapped\n"
+    later = app.generate_otp(int(time.time()) // 30 + 1)
+    world = await start(settings.model_copy(update={"key_encryption_key": SecretStr(new)}))
+    assert (await world.log_in(person["email"], otp=later)).json()["amr"] == ["pwd", "otp", "mfa"]
+    (tmp_path / "old_key").write_text("AAAA")
+    failed = run("authenticators", "rewrap", "--old-key", str(tmp_path / "old_key"))
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jsonschema
+import pyotp
 import pytest
 
 from common.messaging.asyncapi import event_types, schema
@@ -13,7 +14,9 @@ FIELDS = {
     "users.user.updated.v1": {"user_id", "name", "email", "changed"},
     "users.user.role_changed.v1": {"user_id", "role"},
     "users.user.email_verified.v1": {"user_id"},
-    "users.user.password_changed.v1": {"user_id", "except_session_id"},
+    "users.user.password_changed.v1": {"user_id", "except_session_id", "by"},
+    "users.user.email_reverted.v1": {"user_id", "email"},
+    "users.user.authenticator_changed.v1": {"user_id", "change"},
     "users.user.deactivated.v1": {"user_id"},
     "users.user.reactivated.v1": {"user_id"},
     "users.user.erased.v1": {"user_id"},
@@ -34,6 +37,11 @@ async def test_every_recorded_event_fits_its_published_schema(world: Any) -> Non
     [link] = await world.rows("SELECT data FROM outbox WHERE type LIKE 'users.secret_link.%'")
     token = (await world.issue(link["data"]["link_id"])).json()["token"]
     await world.public.post("/email-verifications/confirm", json={"token": token})
+    await world.request_email(person, "elsewhere@example.com")
+    await world.use("/email-changes/revert", await world.mailed(person, "revert_email"))
+    secret = (await world.public.post("/me/authenticators/totp", headers=headers)).json()["secret"]
+    body = {"code": pyotp.TOTP(secret).now()}
+    await world.public.post("/me/authenticators/totp/confirm", json=body, headers=headers)
     body = {"current": world.password, "new": "another lighthouse 8"}
     await world.public.put("/me/password", json=body, headers=headers)
     await world.public.patch(f"/users/{person['id']}", json={"role": "staff"}, headers=admin)
@@ -46,13 +54,19 @@ async def test_every_recorded_event_fits_its_published_schema(world: Any) -> Non
     for event in recorded:
         jsonschema.validate(event["data"], schemas[event["type"]])
     versions = [event["version"] for event in recorded if event["subject"] == person["id"]]
-    assert versions == list(range(1, 9))
+    assert versions == list(range(1, 11))
 
 
 OPERATIONS = {
     ("post", "/users"): {"201", "409", "422"},
     ("get", "/users"): {"200", "401", "403", "400", "422"},
     ("get", "/users/{user_id}"): {"200", "401", "403", "404", "422"},
+    ("get", "/me/authenticators"): {"200", "401", "403"},
+    ("post", "/me/authenticators/totp"): {"201", "401", "403", "404", "409"},
+    ("post", "/me/authenticators/totp/confirm"): {"200", "401", "403", "404", "422", "429"},
+    ("delete", "/me/authenticators/totp"): {"204", "401", "403", "404"},
+    ("post", "/email-changes/confirm"): {"204", "400", "409", "422"},
+    ("post", "/email-changes/revert"): {"204", "400", "409", "422"},
     ("patch", "/users/{user_id}"): {"200", "401", "403", "404", "409", "422"},
     ("post", "/users/{user_id}/deactivate"): {"200", "401", "403", "404", "409", "422"},
     ("post", "/users/{user_id}/reactivate"): {"200", "401", "403", "404", "422"},
@@ -86,8 +100,8 @@ async def test_the_api_describes_every_operation_with_what_it_answers(described:
 
 async def test_an_account_is_described_with_the_fields_it_has(described: Any) -> None:
     shown = described["components"]["schemas"]["UserOut"]
-    names = {"id", "name", "email", "email_verified", "role", "status", "age", "created_at", "updated_at"}
-    assert set(shown["properties"]) == set(shown["required"]) == names
+    names = {"id", "name", "email", "email_verified", "pending_email", "role", "status", "age"}
+    assert set(shown["properties"]) == set(shown["required"]) == names | {"created_at", "updated_at"}
 
 
 async def test_optional_changes_are_described_without_a_null_they_would_refuse(described: Any) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 
 import pytest
+from sqlalchemy import select
 
 from common.db.database import Database
 from common.errors import NotFound
 from users import queries
 from users.errors import EmailTaken, LastAdmin
-from users.handlers import accounts, administration, logins
-from users.models import User
+from users.handlers import accounts, administration, email_changes, links, logins
+from users.models import SecretLink, User
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"
 
@@ -54,9 +55,13 @@ async def test_two_who_take_each_others_address_at_once_end_without_a_deadlock(d
     ann, bob = await sign_up(database), await sign_up(database, "bob@example.com")
 
     async def take(user: User, email: str) -> str:
+        async with database.transaction() as session:
+            await email_changes.request_email_change(session, user.id, email, old_hash=HASH)
+            link = select(SecretLink.id).where(SecretLink.user_id == user.id, SecretLink.purpose == "confirm_email")
+            issued = await links.issue_link(session, (await session.scalars(link)).one())
         try:
             async with database.transaction() as session:
-                await accounts.change_profile(session, user.id, {"email": email})
+                await email_changes.confirm_email_change(session, issued.token)
         except EmailTaken:
             return "taken"
         return "moved"

@@ -39,6 +39,8 @@ VALID: dict[str, Any] = {
     "new": "another lighthouse 8",
     "token": "x" * 43,
     "role": "user",
+    "current_password": "a lighthouse in fog 7",
+    "code": "123456",
 }
 
 

@@ -13,6 +13,8 @@ import pytest
     [
         ("/email-verifications/page", "/email-verifications/confirm"),
         ("/password-resets/page", "/password-resets/confirm"),
+        ("/email-changes/page", "/email-changes/confirm"),
+        ("/email-changes/revert-page", "/email-changes/revert"),
     ],
 )
 async def test_a_page_spends_the_link_and_runs_nothing_but_its_own_script(

@@ -48,6 +48,9 @@ def read_options(parts: frozenset[str] = EVERYTHING, environment: Mapping[str, s
         raise LocalError(f"--only: unknown part {', '.join(sorted(unknown))}. Known parts: {known}.")
     _check_webhook_allow(environment.get("WAYBILL_WEBHOOK_ALLOW", ""))
     _check_retry_delays(environment.get("WAYBILL_RETRY_DELAYS"))
+    _check_redirect_uris(environment.get("WAYBILL_WEB_REDIRECT_URIS"))
+    if environment.get("WAYBILL_PASSWORD_GRANT", "on") not in {"on", "off"}:
+        raise LocalError("WAYBILL_PASSWORD_GRANT must be on or off")
     stream_bytes(environment)
     return Options(
         parts=parts,
@@ -97,6 +100,21 @@ def _check_webhook_allow(value: str) -> None:
     for entry in filter(None, (part.strip() for part in value.split(","))):
         if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}", entry):
             raise LocalError(f"WAYBILL_WEBHOOK_ALLOW must be a comma list of host:port, and {entry!r} is not one")
+
+
+def _check_redirect_uris(value: str | None) -> None:
+    try:
+        uris = json.loads(value) if value is not None else []
+    except ValueError:
+        uris = None
+    if not isinstance(uris, list) or not all(
+        isinstance(uri, str) and re.fullmatch(r"(https://|http://(127\.0\.0\.1|\[::1\])[:/])[^\s#]*", uri)
+        for uri in uris
+    ):
+        example = '["https://shop.example/signed-in", "http://127.0.0.1:3000/signed-in"]'
+        raise LocalError(
+            f"WAYBILL_WEB_REDIRECT_URIS must be a JSON list of https:// or loopback URIs, such as {example}"
+        )
 
 
 def _check_retry_delays(value: str | None) -> None:

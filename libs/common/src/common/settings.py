@@ -6,9 +6,11 @@ Plain values come from the environment (`WAYBILL_*`). Secrets have no default. T
 A field's docstring is its description in `docs/settings.md`.
 """
 
+import base64
+import binascii
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -20,6 +22,15 @@ QUEUE_PARTITIONS: Final = (1, 2, 4, 8, 16, 32)
 def resource(service: str) -> str:
     """The absolute URI that names a service in a token's `aud` (RFC 8707 §2)."""
     return f"https://waybill.invalid/{service}"
+
+
+def key_bytes(secret: SecretStr) -> bytes:
+    """The bytes of a key in base64, of either alphabet (RFC 4648 §4 and §5). Empty if it is not base64."""
+    text = secret.get_secret_value().strip()
+    try:
+        return base64.b64decode(text, altchars=None if {"-", "_"}.isdisjoint(text) else b"-_")
+    except binascii.Error:
+        return b""
 
 
 class ServiceSettings(BaseSettings):
@@ -41,6 +52,9 @@ class ServiceSettings(BaseSettings):
     """Auth's internal URL, for signing keys, service tokens and revocations."""
     cors_origins: list[str] = []
     """Origins of web pages that may call the API from a browser, such as `["https://shop.example"]`."""
+    password_grant: Literal["on", "off"] = "on"  # noqa: S105 - a switch
+    """Whether first-party clients may exchange a password for tokens (RFC 6749 §4.3). The sign-in page works anyway.
+    Auth enforces it; the other services' documentation pages offer what is on."""
     log_level: str = "info"
     """The lowest level that is logged: `debug`, `info`, `warning` or `error`."""
     database_pool_size: int = Field(default=5, ge=1, le=100)
@@ -87,6 +101,10 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @property
+    def has_password_grant(self) -> bool:
+        return self.password_grant == "on"  # noqa: S105 - a switch
 
     @property
     def audience(self) -> str:

@@ -1,5 +1,6 @@
 """The answers of a guarded route to callers with and without the required rights."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from common.errors import AppError
-from common.security.guards import Guard, authenticate, require_scopes
+from common.security.guards import Guard, authenticate, recent_sign_in, require_scopes
 from common.security.tokens import Principal
 from common.testing.token_issuer import TokenIssuer
 
@@ -31,6 +32,9 @@ def create_app() -> FastAPI:
 
     @app.get("/staff", dependencies=[Depends(Guard(roles=("staff", "admin")))])
     async def staff() -> None: ...
+
+    @app.get("/keys", dependencies=[Depends(Guard(roles=("admin",))), Depends(recent_sign_in)])
+    async def keys() -> None: ...
 
     @app.get("/orders", dependencies=[Depends(require_scopes("orders:read"))])
     async def orders() -> None: ...
@@ -97,3 +101,21 @@ async def test_one_of_the_roles_is_enough(client: httpx.AsyncClient, roles: tupl
     if status == 403:
         assert answer.json()["code"] == "forbidden"
         assert answer.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope"'
+
+
+async def test_what_needs_a_recent_sign_in_says_so_once_the_role_is_right(client: httpx.AsyncClient) -> None:
+    now = int(time.time())
+    for auth_time, role, status in (
+        (now, "admin", 200),
+        (now - 290, "admin", 200),
+        (now - 302, "admin", 401),
+        (None, "admin", 401),
+        (now - 302, "user", 403),
+        (now, "user", 403),
+    ):
+        answer = await client.get("/keys", headers=ISSUER.bearer(roles=(role,), auth_time=auth_time))
+        assert answer.status_code == status, (auth_time, role)
+        if status == 401:
+            assert answer.json()["code"] == "insufficient_user_authentication"
+            challenge = 'Bearer error="insufficient_user_authentication", max_age="300"'
+            assert answer.headers["WWW-Authenticate"] == challenge

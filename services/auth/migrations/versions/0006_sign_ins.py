@@ -5,7 +5,7 @@ from alembic import op
 from common.db import shared_tables
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 _STATEMENTS = (
     """CREATE TABLE sign_ins (
@@ -23,6 +23,9 @@ _STATEMENTS = (
     "CREATE INDEX ix_sign_ins_user_id ON sign_ins (user_id, id)",
     "CREATE INDEX ix_sign_ins_created_at ON sign_ins (created_at)",
     "ALTER TABLE subjects ADD COLUMN first_sign_in_at timestamptz",
+    """ALTER TABLE browser_sessions
+    ADD COLUMN device text NOT NULL DEFAULT '',
+    ADD COLUMN is_new_device boolean NOT NULL DEFAULT false""",
 )
 
 
@@ -34,5 +37,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     shared_tables.drop_audit(op)
+    op.execute("ALTER TABLE browser_sessions DROP COLUMN device, DROP COLUMN is_new_device")
     op.execute("ALTER TABLE subjects DROP COLUMN first_sign_in_at")
     op.execute("DROP TABLE sign_ins")

@@ -11,16 +11,22 @@ from starlette.types import ASGIApp, Lifespan
 
 from auth.clients import routes as client_routes
 from auth.errors import OAuthError
+from auth.identity import routes as identity_routes
 from auth.keys.keyring import Keyring
 from auth.oauth import routes as oauth_routes
 from auth.oauth.grants import TokenEndpoint
 from auth.oauth.inspection import TokenInspection
 from auth.oauth.own_tokens import OwnTokenSource, OwnTokenVerifier
+from auth.oauth.sign_in import SignInCheck
 from auth.retention import CLEANUP_SECONDS, run_cleanup
-from auth.sessions import internal_routes
+from auth.sessions import grant_routes, internal_routes
 from auth.sessions import routes as session_routes
 from auth.settings import Settings
-from auth.sign_ins import routes as sign_in_routes
+from auth.sign_ins import routes as history_routes
+from auth.signing_in import routes as sign_in_routes
+from auth.signing_in.authorization import Authorization
+from auth.signing_in.form_state import FormSeal
+from auth.signing_out import routes as sign_out_routes
 from common.db.database import Database
 from common.runtime.background import background, every
 from common.runtime.health import Health
@@ -37,6 +43,10 @@ class State(TypedDict):
     tokens: OwnTokenVerifier
     token_endpoint: TokenEndpoint
     token_inspection: TokenInspection
+    authorization: Authorization
+    form_seal: FormSeal
+    users: ServiceClient
+    sign_in_check: SignInCheck
 
 
 def create_app(
@@ -64,6 +74,10 @@ def create_app(
                     tokens=OwnTokenVerifier(keyring, database, settings, audience=settings.audience),
                     token_endpoint=TokenEndpoint(settings, database, keyring, users),
                     token_inspection=TokenInspection(settings, database, keyring),
+                    authorization=Authorization(settings, database, keyring),
+                    form_seal=FormSeal(settings.refresh_token_bytes),
+                    users=users,
+                    sign_in_check=SignInCheck(database, users, settings.refresh_token_bytes),
                 )
 
     return by_port(public_api(settings, health, lifespan=lifespan), internal_api(settings, health), internal_port)
@@ -73,7 +87,16 @@ def public_api(settings: Settings, health: Health, *, lifespan: Lifespan[FastAPI
     return create_api(
         settings,
         title="Waybill auth",
-        routers=[oauth_routes.router, session_routes.router, sign_in_routes.router, client_routes.router],
+        routers=[
+            oauth_routes.router,
+            identity_routes.router,
+            sign_in_routes.router,
+            sign_out_routes.router,
+            session_routes.router,
+            history_routes.router,
+            grant_routes.router,
+            client_routes.router,
+        ],
         health=health,
         lifespan=lifespan,
         exception_handlers={OAuthError: oauth_routes.render_oauth_error},

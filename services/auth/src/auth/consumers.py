@@ -64,3 +64,8 @@ async def user_password_changed(session: AsyncSession, event: Received[PasswordC
         now=utc_now(),
         except_session=event.data.except_session,
     )
+
+
+@handlers.on("users.user.email_reverted.v1", _UserEvent)
+async def user_email_reverted(session: AsyncSession, event: Received[_UserEvent]) -> None:
+    await subjects.revert_email(session, event.data.user_id, version=event.version, now=utc_now())

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from common.errors import AppError, NotFound
+from common.errors import AppError, BadRequest, Conflict, Forbidden, NotFound, Unprocessable
 
 
 class OAuthError(AppError):
@@ -55,6 +55,36 @@ class InvalidScope(OAuthError):
     code, title = "invalid_scope", "The scope is unknown, malformed or exceeds what was granted"
 
 
+class UnsupportedResponseType(OAuthError):
+    code, title = "unsupported_response_type", "response_type must be code"
+
+
+class AccessDenied(OAuthError):
+    code, title = "access_denied", "The person did not allow it"
+
+
+class LoginRequired(OAuthError):
+    """OpenID Connect Core 1.0 §3.1.2.6, like the next four."""
+
+    code, title = "login_required", "The person must sign in"
+
+
+class ConsentRequired(OAuthError):
+    code, title = "consent_required", "The person has not allowed this yet"
+
+
+class RequestNotSupported(OAuthError):
+    code, title = "request_not_supported", "request is not supported"
+
+
+class RequestUriNotSupported(OAuthError):
+    code, title = "request_uri_not_supported", "request_uri is not supported"
+
+
+class RegistrationNotSupported(OAuthError):
+    code, title = "registration_not_supported", "registration is not supported"
+
+
 class InvalidTarget(OAuthError):
     """RFC 8707 §2."""
 
@@ -69,6 +99,30 @@ class Throttled(OAuthError):
 
 class TemporarilyUnavailable(OAuthError):
     status, code, title = 503, "temporarily_unavailable", "Temporarily unavailable, try again soon"
+
+
+class UnknownClient(InvalidRequest):
+    title = "This link does not belong to an application that is registered here"
+
+
+class FormExpired(BadRequest):
+    code, title = "form_expired", "This page has expired"
+
+
+class CrossSiteForm(Forbidden):
+    code, title = "cross_site_form", "This form was sent from another site"
+
+
+class PublicClient(Conflict):
+    code, title = "public_client", "A public client has no secret"
+
+
+class InvalidRegistration(Unprocessable):
+    code, title = "invalid_registration", "These grant types and redirect URIs do not go together"
+
+
+class GrantNotFound(NotFound):
+    code, title = "grant_not_found", "This client has no access that could be withdrawn"
 
 
 class SessionNotFound(NotFound):

@@ -15,9 +15,12 @@ Reason = Literal[
     "deactivated",
     "erased",
     "password_changed",
+    "email_reverted",
     "role_changed",
     "client_secret_changed",
     "client_deleted",
+    "code_reuse",
+    "consent_withdrawn",
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from auth.errors import InvalidRegistration
 from auth.tokens import refresh
 from auth.tokens.refresh import RefreshToken
 from common.db.database import COLUMN_TYPES, NAMING
@@ -72,6 +73,12 @@ class Client(Base):
     grant_types: Mapped[list[str]]
     scopes: Mapped[list[str]]
     secret_hash: Mapped[bytes]
+    """A public client has the hash of no secret: an older release then refuses it."""
+    previous_secret_hash: Mapped[bytes | None]
+    previous_secret_until: Mapped[datetime | None]
+    is_public: Mapped[bool] = mapped_column("public", default=False, server_default=text("false"))
+    redirect_uris: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'"))
+    post_logout_redirect_uris: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'"))
     created_at: Mapped[datetime]
     session_version: Mapped[int] = mapped_column(default=1)
     """Tokens with a lower `sv` are void. Raised when the secret changes and when the client is deleted."""
@@ -82,8 +89,23 @@ class Client(Base):
     __table_args__ = (
         CheckConstraint("length(secret_hash) = 32", name="secret_hash"),
         CheckConstraint("session_version >= 1", name="session_version"),
+        CheckConstraint("(previous_secret_hash IS NULL) = (previous_secret_until IS NULL)", name="previous_secret"),
         Index(None, "created_at", "id", postgresql_where=text("deleted_at IS NULL")),
     )
+
+    def check_grant_types(self) -> None:
+        """Raises `InvalidRegistration`."""
+        if "authorization_code" in self.grant_types and not self.redirect_uris:
+            raise InvalidRegistration("The grant type authorization_code needs redirect_uris.")
+        if self.is_public and "client_credentials" in self.grant_types:
+            raise InvalidRegistration("A public client has no secret, so it cannot have client_credentials.")
+
+    def valid_secret_hashes(self, now: datetime) -> list[bytes]:
+        """One, or two while a replaced secret is still good."""
+        hashes = [self.secret_hash]
+        if self.previous_secret_hash is not None and self.previous_secret_until and now < self.previous_secret_until:
+            hashes.append(self.previous_secret_hash)
+        return hashes
 
 
 class SubjectStatus(enum.StrEnum):
@@ -182,8 +204,13 @@ class Session(Base):
     scopes: Mapped[list[str]]
     resources: Mapped[list[str]]
     device: Mapped[str]
+    amr: Mapped[list[str]] = mapped_column(default=lambda: ["pwd"], server_default=text("'{pwd}'"))
+    """How the person authenticated (RFC 8176)."""
+    browser_session_id: Mapped[uuid.UUID | None]
+    """The browser session in which the client was authorized. They end together."""
     created_at: Mapped[datetime]
-    """Also when the person authenticated: the tokens' `auth_time`."""
+    authenticated_at: Mapped[datetime | None]
+    """When the person authenticated, which a refresh does not change. None: at `created_at`, by an older release."""
     last_used_at: Mapped[datetime]
     idle_until: Mapped[datetime]
     ends_at: Mapped[datetime]
@@ -212,12 +239,17 @@ class Session(Base):
         Index(None, "idle_until", postgresql_where=text("revoked_at IS NULL")),
     )
 
+    @property
+    def auth_time(self) -> datetime:
+        return self.authenticated_at or self.created_at
+
     def is_live(self, now: datetime) -> bool:
         return self.revoked_at is None and now < self.idle_until
 
     def begin(self, secret: bytes, now: datetime, limits: SessionLimits) -> RefreshToken:
         """Sets the session's times and returns its first refresh token."""
         self.created_at = self.last_used_at = now
+        self.authenticated_at = self.authenticated_at or now
         self.ends_at = now + limits.absolute
         self.idle_until = min(now + limits.idle, self.ends_at)
         self.nonce = refresh.new_nonce()

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth.models import Client, RevokedToken, Session, SigningKey, Subject, SubjectStatus
+from auth.sessions.models import BrowserSession
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox
 from common.messaging.unsendable import unsendable_events
@@ -162,6 +163,8 @@ async def lower_session_versions(session: AsyncSession, user_id: uuid.UUID, vers
     """Makes a person's sessions begin at `version` at the latest, so that events of later versions end them."""
     later = update(Session).where(Session.user_id == user_id, Session.subject_version > version)
     await session.execute(later.values(subject_version=version))
+    browsers = update(BrowserSession).where(BrowserSession.user_id == user_id, BrowserSession.subject_version > version)
+    await session.execute(browsers.values(subject_version=version))
 
 
 async def clear_devices(session: AsyncSession, user_id: uuid.UUID) -> None:

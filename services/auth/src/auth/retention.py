@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from auth.models import Client, RevokedToken, Session
+from auth.sessions.models import AuthorizationCode, BrowserSession
 from auth.sign_ins.models import SignIn
 from common.db.database import Database
 from common.db.expired_rows import expired_before
@@ -17,12 +18,16 @@ _ENDED_SESSIONS_KEPT: Final = timedelta(days=7)
 _SIGN_INS_KEPT: Final = timedelta(days=90)
 _REVOCATIONS_KEPT: Final = timedelta(hours=1)
 """Longer than the lifetime of any access token."""
+_USED_CODES_KEPT: Final = timedelta(days=7)
+"""As long as a second use ends the session that the first one began."""
 _EXPIRING: Final[tuple[tuple[InstrumentedAttribute[Any], ColumnElement[bool], timedelta], ...]] = (
     (Session.revoked_at, true(), _ENDED_SESSIONS_KEPT),
     (Session.idle_until, Session.revoked_at.is_(None), _ENDED_SESSIONS_KEPT),
     (RevokedToken.revoked_at, true(), _REVOCATIONS_KEPT),
     (Client.deleted_at, true(), _REVOCATIONS_KEPT),
     (SignIn.created_at, true(), _SIGN_INS_KEPT),
+    (BrowserSession.ends_at, true(), _REVOCATIONS_KEPT),
+    (AuthorizationCode.expires_at, true(), _USED_CODES_KEPT),
 )
 """The column by which rows expire, which of them, and how long after that time they are kept."""
 

@@ -2,10 +2,11 @@
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from auth.redirect_uris import RedirectUri
 from auth.scopes import ManagedScope
 from auth.sign_ins.models import Outcome
 from common.web import Model, StrictModel
@@ -15,6 +16,7 @@ from common.web.single_line import SINGLE_LINE
 class SessionOut(Model):
     id: uuid.UUID
     client_id: str
+    amr: Annotated[list[str], Field(description="How you signed in (RFC 8176): `pwd`, with a second factor `mfa`.")]
     device: Annotated[str, Field(description="The browser or app, from the `User-Agent` header of the sign-in.")]
     created_at: datetime
     last_used_at: datetime
@@ -55,14 +57,46 @@ class Revocations(Model):
     subjects: list[RevokedSubject]
 
 
-GrantType = Literal["client_credentials", "refresh_token"]
+class GrantOut(Model):
+    client_id: str
+    name: str
+    scopes: list[str]
+    granted_at: datetime
+
+
+GrantType = Literal["authorization_code", "client_credentials", "refresh_token"]
 ClientName = Annotated[str, Field(min_length=1, max_length=100), SINGLE_LINE]
+GrantTypes = Annotated[list[GrantType], Field(min_length=1, max_length=3)]
+Scopes = Annotated[list[ManagedScope], Field(max_length=20)]
+RedirectUris = Annotated[list[RedirectUri], Field(max_length=20)]
+
+_OMITTED: Final[Any] = Field(default_factory=lambda: None)
+"""Default of an optional field for which null is not valid."""
 
 
 class RegisterClient(StrictModel):
     name: ClientName
-    grant_types: Annotated[list[GrantType], Field(min_length=1, max_length=2)]
-    scopes: Annotated[list[ManagedScope], Field(max_length=20, default_factory=list)]
+    grant_types: GrantTypes
+    scopes: Scopes = Field(default_factory=list)
+    redirect_uris: RedirectUris = Field(default_factory=list)
+    post_logout_redirect_uris: RedirectUris = Field(default_factory=list)
+    public: Annotated[bool, Field(description="An app that cannot keep a secret, so that it gets none.")] = False
+
+
+class ClientChange(StrictModel):
+    """Fields that are left out keep their value."""
+
+    name: ClientName = _OMITTED
+    grant_types: GrantTypes = _OMITTED
+    scopes: Scopes = _OMITTED
+    redirect_uris: RedirectUris = _OMITTED
+    post_logout_redirect_uris: RedirectUris = _OMITTED
+
+
+class NewSecret(StrictModel):
+    revoke_previous: Annotated[
+        bool, Field(description="Whether the secret before, and all tokens, are void at once. If not, after 24 hours.")
+    ] = False
 
 
 class ClientOut(Model):
@@ -70,8 +104,13 @@ class ClientOut(Model):
     name: str
     grant_types: list[str]
     scopes: list[str]
+    redirect_uris: list[str]
+    post_logout_redirect_uris: list[str]
+    public: bool
     created_at: datetime
 
 
 class ClientWithSecret(ClientOut):
-    client_secret: Annotated[str, Field(description="Shown only once: the server stores its hash.")]
+    client_secret: Annotated[
+        str | None, Field(description="Shown only once: the server stores its hash. A public client has none.")
+    ] = None

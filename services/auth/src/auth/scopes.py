@@ -8,11 +8,20 @@ from auth.errors import InvalidScope, InvalidTarget
 PERSON_SCOPES: Final = ("account", "orders:read", "orders:write", "notifications:read", "notifications:write")
 """The scopes of a person's session in a first-party client."""
 
+IDENTITY_SCOPES: Final = ("openid", "profile", "email")
+"""OpenID Connect Core 1.0 §5.4. Granted only on request: without `openid` there is no ID token."""
+
 ManagedScope = Literal[
     "orders:read",
     "orders:write",
     "notifications:read",
     "events:read",
+    "webhooks:read",
+    "webhooks:write",
+    "openid",
+    "profile",
+    "email",
+    "tokens:introspect",
     "credentials:verify",
     "links:issue",
     "revocations:read",
@@ -21,18 +30,29 @@ ManagedScope = Literal[
 
 MANAGED_SCOPES: Final[tuple[str, ...]] = get_args(ManagedScope)
 
+DELEGABLE: Final = {
+    "orders:read": "See your orders",
+    "orders:write": "Place and cancel orders in your name",
+    "notifications:read": "Read your notifications",
+    "events:read": "Follow what happens to your orders",
+    "openid": "Know that you are you when you come back",
+    "profile": "Know your name",
+    "email": "Know your e-mail address",
+}
+"""The scopes that a person can allow a client, as the consent page describes them. The others are the client's own."""
 
-def narrow_scope(requested: str | None, granted: Sequence[str]) -> tuple[str, ...]:
+
+def narrow_scope(requested: str | None, granted: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
     """The scopes of a new token: the requested ones, by default all that were granted.
 
-    Raises `InvalidScope` for a scope that was not granted.
+    Those in `extra` are allowed, but not part of the default. Raises `InvalidScope` for any other.
     """
     if requested is None:
         return tuple(granted)
     scopes = requested.split(" ")
-    if not set(scopes) <= set(granted):
+    if not set(scopes) <= {*granted, *extra}:
         raise InvalidScope
-    return tuple(scope for scope in granted if scope in scopes)
+    return tuple(scope for scope in dict.fromkeys((*granted, *extra)) if scope in scopes)
 
 
 def narrow_resources(requested: Collection[str], granted: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:

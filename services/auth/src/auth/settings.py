@@ -1,13 +1,12 @@
 """Auth's settings, in addition to those of every service."""
 
-import base64
-import binascii
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
-from common.settings import ServiceSettings, resource
+from auth.redirect_uris import RedirectUri
+from common.settings import ServiceSettings, key_bytes, resource
 
 
 class StaticClient(BaseModel, frozen=True):
@@ -36,6 +35,10 @@ class Settings(ServiceSettings):
     other_resources: tuple[Annotated[str, Field(pattern=r"^https?://[^\s#]+$")], ...] = ()
     """Resource URIs (RFC 8707 §2) of services outside this system: a JSON list. A token names one only on request."""
 
+    web_redirect_uris: tuple[RedirectUri, ...] = ()
+    """Redirect URIs of the first-party client `web`, a JSON list such as `["https://shop.example/signed-in"]`. They are
+    also where a sign-out may lead to."""
+
     signing_algorithm: Literal["ES256", "RS256"] = "ES256"
     """Algorithm of new signing keys. ES256 has the shorter keys and signatures; RS256 is for verifiers without it.
     After a change the next key is published at once."""
@@ -48,6 +51,8 @@ class Settings(ServiceSettings):
     """Days without a refresh after which a session ends."""
     refresh_absolute_days: Annotated[float, Field(gt=0, le=365)] = 30
     """Days after which a session ends, however often it is refreshed."""
+    browser_session_hours: Annotated[float, Field(gt=0, le=720)] = 12
+    """Hours for which a browser stays signed in on auth's own pages, so that further clients ask for no password."""
     key_pending_seconds: Annotated[int, Field(ge=0)] = 15 * 60
     """Seconds between the publication of a key and its first signature, because verifiers and gateways cache the key
     set (300 s by its `max-age`). Our own services fetch a new key within 7 s; below that they reject some tokens."""
@@ -56,9 +61,9 @@ class Settings(ServiceSettings):
 
     @model_validator(mode="after")
     def _secrets_are_keys(self) -> Self:
-        if len(_decoded(self.key_encryption_key)) != 32:
+        if len(key_bytes(self.key_encryption_key)) != 32:
             raise ValueError("key_encryption_key must be 32 bytes in base64")
-        if len(_decoded(self.refresh_token_secret)) < 32:
+        if len(key_bytes(self.refresh_token_secret)) < 32:
             raise ValueError("refresh_token_secret must be at least 32 bytes in base64")
         return self
 
@@ -69,23 +74,12 @@ class Settings(ServiceSettings):
 
     @property
     def key_encryption_bytes(self) -> bytes:
-        return _decoded(self.key_encryption_key)
+        return key_bytes(self.key_encryption_key)
 
     @property
     def refresh_token_bytes(self) -> bytes:
-        return _decoded(self.refresh_token_secret)
+        return key_bytes(self.refresh_token_secret)
 
     @property
     def access_token_lifetime(self) -> timedelta:
         return timedelta(seconds=self.access_token_seconds)
-
-
-def _decoded(secret: SecretStr) -> bytes:
-    try:
-        return base64.b64decode(secret.get_secret_value().strip(), altchars=b"-_" if _is_urlsafe(secret) else None)
-    except binascii.Error:
-        return b""
-
-
-def _is_urlsafe(secret: SecretStr) -> bool:
-    return not {"-", "_"}.isdisjoint(secret.get_secret_value())

@@ -6,15 +6,18 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from common.errors import Forbidden
-from common.security.guards import Guard, authenticate, require_scopes
+from common.security.guards import Guard, require_scopes
 from common.security.tokens import INSUFFICIENT_SCOPE, Principal
 
 _STAFF: Final = ("staff", "admin")
 
 
 def acts_on_all_orders(principal: Principal) -> bool:
-    """True for staff, and for clients that act for themselves: their scopes, given by an admin, cover every order."""
-    return principal.is_client or not principal.roles.isdisjoint(_STAFF)
+    """True for staff, and for clients that act for themselves: their scopes, given by an admin, cover every order.
+
+    A client that acts for staff by their consent sees their own orders only.
+    """
+    return principal.is_client or not (principal.is_delegated or principal.roles.isdisjoint(_STAFF))
 
 
 def visible_customer(principal: Principal) -> UUID | None:
@@ -35,7 +38,7 @@ class _AllOrdersGuard(Guard):
 may_read_orders: Final = Depends(require_scopes("orders:read"))
 may_write_orders: Final = Depends(require_scopes("orders:write"))
 may_process_orders: Final = Depends(_AllOrdersGuard(scopes=("orders:write",)))
-may_read_catalogue: Final = Depends(authenticate)
+may_read_catalogue: Final = Depends(Guard(any_client=True))
 may_change_catalogue: Final = Depends(Guard(scopes=("orders:write",), roles=_STAFF))
 
 ReaderDep = Annotated[Principal, may_read_orders]

@@ -10,13 +10,14 @@ from starlette.types import ASGIApp
 from common.db.database import Database
 from common.runtime.background import background, every
 from common.runtime.health import Health
+from common.security.sealing import KeyEncryption
 from common.security.tokens import TokenVerifier
 from common.security.verifier import token_verifier
 from common.web import by_port, create_api
 from users import retention
 from users.credentials.concurrency_limiter import ConcurrencyLimiter
 from users.credentials.passwords import HashingPool
-from users.routes import accounts, administration, internal, links, pages
+from users.routes import accounts, administration, authenticators, email_changes, internal, links, pages
 from users.settings import Settings
 
 
@@ -27,6 +28,7 @@ class State(TypedDict):
     database: Database
     tokens: TokenVerifier
     hashing: HashingPool
+    encryption: KeyEncryption
     login_limiter: ConcurrencyLimiter
     address_limiter: ConcurrencyLimiter
 
@@ -63,6 +65,7 @@ def create_app(
                 database=database,
                 tokens=verifier,
                 hashing=hashing,
+                encryption=KeyEncryption(settings.key_encryption_bytes),
                 login_limiter=login_limiter,
                 address_limiter=ConcurrencyLimiter(limit=1, timeout=settings.login_patience),
             )
@@ -71,7 +74,14 @@ def create_app(
         settings,
         title="Waybill users",
         description="People and their accounts.",
-        routers=[accounts.router, administration.router, links.router, pages.router],
+        routers=[
+            accounts.router,
+            authenticators.router,
+            administration.router,
+            links.router,
+            email_changes.router,
+            pages.router,
+        ],
         health=health,
         lifespan=lifespan,
     )

@@ -1,16 +1,27 @@
 """Operators' commands of users."""
 
-from typing import Any, get_args
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 import click
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.cli.audit_commands import operator
 from common.cli.roles import run
 from common.db.database import Database
 from common.errors import AppError
+from common.security.sealing import KeyEncryption, WrongKeyEncryptionKey
+from common.settings import key_bytes
+from users import queries
+from users.credentials import second_factor
+from users.handlers import authenticators as second_factors
 from users.handlers.administration import promote as promote_user
 from users.models import Role
 from users.settings import Settings
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -23,6 +34,60 @@ def promote(load: Any, email: str, role: Role) -> None:
     Exits with 0 if the account has the role afterwards, whether or not it had it before, and with 1 if it does not.
     """
     click.echo(run(_promote(load("promote"), email, role)))
+
+
+@click.group()
+def authenticators() -> None:
+    """The second factors of accounts."""
+
+
+@authenticators.command("remove")
+@click.argument("email")
+@click.pass_obj
+def remove_authenticator(load: Any, email: str) -> None:
+    """Removes the second factor of the account with this EMAIL, whose owner has lost it. Make sure that it is them.
+
+    They are told by mail.
+    """
+
+    async def remove(session: AsyncSession) -> str:
+        user = await queries.user_by_email(session, email.lower())
+        await second_factors.remove_totp(session, user.id)
+        return f"{user.email} signs in without a code now"
+
+    click.echo(_in_transaction(load("ops"), remove))
+
+
+@authenticators.command("rewrap")
+@click.option(
+    "--old-key",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the previous key encryption key, in base64.",
+)
+@click.pass_obj
+def rewrap_secrets(load: Any, old_key: Path) -> None:
+    """Encrypts the secrets of authenticator apps again, with the key encryption key that is configured now."""
+    settings = load("ops")
+    try:
+        old = KeyEncryption(key_bytes(SecretStr(old_key.read_text())))
+        new = KeyEncryption(settings.key_encryption_bytes)
+        count = _in_transaction(settings, lambda session: second_factor.rewrap(session, old, new))
+    except (ValueError, WrongKeyEncryptionKey) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{count} rewrapped")
+
+
+def _in_transaction(settings: Settings, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def worked() -> T:
+        async with Database(settings, role="ops") as database, database.transaction() as session:
+            return await work(session)
+
+    try:
+        done: T = run(worked())
+    except AppError as refusal:
+        raise click.ClickException(refusal.detail) from None
+    return done
 
 
 async def _promote(settings: Settings, email: str, role: Role) -> str:

@@ -6,8 +6,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from fastapi import Depends, Request
 
 from common.db.database import Database
+from common.security import guards
 from common.security.guards import Guard, require_scopes
 from common.security.networks import network_of, site_of
+from common.security.sealing import KeyEncryption
 from common.security.tokens import Principal
 from common.web.headers import client_address
 from users.credentials import throttle
@@ -18,7 +20,7 @@ from users.settings import Settings
 
 
 def _from_state(
-    name: Literal["settings", "database", "hashing", "login_limiter", "address_limiter"],
+    name: Literal["settings", "database", "hashing", "encryption", "login_limiter", "address_limiter"],
 ) -> Callable[[Request], Awaitable[Any]]:
     async def get(request: Request) -> Any:
         return getattr(request.state, name)
@@ -36,6 +38,8 @@ NetworkDep = Annotated[str, Depends(get_network)]
 DatabaseDep = Annotated[Database, Depends(_from_state("database"))]
 """For routes that hash: they open more than one transaction, and none is open in between."""
 HashingDep = Annotated[HashingPool, Depends(_from_state("hashing"))]
+EncryptionDep = Annotated[KeyEncryption, Depends(_from_state("encryption"))]
+"""For the secrets of authenticators."""
 LoginLimiterDep = Annotated[ConcurrencyLimiter, Depends(_from_state("login_limiter"))]
 AddressLimiterDep = Annotated[ConcurrencyLimiter, Depends(_from_state("address_limiter"))]
 """One at a time for each network: they lock the same row, and would wait for it on all database connections."""
@@ -59,6 +63,10 @@ class _CountAddress:
 
 limit_mails: Final = Depends(_CountAddress())
 PrincipalDep = Annotated[Principal, Depends(require_scopes("account"))]
+RecentPrincipalDep = Annotated[Principal, Depends(Guard(scopes=("account",), max_age=guards.RECENT_SIGN_IN))]
+"""For what a stolen access token must not do."""
 may_manage_users: Final = Depends(Guard(scopes=("account",), roles=(ADMIN,)))
+recent_sign_in: Final = Depends(guards.recent_sign_in)
 may_verify_credentials: Final = Depends(require_scopes("credentials:verify"))
+may_read_profiles: Final = Depends(require_scopes("profiles:read"))
 may_issue_links: Final = Depends(require_scopes("links:issue"))

@@ -25,6 +25,14 @@ class WrongPassword(Forbidden):
     code, title = "wrong_password", "The current password is wrong"
 
 
+class WrongCode(Forbidden):
+    code, title = "wrong_code", "The code is wrong"
+
+
+class AuthenticatorExists(Conflict):
+    code, title = "authenticator_exists", "There is an authenticator app already; remove it first"
+
+
 class WeakPassword(Unprocessable):
     """The password is too short, or among the first that an attacker would try."""
 
@@ -35,14 +43,20 @@ class WeakPassword(Unprocessable):
 
 
 class InvalidCredentials(Unauthorized):
-    """Unknown account, wrong password or deactivated account: the response must not reveal which."""
+    """Unknown account, wrong password or code, or deactivated account: the response must not reveal which."""
 
-    code, title = "invalid_credentials", "E-mail address or password not accepted"
+    code, title = "invalid_credentials", "E-mail address, password or code not accepted"
 
     def __init__(self, user_id: UUID | None) -> None:
         """`user_id` is that of the account with the address, if there is one. The internal API says it to auth."""
         account = {} if user_id is None else {ACCOUNT_HEADER: str(user_id)}
         super().__init__(headers={"WWW-Authenticate": "Bearer"} | account)
+
+
+class MfaRequired(InvalidCredentials):
+    """The password is right, and the code of the second factor is missing."""
+
+    code, title = "mfa_required", "A code of the second factor is required"
 
 
 class _TryLater(TooManyRequests):

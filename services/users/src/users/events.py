@@ -26,7 +26,8 @@ class UserRegistered(Event):
 class UserUpdated(Event):
     """The profile changed. `name` and `email` are the current values; `changed` lists the fields whose value differs.
 
-    A new e-mail address is not verified.
+    A new e-mail address is not verified, unless `users.user.email_verified.v1` follows. A change of address takes
+    effect, and is this event, when the person uses the link that was mailed to the new one.
     """
 
     type: ClassVar[str] = "users.user.updated.v1"
@@ -57,12 +58,38 @@ class UserEmailVerified(Event):
 class UserPasswordChanged(Event):
     """The password was changed or reset. All sessions end except `except_session_id`, the one in which the person
     changed it; if it is null, all end.
+
+    `by` is `change` where the person knew the password before, and `reset` where they used a link in a mail: somebody
+    else may have used the account until then. Events of earlier releases have null.
     """
 
     type: ClassVar[str] = "users.user.password_changed.v1"
 
     user_id: UUID
     except_session_id: str | None = None
+    by: Literal["change", "reset"] | None = None
+
+
+class UserEmailReverted(Event):
+    """The person took back the e-mail address that the account had before a change, with the link that was mailed to
+    it: somebody else may have used the account until then. All sessions end. `email` is the address now.
+
+    If the change had taken effect, `users.user.updated.v1` comes before this event.
+    """
+
+    type: ClassVar[str] = "users.user.email_reverted.v1"
+
+    user_id: UUID
+    email: str
+
+
+class UserAuthenticatorChanged(Event):
+    """The account's second factor was added or removed, or one of its recovery codes was used to sign in."""
+
+    type: ClassVar[str] = "users.user.authenticator_changed.v1"
+
+    user_id: UUID
+    change: Literal["added", "removed", "recovery_code_used"]
 
 
 class UserDeactivated(Event):
@@ -90,8 +117,11 @@ class UserErased(Event):
 
 
 class SecretLinkRequested(Event):
-    """A mail with a one-time link must be sent. The service that writes the mail gets the link's secret from users, by
-    `link_id`, so that no event holds it.
+    """A mail with a one-time link must be sent. The service that writes the mail gets the link's secret and the address
+    from users, by `link_id`, so that no event holds them.
+
+    `verify_email`, `reset_password`: for the account's address. `confirm_email`: for a new address, which replaces it
+    once the link is used. `revert_email`: for the address before such a change, at once, to take it back.
     """
 
     type: ClassVar[str] = "users.secret_link.requested.v1"

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, and_, bindparam, delete, func, literal, select, update
+from sqlalchemy import Select, and_, bindparam, delete, exists, func, literal, select, union_all, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
@@ -16,7 +16,17 @@ from common.errors import NotFound
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox
 from common.messaging.unsendable import unsendable_events
-from users.models import ADMIN, KnownNetwork, LinkPurpose, Role, SecretLink, SecretLinkToken, Status, User
+from users.models import (
+    ADMIN,
+    KnownNetwork,
+    LinkPurpose,
+    Role,
+    SecretLink,
+    SecretLinkToken,
+    Status,
+    TotpAuthenticator,
+    User,
+)
 
 
 async def user(session: AsyncSession, user_id: UUID) -> User:
@@ -65,8 +75,17 @@ async def lock_active_admins(session: AsyncSession) -> Sequence[UUID]:
     return (await session.scalars(statement.with_for_update())).all()
 
 
-async def is_email_taken(session: AsyncSession, email: str) -> bool:
-    return await session.scalar(select(literal(1)).where(User.email == email)) is not None
+async def is_email_taken(session: AsyncSession, email: str, *, by_other_than: UUID | None = None) -> bool:
+    """Whether another account has the address, or left it so recently that its owner may still take it back."""
+    other = by_other_than or UUID(int=0)
+    has = select(literal(1)).where(User.email == email, User.id != other)
+    may_take_back = select(literal(1)).where(
+        SecretLink.email == email,
+        SecretLink.purpose == "revert_email",
+        SecretLink.used_at.is_(None),
+        SecretLink.user_id != other,
+    )
+    return await session.scalar(union_all(has, may_take_back).limit(1)) is not None
 
 
 async def users(
@@ -93,6 +112,7 @@ async def users(
 
 _USERS: Final = User.__table__.c
 _KNOWN: Final = KnownNetwork.__table__.c
+_TOTP: Final = TotpAuthenticator.__table__.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +124,20 @@ class LoginCandidate:
     status: Status
     version: int
     password_hash: str
+    has_second_factor: bool
     last_login_at: datetime | None
 
 
 _CANDIDATE: Final = (
-    select(_USERS.id, _USERS.role, _USERS.status, _USERS.version, _USERS.password_hash, _KNOWN.last_login_at)
+    select(
+        _USERS.id,
+        _USERS.role,
+        _USERS.status,
+        _USERS.version,
+        _USERS.password_hash,
+        exists().where(_TOTP.user_id == _USERS.id, _TOTP.confirmed_at.is_not(None)),
+        _KNOWN.last_login_at,
+    )
     .outerjoin_from(
         User.__table__,
         KnownNetwork.__table__,
@@ -143,9 +172,27 @@ async def replace_hash(session: AsyncSession, user_id: UUID, *, old: str, new: s
     await session.execute(update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new))
 
 
-async def void_links(session: AsyncSession, user_id: UUID) -> None:
-    """Makes all unused links of the account void, also those that are in mails."""
-    await session.execute(delete(SecretLink).where(SecretLink.user_id == user_id, SecretLink.used_at.is_(None)))
+async def void_links(session: AsyncSession, user: User) -> None:
+    """Makes the account's unused links void, also those that are in mails, and with them a pending change of address.
+
+    Those that take an address back stay: they are for whoever lost the account to somebody who can change the rest.
+    """
+    user.pending_email = None
+    await session.execute(
+        delete(SecretLink).where(
+            SecretLink.user_id == user.id, SecretLink.used_at.is_(None), SecretLink.purpose != "revert_email"
+        )
+    )
+
+
+async def delete_unused_links(
+    session: AsyncSession, user_id: UUID, purpose: LinkPurpose, *, since: datetime | None = None
+) -> None:
+    """Deletes the account's unused links of one purpose: all, or those requested at `since` or later."""
+    statement = delete(SecretLink).where(
+        SecretLink.user_id == user_id, SecretLink.used_at.is_(None), SecretLink.purpose == purpose
+    )
+    await session.execute(statement if since is None else statement.where(SecretLink.requested_at >= since))
 
 
 async def lock_issuable_link(session: AsyncSession, link_id: UUID, *, within: timedelta) -> tuple[SecretLink, User]:
@@ -202,8 +249,8 @@ def _is_valid(digest: bytes, purpose: LinkPurpose) -> tuple[Any, ...]:
 
 _NETWORK_RETENTION: Final = timedelta(days=180)
 """From the last sign-in."""
-_LINK_RETENTION: Final = timedelta(days=7)
-"""From the request."""
+_LINK_RETENTION: Final = timedelta(days=9)
+"""From the request. A link that takes an address back lives 7 days from its mail, which may be a day late."""
 
 
 async def delete_expired(session: AsyncSession) -> None:

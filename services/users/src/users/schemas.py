@@ -1,7 +1,7 @@
 """Bodies of HTTP requests and responses."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -41,11 +41,16 @@ class SignUp(StrictModel):
 
 
 class ProfileChange(StrictModel):
-    """Fields that are left out keep their value; `age: null` removes the age."""
+    """Fields that are left out keep their value; `age: null` removes the age. `email` needs `current_password`."""
 
     name: PersonName = _OMITTED
     email: EmailAddress = _OMITTED
     age: Age | None = _OMITTED
+    current_password: AnyPassword = _OMITTED
+
+    @property
+    def new_email(self) -> str | None:
+        return self.email if "email" in self.model_fields_set else None
 
     def changes(self) -> dict[ProfileField, Any]:
         return {field: getattr(self, field) for field in PROFILE_FIELDS if field in self.model_fields_set}
@@ -69,15 +74,46 @@ class PasswordReset(StrictModel):
     password: NewPassword
 
 
-class EmailConfirmation(StrictModel):
+class LinkUse(StrictModel):
     token: LinkToken
 
 
+class TotpConfirmation(StrictModel):
+    code: Annotated[str, Field(pattern=r"^[0-9]{6}$", description="The code that the app shows now.")]
+
+
+class NewTotpOut(Model):
+    """For an authenticator app: `secret` is in base32, and `otpauth_uri` is what a QR code holds."""
+
+    secret: str
+    otpauth_uri: str
+
+
+class RecoveryCodes(Model):
+    """Each takes the place of the app once. Only this response contains them."""
+
+    recovery_codes: list[str]
+
+
+class AuthenticatorOut(Model):
+    type: Literal["totp"]
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+class AuthenticatorList(Model):
+    items: list[AuthenticatorOut]
+    recovery_codes_left: int
+
+
 class UserOut(Model):
+    """`pending_email` is the address that replaces `email` once the link that was mailed to it is used."""
+
     id: UUID
     name: str
     email: str
     email_verified: bool
+    pending_email: str | None
     role: Role
     status: Status
     age: int | None
@@ -134,6 +170,12 @@ class AccountState(Model):
 
 class AccountStates(Model):
     items: list[AccountState]
+
+
+class ProfileOut(Model):
+    name: str
+    email: str
+    email_verified: bool
 
 
 class IssuedLinkOut(Model):

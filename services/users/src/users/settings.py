@@ -2,14 +2,18 @@
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
-from common.settings import ClientSettings
+from common.settings import ClientSettings, key_bytes
 
 
 class Settings(ClientSettings):
     service: ClassVar[str] = "users"
 
+    key_encryption_key: SecretStr
+    """32 bytes in base64: encrypts the secrets of authenticator apps in the database. `authenticators rewrap` changes
+    it.
+    """
     password_threads: int | None = Field(default=None, ge=1, le=256)
     """Number of threads that hash passwords; one hash takes about 25 ms of a core and 19 MiB. The default is one thread
     per core. Set it in a container with a CPU quota, which sees all cores of its host.
@@ -29,3 +33,14 @@ class Settings(ClientSettings):
     four times as many. This also limits how fast a stranger can find out which addresses are taken. The default lets an
     office or a school behind one address sign up in a morning.
     """
+
+    @field_validator("key_encryption_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr) -> SecretStr:
+        if len(key_bytes(value)) != 32:
+            raise ValueError("must be 32 bytes in base64")
+        return value
+
+    @property
+    def key_encryption_bytes(self) -> bytes:
+        return key_bytes(self.key_encryption_key)

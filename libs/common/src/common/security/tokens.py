@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from common.errors import Forbidden, Unauthorized
+from common.security.first_party import FIRST_PARTY
 from common.security.verification_keys import KeySource, VerificationKey, base64url
 
 MAX_TOKEN_LENGTH: Final = 4096
@@ -70,6 +71,11 @@ class Principal:
     def is_client(self) -> bool:
         """Whether a client acts for itself and not for a person: `sub` is then the client's id (RFC 9068 §2.2)."""
         return self.subject == self.client_id
+
+    @property
+    def is_delegated(self) -> bool:
+        """Whether a client of others acts for a person, who allowed it the token's scopes and nothing else."""
+        return not self.is_client and self.client_id not in FIRST_PARTY
 
     @property
     def user_id(self) -> UUID:

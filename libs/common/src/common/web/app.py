@@ -25,8 +25,11 @@ class Api(FastAPI):
     `build_middleware_stack` leaves out all of FastAPI's layers; `ProblemMiddleware` does their work.
     """
 
-    def __init__(self, *, health: Health, cors_origins: Sequence[str], **options: Any) -> None:
+    def __init__(
+        self, *, health: Health, cors_origins: Sequence[str], has_password_grant: bool = True, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self._has_password_grant = has_password_grant
         self._health = health
         self._cors_origins = cors_origins
 
@@ -38,7 +41,7 @@ class Api(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = document(self)
+            self.openapi_schema = document(self, has_password_grant=self._has_password_grant)
         return self.openapi_schema
 
 
@@ -62,6 +65,7 @@ def create_api(
     api = Api(
         health=health,
         cors_origins=settings.cors_origins,
+        has_password_grant=settings.has_password_grant,
         title=title,
         version=version,
         description=description,

@@ -26,6 +26,8 @@ _ASSETS: Final = {
     "swagger-ui.css": _LIBRARY / "swagger" / "swagger-ui.css",
     "swagger-ui-bundle.js": _LIBRARY / "swagger" / "swagger-ui-bundle.js",
     "swagger-init.js": _OWN / "swagger-init.js",
+    "oauth2-redirect.html": _OWN / "oauth2-redirect.html",
+    "oauth2-redirect.js": _OWN / "oauth2-redirect.js",
     "redoc.standalone.js": _LIBRARY / "redoc" / "redoc.standalone.js",
     "logo-mini.svg": _LIBRARY / "redoc" / "logo-mini.svg",  # ReDoc's page requests it by a relative path
     "favicon.png": _LIBRARY / "fastapi" / "favicon.png",
@@ -53,7 +55,8 @@ _PAGE: Final = """<!doctype html>
 </html>
 """
 _SWAGGER_HEAD: Final = '<link rel="stylesheet" href="{assets}swagger-ui.css">\n'
-_SWAGGER: Final = """<div id="swagger-ui" data-openapi="{openapi}" data-client="web"></div>
+_SWAGGER: Final = """<div id="swagger-ui" data-openapi="{openapi}" data-client="web"
+ data-redirect="{assets}oauth2-redirect.html"></div>
 <script src="{assets}swagger-ui-bundle.js"></script>
 <script src="{assets}swagger-init.js"></script>"""
 _REDOC: Final = """<redoc spec-url="{openapi}"></redoc>
@@ -92,6 +95,8 @@ def docs_routes(service: str, title: str, openapi: Callable[[], dict[str, Any]])
             raise HTTPException(404)
         file = Path(str(path))
         headers = {"Cache-Control": "public, max-age=86400", "ETag": _etag(file)}
+        if path.name.endswith(".html"):  # its address holds a code
+            headers |= _HEADERS | {"Cache-Control": "no-store"}
         if is_not_modified(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
         return FileResponse(file, headers=headers)

@@ -27,7 +27,7 @@ def security(scopes: Sequence[str]) -> dict[str, Any]:
     return {"security": [{SECURITY_SCHEME: list(scopes)}]}
 
 
-def document(app: FastAPI) -> dict[str, Any]:
+def document(app: FastAPI, *, has_password_grant: bool = True) -> dict[str, Any]:
     """The document, in a stable order so that its committed copy shows only real changes."""
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = schema.setdefault("components", {})
@@ -46,14 +46,26 @@ def document(app: FastAPI) -> dict[str, Any]:
     ]
     if requirements:
         scopes = {scope for requirement in requirements for scope in requirement[SECURITY_SCHEME]}
-        components["securitySchemes"] = {SECURITY_SCHEME: _scheme(sorted(scopes))}
+        components["securitySchemes"] = {
+            SECURITY_SCHEME: _scheme(sorted(scopes), has_password_grant=has_password_grant)
+        }
     return schema
 
 
-def _scheme(scopes: Sequence[str]) -> dict[str, Any]:
-    """RFC 6749 §4.3, so that the page's Authorize button can sign in. `/token` is relative to the page's origin."""
+def _scheme(scopes: Sequence[str], *, has_password_grant: bool) -> dict[str, Any]:
+    """RFC 6749 §4.1, and §4.3 where it is on, so that the page's Authorize button can sign in.
+
+    The addresses are relative to the page's origin.
+    """
+    named = dict.fromkeys(scopes, "")
+    flows: dict[str, Any] = {
+        "authorizationCode": {"authorizationUrl": "/authorize", "tokenUrl": "/token", "scopes": named}
+    }
+    if has_password_grant:
+        flows["password"] = {"tokenUrl": "/token", "scopes": named}
     return {
         "type": "oauth2",
-        "description": "Sign in with your e-mail address as username. The client fields may stay empty.",
-        "flows": {"password": {"tokenUrl": "/token", "scopes": dict.fromkeys(scopes, "")}},
+        "description": "Sign in on a page of its own, or with your e-mail address as username. The client fields may "
+        "stay as they are.",
+        "flows": flows,
     }

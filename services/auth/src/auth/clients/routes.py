@@ -7,10 +7,10 @@ from fastapi import Response
 
 from auth import queries
 from auth.clients import handlers
-from auth.deps import PrincipalDep, admin_only
+from auth.deps import PrincipalDep, admin_only, recent_sign_in
 from auth.errors import ClientNotFound
 from auth.models import Client
-from auth.schemas import ClientOut, ClientWithSecret, RegisterClient
+from auth.schemas import ClientChange, ClientOut, ClientWithSecret, NewSecret, RegisterClient
 from common.db.database import utc_now
 from common.web import ApiRouter, responses
 from common.web.pagination import Page, PageDep, instant
@@ -19,16 +19,19 @@ from common.web.session import SessionDep
 router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[admin_only])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, dependencies=[recent_sign_in])
 async def register_client(
     body: RegisterClient, principal: PrincipalDep, session: SessionDep, response: Response
 ) -> ClientWithSecret:
-    """Registers a client. Only this response contains its secret."""
+    """Registers a client. Only this response contains its secret. A public client has none."""
     client, secret = await handlers.register_client(
         session,
         name=body.name,
         grant_types=body.grant_types,
         scopes=body.scopes,
+        redirect_uris=body.redirect_uris,
+        post_logout_redirect_uris=body.post_logout_redirect_uris,
+        is_public=body.public,
         actor=principal.subject,
         now=utc_now(),
     )
@@ -58,12 +61,24 @@ async def delete_client(client_id: str, principal: PrincipalDep, session: Sessio
     await handlers.delete_client(session, client_id, actor=principal.subject, now=utc_now())
 
 
-@router.post("/{client_id}/secret", status_code=201, responses=responses(404))
+@router.patch("/{client_id}", dependencies=[recent_sign_in], responses=responses(404))
+async def change_client(client_id: str, body: ClientChange, principal: PrincipalDep, session: SessionDep) -> ClientOut:
+    """Changes a client. A scope that it loses is in none of its next tokens."""
+    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    return _out(await handlers.change_client(session, client_id, changes, actor=principal.subject))
+
+
+@router.post("/{client_id}/secret", status_code=201, dependencies=[recent_sign_in], responses=responses(404, 409))
 async def change_client_secret(
-    client_id: str, principal: PrincipalDep, session: SessionDep, response: Response
+    client_id: str, principal: PrincipalDep, session: SessionDep, response: Response, body: NewSecret | None = None
 ) -> ClientWithSecret:
-    """Replaces a client's secret. The old secret, and all tokens obtained with it, are void."""
-    client, secret = await handlers.change_client_secret(session, client_id, actor=principal.subject, now=utc_now())
+    """Replaces a client's secret. The old one stays good for 24 hours, or with `revoke_previous` is void at once, and
+    so are all tokens obtained with it.
+    """
+    revoke_previous = body is not None and body.revoke_previous
+    client, secret = await handlers.change_client_secret(
+        session, client_id, revoke_previous=revoke_previous, actor=principal.subject, now=utc_now()
+    )
     response.headers["Cache-Control"] = "no-store"
     return _with_secret(client, secret)
 
@@ -74,9 +89,12 @@ def _out(client: Client) -> ClientOut:
         name=client.name,
         grant_types=client.grant_types,
         scopes=client.scopes,
+        redirect_uris=client.redirect_uris,
+        post_logout_redirect_uris=client.post_logout_redirect_uris,
+        public=client.is_public,
         created_at=client.created_at,
     )
 
 
-def _with_secret(client: Client, secret: str) -> ClientWithSecret:
+def _with_secret(client: Client, secret: str | None) -> ClientWithSecret:
     return ClientWithSecret(**_out(client).model_dump(), client_secret=secret)

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
 from auth.keys import handlers
-from auth.keys.keypairs import KeyEncryption, WrongKeyEncryptionKey
 from auth.keys.keyring import policy_of
 from auth.models import SigningKey
 from auth.settings import Settings
@@ -18,6 +17,7 @@ from common.cli.audit_commands import record_command
 from common.cli.roles import run
 from common.cli.terminal import JSON, show
 from common.db.database import Database, utc_now
+from common.security.sealing import KeyEncryption, WrongKeyEncryptionKey
 
 T = TypeVar("T")
 

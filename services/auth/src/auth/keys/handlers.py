@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from auth import queries
 from auth.events import KeysChanged
 from auth.keys import keypairs
-from auth.keys.keypairs import KeyEncryption
 from auth.models import KeyStatus, SigningKey
 from common.messaging.outbox import record
+from common.security.sealing import KeyEncryption
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ async def rewrap_keys(session: AsyncSession, old: KeyEncryption, new: KeyEncrypt
     count = 0
     for key in await queries.signing_keys(session):
         if key.sealed is not None and key.kek_id == old.id:
-            key.sealed = new.seal(old.unseal(key), key.kid, key.alg)
+            key.sealed = keypairs.seal(new, keypairs.unseal(old, key), key.kid, key.alg)
             key.kek_id = new.id
             count += 1
     return count

@@ -16,6 +16,9 @@ class TokenAnswer(Answer):
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the scheme's name
     expires_in: Annotated[int, Field(description="Seconds until the access token expires.")]
     refresh_token: str | None = None
+    id_token: Annotated[str | None, Field(description="Who signed in (OpenID Connect), with the scope `openid`.")] = (
+        None
+    )
     scope: Annotated[str, Field(description="The granted scopes, separated by spaces.")]
 
 
@@ -44,20 +47,42 @@ class Introspection(Answer):
 
 
 class Metadata(Answer):
-    """RFC 8414 §2."""
+    """RFC 8414 §2, OpenID Connect Discovery 1.0 §3, RFC 9207 §3, RP-Initiated Logout 1.0 §2.1."""
 
     issuer: str
+    authorization_endpoint: str
     token_endpoint: str
+    userinfo_endpoint: str
+    end_session_endpoint: str
     jwks_uri: str
     revocation_endpoint: str
     introspection_endpoint: str
     scopes_supported: list[str]
     response_types_supported: list[str]
+    response_modes_supported: list[str]
     grant_types_supported: list[str]
+    code_challenge_methods_supported: list[str]
+    prompt_values_supported: list[str]
+    claims_supported: list[str]
+    subject_types_supported: list[str]
+    id_token_signing_alg_values_supported: list[str]
+    authorization_response_iss_parameter_supported: bool
+    claims_parameter_supported: bool
+    request_parameter_supported: bool
+    request_uri_parameter_supported: bool
     token_endpoint_auth_methods_supported: list[str]
     revocation_endpoint_auth_methods_supported: list[str]
     introspection_endpoint_auth_methods_supported: list[str]
     service_documentation: str
+
+
+class UserInfo(Answer):
+    """OpenID Connect Core 1.0 §5.3.2. `name` with the scope `profile`; the address with `email`."""
+
+    sub: str
+    name: str | None = None
+    email: str | None = None
+    email_verified: bool | None = None
 
 
 class PublishedKeys(Answer):

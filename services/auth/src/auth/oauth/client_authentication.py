@@ -8,20 +8,19 @@ from prometheus_client import Counter
 
 from auth import queries
 from auth.clients import secrets as client_secrets
+from auth.clients.registry import first_party_grant_types
 from auth.errors import InvalidClient
+from auth.models import Client
 from auth.oauth.form import ClientCredentials
 from auth.scopes import PERSON_SCOPES
 from auth.settings import Settings
-from common.db.database import Database
+from common.db.database import Database, utc_now
 from common.observability.log_limit import limited_logger
+from common.security.first_party import FIRST_PARTY
 
 log = limited_logger(__name__)
 
 FAILED: Final = Counter("waybill_client_authentications_failed_total", "Client authentications that were refused.")
-
-DEFAULT_CLIENT: Final = "web"
-FIRST_PARTY: Final = frozenset({DEFAULT_CLIENT})
-"""Our own public clients. Only they may handle a password: RFC 9700 §2.4 forbids the password grant to others."""
 
 
 class ClientKind(enum.Enum):
@@ -37,6 +36,7 @@ class AuthenticatedClient:
     grant_types: frozenset[str]
     scopes: tuple[str, ...]
     session_version: int = 1
+    is_public: bool = False
 
 
 async def authenticate_client(
@@ -48,8 +48,11 @@ async def authenticate_client(
     if credentials.client_id in FIRST_PARTY:
         if credentials.secret is not None:
             raise _refusal(credentials.client_id)
-        grant_types = frozenset({"password", "refresh_token"})
-        return AuthenticatedClient(credentials.client_id, ClientKind.FIRST_PARTY, grant_types, PERSON_SCOPES)
+        # Public clients. Only they may handle a password: RFC 9700 §2.4 forbids the password grant to others.
+        grant_types = first_party_grant_types(settings)
+        return AuthenticatedClient(
+            credentials.client_id, ClientKind.FIRST_PARTY, grant_types, PERSON_SCOPES, is_public=True
+        )
     # A service is listed once for each secret that is valid: twice while its secret is replaced (docs/changing.md).
     if statics := [static for static in settings.service_clients if static.client_id == credentials.client_id]:
         for static in statics:
@@ -61,7 +64,7 @@ async def authenticate_client(
         managed = await queries.client(session, credentials.client_id)
     if managed is None:
         raise _refusal()
-    if not client_secrets.is_right(credentials.secret, managed.secret_hash):
+    if not _is_authentic(managed, credentials.secret):
         raise _refusal(managed.id)
     return AuthenticatedClient(
         managed.id,
@@ -69,7 +72,15 @@ async def authenticate_client(
         frozenset(managed.grant_types),
         tuple(managed.scopes),
         managed.session_version,
+        managed.is_public,
     )
+
+
+def _is_authentic(client: Client, secret: str | None) -> bool:
+    """A public client has no secret: it proves at the code's exchange that it began the flow (RFC 7636)."""
+    if client.is_public:
+        return secret is None
+    return any(client_secrets.is_right(secret, known) for known in client.valid_secret_hashes(utc_now()))
 
 
 def _refusal(client_id: str | None = None) -> InvalidClient:

@@ -1,11 +1,12 @@
 """Revocation (RFC 7009) and introspection (RFC 7662) of access tokens and refresh tokens."""
 
 from auth import queries
+from auth.clients.registry import DEFAULT_CLIENT
 from auth.errors import InvalidClient, UnauthorizedClient
 from auth.keys.keyring import Keyring
 from auth.models import SubjectStatus
 from auth.oauth.answers import Introspection
-from auth.oauth.client_authentication import DEFAULT_CLIENT, AuthenticatedClient, ClientKind, authenticate_client
+from auth.oauth.client_authentication import AuthenticatedClient, ClientKind, authenticate_client
 from auth.oauth.form import ClientCredentials, Form
 from auth.oauth.own_tokens import OwnTokenVerifier
 from auth.sessions import handlers as sessions
@@ -47,9 +48,11 @@ class TokenInspection:
             await sessions.revoke_access_token(session, principal, now=utc_now())
 
     async def introspect(self, form: Form, credentials: ClientCredentials | None) -> Introspection:
-        """Describes a valid token. For a managed client, tokens of other clients are inactive."""
+        """Describes a valid token. For a managed client, tokens of other clients are inactive, unless it has the scope
+        `tokens:introspect`.
+        """
         client = await authenticate_client(credentials, self._settings, self._database)
-        if client.kind is ClientKind.FIRST_PARTY:
+        if client.is_public:
             raise InvalidClient("Introspection requires a client with a secret")
         token = form.require("token")
         refresh_token = refresh.parse(token)
@@ -60,9 +63,8 @@ class TokenInspection:
                 answer = self._describe(await self._tokens.verify(token))
             except InvalidToken:
                 return _INACTIVE
-        if client.kind is ClientKind.MANAGED and answer.client_id != client.client_id:
-            return _INACTIVE
-        return answer
+        may_see_all = client.kind is not ClientKind.MANAGED or "tokens:introspect" in client.scopes
+        return answer if may_see_all or answer.client_id == client.client_id else _INACTIVE
 
     async def _revoke_family(self, token: RefreshToken, client: AuthenticatedClient) -> None:
         async with self._database.transaction() as session:

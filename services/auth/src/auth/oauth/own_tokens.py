@@ -27,7 +27,7 @@ class OwnTokenSource:
             content = AccessTokenContent(
                 subject="auth",
                 client_id="auth",
-                scopes=("credentials:verify",),
+                scopes=("credentials:verify", "profiles:read"),
                 resources=(resource("users"),),
                 session_id=new_id(),
                 session_version=1,

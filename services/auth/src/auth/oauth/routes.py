@@ -11,7 +11,7 @@ from auth.errors import ContentTooLarge, EncodedContent, InvalidRequest, OAuthEr
 from auth.oauth.answers import Introspection, Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
 from auth.oauth.form import ClientCredentials, Form, client_credentials
 from auth.oauth.grants import TokenRequest
-from auth.scopes import MANAGED_SCOPES, PERSON_SCOPES
+from auth.oauth.metadata import metadata
 from common.db.outages import is_outage
 from common.errors import Unavailable
 from common.web import ApiRoute, ApiRouter, responses
@@ -46,7 +46,6 @@ router: Final = ApiRouter(tags=["oauth"], route_class=OAuthRoute)
 JWKS_MAX_AGE: Final = 300
 """Seconds. Well below the default `key_pending_seconds`, so that caches hold a new key before it signs."""
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-_CLIENT_AUTHENTICATION: Final = ["client_secret_basic", "client_secret_post"]
 
 
 def _oauth_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -82,7 +81,10 @@ _TOKEN_FIELDS: Final = {
     openapi_extra=_form_of(
         "grant_type",
         {
-            "grant_type": "`password`, `refresh_token` or `client_credentials`.",
+            "grant_type": "`authorization_code`, `password`, `refresh_token` or `client_credentials`.",
+            "code": "The code from the redirect (for `authorization_code`).",
+            "redirect_uri": "The redirect URI of the authorization request (for `authorization_code`).",
+            "code_verifier": "The code verifier (RFC 7636) (for `authorization_code`).",
             "username": "The person's e-mail address (for `password`).",
             "password": "The person's password (for `password`).",
             "otp": "A code of the authenticator app, or a recovery code (for `password`, with a second factor).",
@@ -139,22 +141,14 @@ async def introspect_token(request: Request, response: Response) -> Introspectio
 @router.get("/.well-known/oauth-authorization-server")
 async def read_metadata(request: Request, response: Response) -> Metadata:
     """The authorization server's metadata, from which clients configure themselves (RFC 8414)."""
-    issuer = request.state.settings.public_url
     response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
-    return Metadata(
-        issuer=issuer,
-        token_endpoint=f"{issuer}/token",
-        jwks_uri=f"{issuer}/.well-known/jwks.json",
-        revocation_endpoint=f"{issuer}/revoke",
-        introspection_endpoint=f"{issuer}/introspect",
-        scopes_supported=list(dict.fromkeys((*PERSON_SCOPES, *MANAGED_SCOPES))),
-        response_types_supported=[],
-        grant_types_supported=["password", "refresh_token", "client_credentials"],
-        token_endpoint_auth_methods_supported=[*_CLIENT_AUTHENTICATION, "none"],
-        revocation_endpoint_auth_methods_supported=[*_CLIENT_AUTHENTICATION, "none"],
-        introspection_endpoint_auth_methods_supported=_CLIENT_AUTHENTICATION,
-        service_documentation=f"{issuer}/docs/auth",
-    )
+    return metadata(request.state.settings)
+
+
+@router.get("/.well-known/openid-configuration")
+async def read_openid_configuration(request: Request, response: Response) -> Metadata:
+    """The same for OpenID Connect clients (OpenID Connect Discovery 1.0 §4)."""
+    return await read_metadata(request, response)
 
 
 @router.get("/.well-known/jwks.json", response_model=PublishedKeys, responses={304: {"description": "Not modified"}})

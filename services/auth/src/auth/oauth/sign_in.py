@@ -6,7 +6,8 @@ It owns its transactions: a network call lies between them.
 from auth.errors import OAuthError
 from auth.oauth.users_client import outcome_of, verify_credentials
 from auth.sessions.handlers import VerifiedPerson
-from auth.sign_ins.handlers import KnownDevice, Origin, keep_refusal, known_device
+from auth.sign_ins.handlers import Origin, keep_refusal, known_device
+from auth.tokens.device import KnownDevice
 from common.db.database import Database, utc_now
 from common.security.log_digests import LogDigests
 from common.security.networks import network_of

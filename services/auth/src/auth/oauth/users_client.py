@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -11,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from auth.errors import InvalidGrant, MfaRequired, OAuthError, TemporarilyUnavailable, Throttled
 from auth.sessions.handlers import VerifiedPerson
-from auth.sign_ins.handlers import KnownDevice
 from auth.sign_ins.models import NOBODY
+from auth.tokens.device import KnownDevice
 from common.errors import Unavailable
 from common.observability.log_limit import limited_logger
 from common.security.log_digests import LogDigests
@@ -25,6 +26,14 @@ SIGN_INS: Final = Counter("waybill_sign_ins_total", "Checks of a person's passwo
 for _outcome in ("succeeded", "wrong", "code_missing", "throttled", "unavailable"):
     SIGN_INS.labels(_outcome)  # exported as 0 from the start, so that the first one is an increase
 
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    name: str
+    email: str
+    email_verified: bool
+
+
 _PATH: Final = "/internal/credentials/verify"
 _ACCOUNT_HEADER: Final = "Waybill-Account"
 _LONGEST_NAME: Final = 320
@@ -32,6 +41,7 @@ _LONGEST_PASSWORD: Final = 1024
 _LONGEST_CODE: Final = 64
 _WRONG: Final = "The e-mail address, the password or the code is wrong"
 _VERIFIED: Final = TypeAdapter(VerifiedPerson)
+_PROFILE: Final = TypeAdapter(Profile)
 
 
 class Account(BaseModel):
@@ -75,6 +85,16 @@ async def verify_credentials(
         raise
     SIGN_INS.labels("succeeded").inc()
     return person
+
+
+async def fetch_profile(users: ServiceClient, user_id: UUID) -> Profile | None:
+    """None for an account that is deactivated or does not exist. Raises `Unavailable`."""
+    answer = await users.get(f"/internal/users/{user_id}/profile")
+    if answer.status_code == 404:
+        return None
+    with contextlib.suppress(ValidationError):
+        return _PROFILE.validate_json(answer.content)
+    raise Unavailable
 
 
 async def accounts(users: ServiceClient, user_ids: Sequence[UUID]) -> list[Account]:

@@ -13,6 +13,7 @@ from auth import queries
 from auth.errors import SessionNotFound
 from auth.events import AuditRecorded, Reason, SessionRevoked, SessionStarted, SubjectRevoked, TokenReuseDetected
 from auth.models import Reuse, Session, SessionLimits, Subject, SubjectStatus
+from auth.sessions.queries import delete_browser_sessions
 from auth.sign_ins.handlers import Origin, keep_success
 from auth.tokens.refresh import RefreshToken
 from common.db.database import new_id
@@ -47,13 +48,15 @@ class SignedIn:
     session_version: int
     role: str
     refresh_token: RefreshToken
+    nonce: str | None = None
+    """Of the authorization request, for the ID token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Returned instead of raised, because the changes that come with a refusal must be committed."""
 
-    reason: Literal["stale", "unknown", "other_client", "ended", "reuse"]
+    reason: Literal["stale", "unknown", "other_client", "ended", "reuse", "code_reuse"]
     known_version: int | None = None
     """The version of the person that auth knows, if what users verified is `stale`."""
 
@@ -83,6 +86,7 @@ async def start_session(
         resources=list(resources),
         device=origin.device,
         subject_version=person.version,
+        amr=list(person.amr),
     )
     is_new = await keep_success(
         session, subject, origin, session_id=family.id, is_known_device=is_known_device, now=now
@@ -146,6 +150,7 @@ async def begin_session(
     secret: bytes,
     limits: SessionLimits,
     now: datetime,
+    nonce: str | None = None,
 ) -> SignedIn:
     """Adds a session of a person whose row the caller has locked."""
     first = family.begin(secret, now, limits)
@@ -158,7 +163,7 @@ async def begin_session(
         device=family.device,
     )
     await record(session, started, subject=family.id, version=1, occurred_at=now)
-    return SignedIn(family, subject.session_version, subject.role, first)
+    return SignedIn(family, subject.session_version, subject.role, first, nonce)
 
 
 async def refresh_session(
@@ -221,22 +226,22 @@ async def end_session(
     family = await queries.lock_own_session(session, session_id, user_id=user_id)
     if family is None:
         raise SessionNotFound
-    await revoke_session(session, family, "logout" if by == user_id else "ended_by_admin", now)
     if by != user_id:
         await record_act(
             session, "session.ended", session_id, actor=str(by), detail=f"of {user_id}", event=AuditRecorded
         )
+    await revoke_session(session, family, "logout" if by == user_id else "ended_by_admin", now)
 
 
 async def end_all_sessions(session: AsyncSession, user_id: uuid.UUID, *, by: uuid.UUID, now: datetime) -> None:
     """Signs the person out everywhere. `by` is that person or an administrator."""
+    if by != user_id:
+        await record_act(session, "sessions.ended", user_id, actor=str(by), event=AuditRecorded)
     subject = await queries.lock_subject(session, user_id)
     if subject is not None:
         subject.session_version += 1
         reason: Reason = "logout_everywhere" if by == user_id else "ended_by_admin"
         await revoke_tokens(session, subject, reason=reason, end_sessions=True, now=now)
-    if by != user_id:
-        await record_act(session, "sessions.ended", user_id, actor=str(by), event=AuditRecorded)
 
 
 async def revoke_tokens(
@@ -252,12 +257,16 @@ async def revoke_tokens(
 ) -> None:
     """Voids a person's access tokens of earlier session versions. The caller has locked the person's row.
 
-    With `end_sessions` the sessions end as well: all, or those started before users' version `before_version` of the
-    person. `except_session` keeps its tokens and does not end. `is_late`: a sign-in has already begun the person's
-    session version, so that tokens of the ending sessions may have it too; each session is then revoked by itself.
+    With `end_sessions` the sessions end as well, those of browsers included: all, or those started before users'
+    version `before_version` of the person. `except_session` keeps its tokens and does not end. `is_late`: a sign-in has
+    already begun the person's session version, so that tokens of the ending sessions may have it too; each session is
+    then revoked by itself.
     """
     subject.revoke_tokens(now, except_session=except_session)
     if end_sessions:
+        await delete_browser_sessions(
+            session, subject.user_id, before_version=before_version, except_session=except_session
+        )
         for family in await queries.lock_unrevoked_sessions(session, subject.user_id):
             started_before = before_version is None or family.subject_version < before_version
             if family.id == except_session or not started_before:

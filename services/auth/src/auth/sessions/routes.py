@@ -27,6 +27,7 @@ async def list_sessions(
         return SessionOut(
             id=family.id,
             client_id=family.client_id,
+            amr=family.amr,
             device=family.device,
             created_at=family.created_at,
             last_used_at=family.last_used_at,

@@ -9,6 +9,7 @@ from auth import queries
 from auth.events import Reason
 from auth.models import Subject, SubjectStatus
 from auth.sessions.handlers import revoke_tokens
+from auth.sessions.queries import delete_consents
 from auth.sign_ins.queries import delete_sign_ins
 
 
@@ -22,9 +23,10 @@ async def reactivate(session: AsyncSession, user_id: uuid.UUID, *, version: int)
 
 
 async def erase(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
-    """Ends all sessions, and deletes the person's sign-ins and the descriptions of their devices."""
+    """Ends all sessions, and deletes the person's consents, sign-ins and the descriptions of their devices."""
     await _revoke(session, user_id, version, "erased", now, status=SubjectStatus.ERASED)
     await queries.clear_devices(session, user_id)
+    await delete_consents(session, user_id=user_id)
     await delete_sign_ins(session, user_id)
 
 
@@ -43,6 +45,11 @@ async def change_password(
 ) -> None:
     """Ends the sessions started with the old password, except the one in which it was changed."""
     await _revoke(session, user_id, version, "password_changed", now, except_session=except_session)
+
+
+async def revert_email(session: AsyncSession, user_id: uuid.UUID, *, version: int, now: datetime) -> None:
+    """Ends all sessions: somebody else may have begun them, and changed the address."""
+    await _revoke(session, user_id, version, "email_reverted", now)
 
 
 async def _revoke(

@@ -11,6 +11,7 @@ from auth.models import Subject
 from auth.sign_ins.models import Outcome, SignIn
 from auth.sign_ins.queries import add_throttled, has_signed_in
 from auth.tokens import refresh
+from auth.tokens.device import KnownDevice
 from common.db.database import new_id
 
 
@@ -21,14 +22,6 @@ class Origin:
     network: str
     device: str
     client_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class KnownDevice:
-    """A device on which this person has signed in before: `id` is that of the session."""
-
-    user_id: uuid.UUID
-    id: uuid.UUID
 
 
 async def known_device(

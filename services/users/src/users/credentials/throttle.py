@@ -11,9 +11,9 @@ which the account has signed in before has the first count only, and its /48 non
 with a count of its own instead of its network's.
 
 An account is identified by the address that was typed, whether or not it exists; rows hold digests only. When the
-password is right, its attempt no longer counts. E-mail addresses that sign-ups, changes of an address and requests for
-a mail name are counted too, by network, whatever the outcome. Times are the database's, so that all processes agree on
-them.
+password is right, and the code where there is a second factor, the attempt no longer counts. E-mail addresses that
+sign-ups, changes of an address and requests for a mail name are counted too, by network, whatever the outcome. Times
+are the database's, so that all processes agree on them.
 """
 
 import hashlib
@@ -122,6 +122,14 @@ async def end_attempt(session: AsyncSession, attempt: Attempt, *, succeeded: boo
     if succeeded:
         for key in attempt.buckets:
             await session.execute(_LOWER_BUCKET, {"key": key})
+
+
+async def release_attempt(session: AsyncSession, attempt: Attempt) -> None:
+    """For an attempt that neither failed nor succeeded: it no longer counts, and the failures before it still do."""
+    for key in filter(None, (attempt.backoff, attempt.site_backoff)):
+        await session.execute(_RELEASED, {"key": key})
+    for key in attempt.buckets:
+        await session.execute(_LOWER_BUCKET, {"key": key})
 
 
 async def forget_failures(session: AsyncSession, account: str) -> None:
@@ -239,6 +247,7 @@ _FAILED: Final = text(f"""
         blocked_until = CASE WHEN failures + 1 >= :free THEN now() + interval '1 second'
             * least(2 ^ least(failures + 1 - :free, 16), {MAX_WAIT}) END
     WHERE key = :key""")  # noqa: S608
+_RELEASED: Final = text("UPDATE login_backoffs SET in_flight = greatest(in_flight - 1, 0) WHERE key = :key")
 _LOWER_BUCKET: Final = text("UPDATE login_buckets SET level = greatest(level - 1, 0) WHERE key = :key")
 
 

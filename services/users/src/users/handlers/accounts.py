@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
@@ -12,15 +12,14 @@ from common.messaging.outbox import record
 from users import queries
 from users.credentials import throttle
 from users.credentials.throttle import LeakyBucket
-from users.errors import AddressChangedTooOften, EmailTaken, WrongPassword
-from users.events import UserErased, UserPasswordChanged, UserRegistered, UserUpdated
+from users.errors import EmailTaken, WrongPassword
+from users.events import UserEmailVerified, UserErased, UserPasswordChanged, UserRegistered, UserUpdated
 from users.handlers.administration import lock_account
 from users.models import ProfileField, User
 
-# Anyone can sign up with an address they do not own, and the owner gets the mails. These limits hold for an address,
+# Anyone can sign up with an address they do not own, and the owner gets the mails. The limit holds for an address,
 # whatever the number of accounts that use it one after the other.
 _WELCOMES: Final = LeakyBucket("welcomes to", capacity=5, interval=720)
-_DEPARTURES: Final = LeakyBucket("departures from", capacity=5, interval=720)
 
 
 async def try_address(session: AsyncSession, email: str, *, network: str, limit: int) -> bool:
@@ -35,7 +34,10 @@ async def try_address(session: AsyncSession, email: str, *, network: str, limit:
 async def try_new_address(session: AsyncSession, user_id: UUID, email: str, *, network: str, limit: int) -> bool:
     """The same for an existing account, which may always keep its address. Raises `NotFound`, `TooManyAddresses`."""
     user = await queries.user(session, user_id)
-    return user.email == email or await try_address(session, email, network=network, limit=limit)
+    if user.email == email:
+        return True
+    await throttle.count_address(session, network, limit=limit)
+    return not await queries.is_email_taken(session, email, by_other_than=user_id)
 
 
 async def sign_up(
@@ -49,7 +51,7 @@ async def sign_up(
     """
     user = User.register(name=name, email=email, age=age, password_hash=password_hash)
     session.add(user)
-    with _unique_email():
+    with unique_email():
         await session.flush()
     send_welcome = send_welcome and await throttle.count_unless_full(session, _WELCOMES, user.email)
     registered = UserRegistered(
@@ -60,24 +62,19 @@ async def sign_up(
 
 
 async def change_profile(session: AsyncSession, user_id: UUID, changes: Mapping[ProfileField, Any]) -> User:
-    """Sets the given fields. Raises `NotFound`, `EmailTaken`, `AddressChangedTooOften`.
-
-    A new address makes open links void: their mails went, or would go, to the old one.
-    """
+    """Sets the given fields. Raises `NotFound`. A new address is `users.handlers.email_changes`' matter."""
     user = await queries.lock_user(session, user_id)
-    before = user.email
     changed = user.change_profile(changes)
-    if not changed:
-        return user
-    with _unique_email():
-        await session.flush()
-    if "email" in changed:
-        if not await throttle.count_unless_full(session, _DEPARTURES, before):
-            raise AddressChangedTooOften(_DEPARTURES.interval)
-        await queries.void_links(session, user.id)
-    updated = UserUpdated(user_id=user.id, name=user.name, email=user.email, changed=changed)
-    await record(session, updated, subject=user.id, version=user.version)
+    if changed:
+        updated = UserUpdated(user_id=user.id, name=user.name, email=user.email, changed=changed)
+        await record(session, updated, subject=user.id, version=user.version)
     return user
+
+
+async def mark_verified(session: AsyncSession, user: User) -> None:
+    """The person has received a mail at the account's address. The caller has locked `user`."""
+    if user.verify_email():
+        await record(session, UserEmailVerified(user_id=user.id), subject=user.id, version=user.version)
 
 
 async def set_password(
@@ -90,16 +87,21 @@ async def set_password(
     user = await queries.lock_user_with_password(session, user_id)
     if user.password_hash != old_hash:
         raise WrongPassword("The password was changed in the meantime.")
-    await replace_password(session, user, password_hash, except_session_id=except_session_id)
+    await replace_password(session, user, password_hash, by="change", except_session_id=except_session_id)
 
 
 async def replace_password(
-    session: AsyncSession, user: User, password_hash: str, *, except_session_id: str | None
+    session: AsyncSession,
+    user: User,
+    password_hash: str,
+    *,
+    by: Literal["change", "reset"],
+    except_session_id: str | None = None,
 ) -> None:
     """Shared by a change and a reset. The caller has locked `user`."""
     user.set_password(password_hash)
-    await queries.void_links(session, user.id)
-    changed = UserPasswordChanged(user_id=user.id, except_session_id=except_session_id)
+    await queries.void_links(session, user)
+    changed = UserPasswordChanged(user_id=user.id, except_session_id=except_session_id, by=by)
     await record(session, changed, subject=user.id, version=user.version)
 
 
@@ -112,7 +114,8 @@ async def erase(session: AsyncSession, user_id: UUID) -> None:
 
 
 @contextlib.contextmanager
-def _unique_email() -> Iterator[None]:
+def unique_email() -> Iterator[None]:
+    """Turns the violation of the unique index into `EmailTaken`."""
     try:
         yield
     except IntegrityError as error:

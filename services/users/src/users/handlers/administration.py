@@ -33,7 +33,7 @@ async def deactivate(session: AsyncSession, user_id: UUID, *, actor: str) -> Use
     """Prevents sign-ins; the event ends all sessions. Raises `NotFound`, `LastAdmin`."""
     user = await lock_account(session, user_id, stays_admin=False)
     if user.change_status("deactivated"):
-        await queries.void_links(session, user.id)
+        await queries.void_links(session, user)
         await record(session, UserDeactivated(user_id=user.id), subject=user.id, version=user.version)
         await _record_act(session, "user.deactivated", user, actor=actor)
     return user

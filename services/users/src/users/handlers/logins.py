@@ -1,5 +1,5 @@
 """Password checks, in two transactions with the hashing between them: `begin_…` counts the attempt, `finish_…` its
-outcome.
+outcome. The code of a second factor is checked in a transaction of its own before the outcome is counted.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from common.db.database import utc_now
 from users import queries
 from users.credentials import throttle
 from users.errors import TooManyAttempts
-from users.models import User
 from users.queries import LoginCandidate
 
 _NETWORK_UPDATED_EVERY: Final = timedelta(days=1)
@@ -35,6 +34,14 @@ class Login:
     @property
     def password_hash(self) -> str | None:
         return self.candidate.password_hash if self.candidate is not None else None
+
+    @property
+    def needs_code_of(self) -> UUID | None:
+        """The account, if it has a second factor and may sign in."""
+        candidate = self.candidate
+        if candidate is None or not candidate.has_second_factor or candidate.status != "active":
+            return None
+        return candidate.user_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +71,13 @@ async def begin_login(session: AsyncSession, *, email: str, network: str, device
     return Login(network, attempt, candidate)
 
 
-async def forget_failures(session: AsyncSession, user: User, *, network: str) -> None:
-    """After a reset by mail: nothing that strangers did keeps the owner out, and from now on nothing does in their
-    network.
-    """
-    await throttle.forget_failures(session, user.email)
-    await queries.record_known_network(session, user.id, network)
-
-
 async def finish_login(
     session: AsyncSession, login: Login, *, is_right: bool, new_hash: str | None = None
 ) -> LoginCandidate | None:
     """Returns the account, or None if the sign-in is refused. A refusal is counted: commit it before you respond.
 
-    `is_right` says whether the password is right; `new_hash` is its hash with the parameters in use now, if the stored
-    one is outdated.
+    `is_right` says whether the password is right, and the code if one is needed; `new_hash` is its hash with the
+    parameters in use now, if the stored one is outdated.
     """
     candidate = login.candidate
     if candidate is None or not is_right or candidate.status != "active":
@@ -93,9 +92,16 @@ async def finish_login(
     return candidate
 
 
+async def leave_login(session: AsyncSession, login: Login) -> None:
+    """For a sign-in with a right password whose code is missing: it does not count, and clears no failures."""
+    await throttle.release_attempt(session, login.attempt)
+
+
 @dataclass(frozen=True, slots=True)
 class PasswordCheck:
-    """A check of the current password before it is changed. `name` and `email` are for checking the new password."""
+    """A check of the current password before it, or the address, is changed. `name` and `email` are for checking a new
+    password.
+    """
 
     name: str
     email: str

@@ -1,17 +1,36 @@
 """Sign-up, and people's own accounts."""
 
-from fastapi import Response
+from typing import Any, Final
+from uuid import UUID
 
+from fastapi import Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import SecretStr
+
+from common.db.database import Database
+from common.security.guards import check_recent_sign_in
 from common.security.networks import site_of
 from common.web import ApiRouter, responses
 from common.web.session import SessionDep
 from users import queries
-from users.deps import AddressLimiterDep, DatabaseDep, HashingDep, NetworkDep, PrincipalDep, SettingsDep
+from users.credentials.passwords import HashingSlot
+from users.deps import (
+    AddressLimiterDep,
+    DatabaseDep,
+    HashingDep,
+    NetworkDep,
+    PrincipalDep,
+    RecentPrincipalDep,
+    SettingsDep,
+)
 from users.errors import EmailTaken, WrongPassword
-from users.handlers import accounts, logins
+from users.handlers import accounts, email_changes, logins
+from users.handlers.logins import PasswordCheck
 from users.schemas import PasswordChange, ProfileChange, SignUp, UserOut
 
 router = ApiRouter(tags=["accounts"])
+
+_NO_PASSWORD: Final[dict[str, Any]] = {"loc": ("body", "current_password"), "msg": "Field required", "type": "missing"}
 
 
 @router.post("/users", status_code=201, responses=responses(409, 429))
@@ -66,27 +85,41 @@ async def change_me(
     network: NetworkDep,
     settings: SettingsDep,
     database: DatabaseDep,
+    hashing: HashingDep,
     limiter: AddressLimiterDep,
 ) -> UserOut:
-    """Changes the given fields of the caller's account. A new e-mail address has to be verified again.
+    """Changes the given fields of the caller's account.
 
-    Each network may try a limited number of addresses, free or taken; then the answer is 429 `too_many_addresses`.
+    A new e-mail address needs `current_password` and a sign-in of the last 300 seconds. It is `pending_email` until the
+    link that is mailed to it is used; a mail to the present address has a link that undoes the change. The present
+    address as `email` cancels a change that waits. Each network may try a limited number of addresses, free or taken;
+    then the answer is 429 `too_many_addresses`.
     """
-    user_id, changes = principal.user_id, body.changes()
-    if "email" in changes:
+    user_id, email, old_hash = principal.user_id, body.new_email, ""
+    if email is not None:
+        check_recent_sign_in(principal)
+        if body.current_password is None:
+            raise RequestValidationError([_NO_PASSWORD])
+        async with hashing.slot("new_password", network=network) as slot:
+            check = await _check_password(database, slot, user_id, body.current_password)
+        old_hash = check.password_hash
         async with limiter.acquire(site_of(network)), database.transaction() as session:
             limit = settings.addresses_per_network
-            is_free = await accounts.try_new_address(session, user_id, body.email, network=network, limit=limit)
+            is_free = await accounts.try_new_address(session, user_id, email, network=network, limit=limit)
         if not is_free:
             raise EmailTaken
     async with database.transaction() as session:
-        user = await accounts.change_profile(session, user_id, changes)
+        user = await accounts.change_profile(session, user_id, body.changes())
+        if email is not None:
+            user = await email_changes.request_email_change(session, user_id, email, old_hash=old_hash)
     return UserOut.model_validate(user)
 
 
 @router.delete("/me", status_code=204, responses=responses(404, 409))
-async def erase_me(principal: PrincipalDep, session: SessionDep) -> None:
-    """Deletes the caller's account and its personal data, in all services. This cannot be undone."""
+async def erase_me(principal: RecentPrincipalDep, session: SessionDep) -> None:
+    """Deletes the caller's account and its personal data, in all services. This cannot be undone, and needs a sign-in
+    of the last 300 seconds.
+    """
     await accounts.erase(session, principal.user_id)
 
 
@@ -97,13 +130,7 @@ async def change_my_password(
     """Sets a new password. Ends all sessions except the caller's."""
     user_id, new = principal.user_id, body.new.get_secret_value()
     async with hashing.slot("new_password", network=network) as slot:
-        async with database.transaction() as session:
-            check = await logins.begin_password_check(session, user_id)
-        is_right = await slot.verify(body.current.get_secret_value(), check.password_hash)
-        async with database.transaction() as session:
-            await logins.finish_password_check(session, check, is_right=is_right)
-        if not is_right:
-            raise WrongPassword
+        check = await _check_password(database, slot, user_id, body.current)
         await slot.refuse_weak(new, name=check.name, email=check.email, field="new")
         new_hash = await slot.hash(new)
     async with database.transaction() as session:
@@ -114,3 +141,15 @@ async def change_my_password(
             old_hash=check.password_hash,
             except_session_id=principal.session_id,
         )
+
+
+async def _check_password(database: Database, slot: HashingSlot, user_id: UUID, password: SecretStr) -> PasswordCheck:
+    """Raises `NotFound`, `TooManyAttempts`, `WrongPassword`."""
+    async with database.transaction() as session:
+        check = await logins.begin_password_check(session, user_id)
+    is_right = await slot.verify(password.get_secret_value(), check.password_hash)
+    async with database.transaction() as session:
+        await logins.finish_password_check(session, check, is_right=is_right)
+    if not is_right:
+        raise WrongPassword
+    return check

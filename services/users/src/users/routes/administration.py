@@ -11,7 +11,7 @@ from common.web import ApiRouter, responses
 from common.web.pagination import Page, PageDep
 from common.web.session import SessionDep
 from users import queries
-from users.deps import PrincipalDep, may_manage_users
+from users.deps import PrincipalDep, may_manage_users, recent_sign_in
 from users.handlers import administration
 from users.models import ADMIN, Role, Status
 from users.profile import MAX_EMAIL
@@ -42,9 +42,12 @@ async def get_user(user_id: UUID, principal: PrincipalDep, session: SessionDep) 
     return UserOut.model_validate(await queries.user(session, user_id))
 
 
-@router.patch("/{user_id}", dependencies=[may_manage_users], responses=responses(404, 409))
+@router.patch("/{user_id}", dependencies=[may_manage_users, recent_sign_in], responses=responses(404, 409))
 async def change_role(user_id: UUID, body: RoleChange, principal: PrincipalDep, session: SessionDep) -> UserOut:
-    """Gives the account a role in place of the one it has. The last active admin keeps theirs."""
+    """Gives the account a role in place of the one it has. The last active admin keeps theirs.
+
+    Needs a sign-in of the last 300 seconds.
+    """
     return UserOut.model_validate(
         await administration.change_role(session, user_id, body.role, actor=principal.subject)
     )

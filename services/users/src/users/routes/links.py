@@ -8,7 +8,7 @@ from common.web import ApiRouter, responses
 from common.web.session import SessionDep
 from users.deps import DatabaseDep, HashingDep, NetworkDep, PrincipalDep, limit_mails
 from users.handlers import links, resets
-from users.schemas import EmailConfirmation, PasswordReset, PasswordResetRequest
+from users.schemas import LinkUse, PasswordReset, PasswordResetRequest
 
 router = ApiRouter(tags=["links"])
 
@@ -29,7 +29,7 @@ async def request_email_verification(principal: PrincipalDep, session: SessionDe
 
 
 @router.post("/email-verifications/confirm", status_code=204, responses=responses(400))
-async def confirm_email(body: EmailConfirmation, session: SessionDep) -> None:
+async def confirm_email(body: LinkUse, session: SessionDep) -> None:
     """Marks the e-mail address as verified. Each link can be used once."""
     await links.confirm_email(session, body.token.get_secret_value())
 
@@ -49,7 +49,9 @@ async def request_password_reset(body: PasswordResetRequest, network: NetworkDep
 
 @router.post("/password-resets/confirm", status_code=204, responses=responses(400))
 async def reset_password(body: PasswordReset, network: NetworkDep, database: DatabaseDep, hashing: HashingDep) -> None:
-    """Sets a new password and ends all sessions. If the password is refused, the link can still be used."""
+    """Sets a new password and ends all sessions. The e-mail address is then verified, and the account's webhooks are
+    disabled, because somebody else may have used it. If the password is refused, the link can still be used.
+    """
     token, password = body.token.get_secret_value(), body.password.get_secret_value()
     async with database.transaction() as session:
         owner = await links.reset_owner(session, token)

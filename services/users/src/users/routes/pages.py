@@ -3,8 +3,6 @@
 A page uses the link only on a click, because mail scanners follow links too.
 """
 
-import base64
-import hashlib
 import re
 from pathlib import Path
 from string import Template
@@ -13,27 +11,17 @@ from typing import Final
 from fastapi.responses import HTMLResponse
 
 from common.web import ApiRouter
+from common.web.pages import STYLE, page_headers
 from users.credentials.passwords import MAX_LENGTH, MIN_LENGTH
 
 router = ApiRouter()
 
 _SOURCE: Final = Path(__file__).with_name("link_page.html").read_text()
-
-
-def _digest(tag: str) -> str:
-    """The hash of the page's inline element, by which its policy allows it (CSP 3 §6.7.3)."""
-    (inline,) = re.findall(f"<{tag}>(.*?)</{tag}>", _SOURCE, re.DOTALL)
-    return f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"
-
-
-_HEADERS: Final = {
-    "Content-Security-Policy": f"default-src 'none'; script-src {_digest('script')}; style-src {_digest('style')}; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+_SCRIPT: Final = re.findall("<script>(.*?)</script>", _SOURCE, re.DOTALL)[0]
+_HEADERS: Final = {**page_headers(script=_SCRIPT), "Referrer-Policy": "no-referrer"}  # the address holds a secret
 _VERIFY: Final = Template(_SOURCE).substitute(
     title="Verify your e-mail address",
+    style=STYLE,
     path="/email-verifications/confirm",
     field="",
     button="Verify",
@@ -41,11 +29,29 @@ _VERIFY: Final = Template(_SOURCE).substitute(
 )
 _RESET: Final = Template(_SOURCE).substitute(
     title="Set a new password",
+    style=STYLE,
     path="/password-resets/confirm",
     field=f'<label>New password, {MIN_LENGTH} characters or more <input type="password" name="password" '
     f'minlength="{MIN_LENGTH}" maxlength="{MAX_LENGTH}" autocomplete="new-password" required></label>\n',
     button="Set password",
     done="Your password is changed. You are signed out on all devices.",
+)
+_CONFIRM: Final = Template(_SOURCE).substitute(
+    title="Confirm your new e-mail address",
+    style=STYLE,
+    path="/email-changes/confirm",
+    field="",
+    button="Confirm",
+    done="Your new e-mail address is in use.",
+)
+_REVERT: Final = Template(_SOURCE).substitute(
+    title="Keep your e-mail address",
+    style=STYLE,
+    path="/email-changes/revert",
+    field="<p>If you did not ask for the change of your e-mail address, undo it here, and set a new password after "
+    "that.</p>\n",
+    button="Undo the change",
+    done="Your account has this e-mail address again. You are signed out on all devices.",
 )
 
 
@@ -57,3 +63,13 @@ async def show_verification_page() -> HTMLResponse:
 @router.get("/password-resets/page", include_in_schema=False)
 async def show_reset_page() -> HTMLResponse:
     return HTMLResponse(_RESET, headers=_HEADERS)
+
+
+@router.get("/email-changes/page", include_in_schema=False)
+async def show_confirmation_page() -> HTMLResponse:
+    return HTMLResponse(_CONFIRM, headers=_HEADERS)
+
+
+@router.get("/email-changes/revert-page", include_in_schema=False)
+async def show_revert_page() -> HTMLResponse:
+    return HTMLResponse(_REVERT, headers=_HEADERS)

@@ -8,6 +8,7 @@ const ui = SwaggerUIBundle({
   displayRequestDuration: true,
   validatorUrl: null,
   presets: [SwaggerUIBundle.presets.apis],
+  oauth2RedirectUrl: new URL(page.dataset.redirect, location.href).href,
 });
 
-ui.initOAuth({ clientId: page.dataset.client });
+ui.initOAuth({ clientId: page.dataset.client, usePkceWithAuthorizationCodeGrant: true });
