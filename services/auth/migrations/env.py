@@ -1,3 +1,4 @@
+from auth.clients import models as client_models  # noqa: F401 - their tables, too
 from auth.models import Base
 from auth.sessions import models as session_models  # noqa: F401 - their tables, too
 from auth.sign_ins import models as sign_in_models  # noqa: F401

@@ -248,8 +248,12 @@ async def test_the_cookie_is_renewed_at_sign_in_and_kept_from_scripts(auth: Auth
     answer = await browser.http.post("/sign-in", data=form.fields | {"username": ada.email, "password": PASSWORD})
     after = browser.http.cookies["waybill"]
     assert before != after
-    [cookie] = answer.headers.get_list("set-cookie")
-    assert cookie == f"waybill={after}; HttpOnly; Path=/; SameSite=lax"
+    session, device = answer.headers.get_list("set-cookie")
+    assert session == f"waybill={after}; HttpOnly; Path=/; SameSite=lax"
+    assert (
+        device
+        == f"waybill-device={browser.http.cookies['waybill-device']}; HttpOnly; Max-Age=15552000; Path=/; SameSite=lax"
+    )
     planted = Browser(auth)
     planted.http.cookies["waybill"] = before
     assert Forms((await planted.authorize()).text).action == "/sign-in"

@@ -5,8 +5,9 @@ from datetime import datetime, timedelta, tzinfo
 import pytest
 from sqlalchemy import func, select, update
 
+from auth.clients.models import RevokedToken
 from auth.keys.keyring import Keyring
-from auth.models import RevokedToken, Session
+from auth.models import Session
 from auth.retention import run_cleanup
 from auth.settings import Settings
 from common.db import database as database_module

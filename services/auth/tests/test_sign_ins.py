@@ -6,10 +6,13 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from auth.retention import run_cleanup
+from auth.settings import Settings
 from auth.sign_ins.models import NOBODY, SignIn
 from auth.tokens import refresh
+from auth.tokens.device import unseal
 from common.db.database import Database, new_id
 
+from .browsing import ISSUER, Browser, Forms, exchange
 from .conftest import PASSWORD, Auth, Happens, Person
 from .test_refresh import events
 from .test_sessions import bearer, sid
@@ -161,3 +164,49 @@ async def test_an_erased_persons_sign_ins_and_devices_are_deleted_from_tables_an
     assert "Ada's own browser" not in str(recorded)
     assert [data.get("device") for kind, _, data in recorded if kind == "auth.session.started.v1"] == [None, "Browser"]
     assert len((await listed(auth, bobs))["items"]) == 1
+
+
+async def test_a_browser_that_someone_signed_in_with_is_known_by_a_cookie_that_signs_nobody_in(
+    auth: Auth, database: Database, settings: Settings
+) -> None:
+    ada, bob = auth.users.add("ada@example.com"), auth.users.add("bob@example.com")
+    auth.http.headers["User-Agent"] = "Shop's own backend"
+    elsewhere = await auth.sign_in(ada)
+    browser = Browser(auth)
+    browser.http.headers["User-Agent"] = "Firefox"
+    redirect_uri = f"{ISSUER}/docs/auth/assets/oauth2-redirect.html"
+
+    async def sign_in(person: Person) -> dict[str, Any] | None:
+        """Signs in on the pages with a new browser session. Returns the device that users hears of."""
+        for cookie in list(browser.http.cookies.jar):
+            if cookie.name == "waybill":
+                browser.http.cookies.delete(cookie.name)
+        code = await browser.code(person, redirect_uri=redirect_uri)
+        assert (await exchange(auth, code, redirect_uri=redirect_uri)).status_code == 200
+        device: dict[str, Any] | None = auth.users.requests[-1][0].get("device")
+        return device
+
+    assert await sign_in(ada) is None
+    [cookie] = [each for each in browser.http.cookies.jar if each.name == "waybill-device"]
+    assert cookie.has_nonstandard_attr("HttpOnly")
+    assert cookie.value is not None
+    known = unseal(cookie.value, settings.refresh_token_bytes)
+    assert known is not None
+    assert unseal(cookie.value[:-1] + ("A" if cookie.value[-1] != "A" else "B"), settings.refresh_token_bytes) is None
+    assert unseal(cookie.value, b"x" * 32) is None
+    device = {"user_id": str(ada.user_id), "id": str(known.id)}
+    assert await sign_in(ada) == device
+    assert await sign_in(ada) == device
+    assert await sign_in(bob) == device  # another's: users ignores it
+    assert await started(database) == [
+        (False, "Shop's own backend"),
+        (True, "Firefox"),
+        (False, "Firefox"),
+        (False, "Firefox"),
+        (False, "Firefox"),
+    ]
+    page = await listed(auth, elsewhere)
+    assert [(item["device"], item["outcome"]) for item in page["items"]][:1] == [("Firefox", "succeeded")]
+    bare = Browser(auth)
+    bare.http.cookies.set("waybill-device", cookie.value)
+    assert Forms((await bare.authorize(redirect_uri=redirect_uri)).text).action == "/sign-in"

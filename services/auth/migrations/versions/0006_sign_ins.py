@@ -1,4 +1,4 @@
-"""People's sign-ins, when each person first signed in, and the audit trail."""
+"""People's sign-ins, known devices, the audit trail, and keys of clients."""
 
 from alembic import op
 
@@ -22,6 +22,13 @@ _STATEMENTS = (
 )""",
     "CREATE INDEX ix_sign_ins_user_id ON sign_ins (user_id, id)",
     "CREATE INDEX ix_sign_ins_created_at ON sign_ins (created_at)",
+    "ALTER TABLE clients ADD COLUMN jwks jsonb",
+    """CREATE TABLE used_assertions (
+    digest bytea CONSTRAINT pk_used_assertions PRIMARY KEY,
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT ck_used_assertions_digest CHECK (length(digest) = 32)
+)""",
+    "CREATE INDEX ix_used_assertions_expires_at ON used_assertions (expires_at)",
     "ALTER TABLE subjects ADD COLUMN first_sign_in_at timestamptz",
     """ALTER TABLE browser_sessions
     ADD COLUMN device text NOT NULL DEFAULT '',
@@ -39,4 +46,5 @@ def downgrade() -> None:
     shared_tables.drop_audit(op)
     op.execute("ALTER TABLE browser_sessions DROP COLUMN device, DROP COLUMN is_new_device")
     op.execute("ALTER TABLE subjects DROP COLUMN first_sign_in_at")
-    op.execute("DROP TABLE sign_ins")
+    op.execute("ALTER TABLE clients DROP COLUMN jwks")
+    op.execute("DROP TABLE sign_ins, used_assertions")

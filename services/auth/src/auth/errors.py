@@ -117,6 +117,10 @@ class PublicClient(Conflict):
     code, title = "public_client", "A public client has no secret"
 
 
+class ClientHasKeys(Conflict):
+    code, title = "client_has_keys", "A client with keys has no secret: change its jwks"
+
+
 class InvalidRegistration(Unprocessable):
     code, title = "invalid_registration", "These grant types and redirect URIs do not go together"
 

@@ -73,7 +73,9 @@ class Client(Base):
     grant_types: Mapped[list[str]]
     scopes: Mapped[list[str]]
     secret_hash: Mapped[bytes]
-    """A public client has the hash of no secret: an older release then refuses it."""
+    """A public client, and one with keys, has the hash of no secret: an older release then refuses it."""
+    jwks: Mapped[dict[str, Any] | None]
+    """The public keys with which the client signs assertions (RFC 7523), instead of a secret."""
     previous_secret_hash: Mapped[bytes | None]
     previous_secret_until: Mapped[datetime | None]
     is_public: Mapped[bool] = mapped_column("public", default=False, server_default=text("false"))
@@ -99,6 +101,8 @@ class Client(Base):
             raise InvalidRegistration("The grant type authorization_code needs redirect_uris.")
         if self.is_public and "client_credentials" in self.grant_types:
             raise InvalidRegistration("A public client has no secret, so it cannot have client_credentials.")
+        if self.is_public and self.jwks is not None:
+            raise InvalidRegistration("A client with keys is not public.")
 
     def valid_secret_hashes(self, now: datetime) -> list[bytes]:
         """One, or two while a replaced secret is still good."""
@@ -293,13 +297,3 @@ class Session(Base):
 
 class Reuse:
     """A used refresh token was presented again, so it may have been stolen (RFC 9700 §4.14.2)."""
-
-
-class RevokedToken(Base):
-    """A revoked access token of a client. It belongs to no session: its `sid` names this token alone."""
-
-    __tablename__ = "revoked_tokens"
-
-    sid: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    client_id: Mapped[str]
-    revoked_at: Mapped[datetime] = mapped_column(index=True)

@@ -9,7 +9,8 @@ from sqlalchemy import bindparam, case, exists, select, tuple_, union_all, updat
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from auth.models import Client, RevokedToken, Session, SigningKey, Subject, SubjectStatus
+from auth.clients.models import RevokedToken, UsedAssertion
+from auth.models import Client, Session, SigningKey, Subject, SubjectStatus
 from auth.sessions.models import BrowserSession
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox
@@ -178,6 +179,12 @@ async def clear_devices(session: AsyncSession, user_id: uuid.UUID) -> None:
         of_sessions = table.c.subject.in_([str(session_id) for session_id in ids])
         described = update(table).where(of_sessions, table.c.data.has_key("device"))
         await session.execute(described.values(data=table.c.data.op("-")("device")))
+
+
+async def use_assertion(session: AsyncSession, digest: bytes, expires_at: datetime) -> bool:
+    """Whether this is the first use of a client's assertion."""
+    used = insert(UsedAssertion).values(digest=digest, expires_at=expires_at).on_conflict_do_nothing()
+    return (await session.scalar(used.returning(UsedAssertion.digest))) is not None
 
 
 async def add_revoked_token(session: AsyncSession, sid: uuid.UUID, *, client_id: str, now: datetime) -> bool:

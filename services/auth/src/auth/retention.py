@@ -6,7 +6,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
-from auth.models import Client, RevokedToken, Session
+from auth.clients.models import RevokedToken, UsedAssertion
+from auth.models import Client, Session
 from auth.sessions.models import AuthorizationCode, BrowserSession
 from auth.sign_ins.models import SignIn
 from common.db.database import Database
@@ -26,6 +27,7 @@ _EXPIRING: Final[tuple[tuple[InstrumentedAttribute[Any], ColumnElement[bool], ti
     (RevokedToken.revoked_at, true(), _REVOCATIONS_KEPT),
     (Client.deleted_at, true(), _REVOCATIONS_KEPT),
     (SignIn.created_at, true(), _SIGN_INS_KEPT),
+    (UsedAssertion.expires_at, true(), timedelta(0)),
     (BrowserSession.ends_at, true(), _REVOCATIONS_KEPT),
     (AuthorizationCode.expires_at, true(), _USED_CODES_KEPT),
 )

@@ -4,8 +4,9 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from auth.clients.key_sets import usable_key_set
 from auth.redirect_uris import RedirectUri
 from auth.scopes import ManagedScope
 from auth.sign_ins.models import Outcome
@@ -68,6 +69,14 @@ GrantType = Literal["authorization_code", "client_credentials", "refresh_token"]
 ClientName = Annotated[str, Field(min_length=1, max_length=100), SINGLE_LINE]
 GrantTypes = Annotated[list[GrantType], Field(min_length=1, max_length=3)]
 Scopes = Annotated[list[ManagedScope], Field(max_length=20)]
+KeySet = Annotated[
+    dict[str, Any],
+    AfterValidator(usable_key_set),
+    Field(
+        description="Public keys (RFC 7517), ES256 or RS256, by which the client authenticates in place of a secret: "
+        "`private_key_jwt` (RFC 7523)."
+    ),
+]
 RedirectUris = Annotated[list[RedirectUri], Field(max_length=20)]
 
 _OMITTED: Final[Any] = Field(default_factory=lambda: None)
@@ -81,6 +90,7 @@ class RegisterClient(StrictModel):
     redirect_uris: RedirectUris = Field(default_factory=list)
     post_logout_redirect_uris: RedirectUris = Field(default_factory=list)
     public: Annotated[bool, Field(description="An app that cannot keep a secret, so that it gets none.")] = False
+    jwks: KeySet | None = None
 
 
 class ClientChange(StrictModel):
@@ -91,6 +101,7 @@ class ClientChange(StrictModel):
     scopes: Scopes = _OMITTED
     redirect_uris: RedirectUris = _OMITTED
     post_logout_redirect_uris: RedirectUris = _OMITTED
+    jwks: KeySet = _OMITTED
 
 
 class NewSecret(StrictModel):
@@ -107,6 +118,7 @@ class ClientOut(Model):
     redirect_uris: list[str]
     post_logout_redirect_uris: list[str]
     public: bool
+    jwks: dict[str, Any] | None
     created_at: datetime
 
 

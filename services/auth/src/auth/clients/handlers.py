@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
 from auth.clients.secrets import new_secret, secret_hash
-from auth.errors import ClientNotFound, PublicClient
+from auth.errors import ClientHasKeys, ClientNotFound, PublicClient
 from auth.events import AuditRecorded, Reason, SubjectRevoked
 from auth.models import Client
 from auth.sessions.handlers import revoke_session
@@ -30,6 +30,7 @@ async def register_client(
     redirect_uris: Iterable[str],
     post_logout_redirect_uris: Iterable[str],
     is_public: bool,
+    jwks: dict[str, Any] | None,
     actor: str,
     now: datetime,
 ) -> tuple[Client, str | None]:
@@ -46,13 +47,14 @@ async def register_client(
         redirect_uris=_distinct(redirect_uris),
         post_logout_redirect_uris=_distinct(post_logout_redirect_uris),
         is_public=is_public,
+        jwks=jwks,
         secret_hash=secret_hash(secret),
         created_at=now,
     )
     client.check_grant_types()
     session.add(client)
     await _record_act(session, "client.registered", client, actor=actor, detail=" ".join(client.scopes))
-    return client, None if is_public else secret
+    return client, None if is_public or jwks is not None else secret
 
 
 async def change_client(session: AsyncSession, client_id: str, changes: Mapping[str, Any], *, actor: str) -> Client:
@@ -75,6 +77,8 @@ async def change_client_secret(
     client = await _lock(session, client_id)
     if client.is_public:
         raise PublicClient
+    if client.jwks is not None:
+        raise ClientHasKeys
     secret = new_secret()
     await _record_act(session, "client.secret_changed", client, actor=actor)
     if revoke_previous:

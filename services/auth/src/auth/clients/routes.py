@@ -23,7 +23,7 @@ router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[adm
 async def register_client(
     body: RegisterClient, principal: PrincipalDep, session: SessionDep, response: Response
 ) -> ClientWithSecret:
-    """Registers a client. Only this response contains its secret. A public client has none."""
+    """Registers a client. Only this response contains its secret. A public client has none, nor has one with keys."""
     client, secret = await handlers.register_client(
         session,
         name=body.name,
@@ -32,6 +32,7 @@ async def register_client(
         redirect_uris=body.redirect_uris,
         post_logout_redirect_uris=body.post_logout_redirect_uris,
         is_public=body.public,
+        jwks=body.jwks,
         actor=principal.subject,
         now=utc_now(),
     )
@@ -92,6 +93,7 @@ def _out(client: Client) -> ClientOut:
         redirect_uris=client.redirect_uris,
         post_logout_redirect_uris=client.post_logout_redirect_uris,
         public=client.is_public,
+        jwks=client.jwks,
         created_at=client.created_at,
     )
 

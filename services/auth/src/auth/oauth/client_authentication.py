@@ -11,6 +11,7 @@ from auth.clients import secrets as client_secrets
 from auth.clients.registry import first_party_grant_types
 from auth.errors import InvalidClient
 from auth.models import Client
+from auth.oauth.client_assertions import read_client_id, verify_assertion
 from auth.oauth.form import ClientCredentials
 from auth.scopes import PERSON_SCOPES
 from auth.settings import Settings
@@ -45,6 +46,8 @@ async def authenticate_client(
     """The client with these credentials. Raises `InvalidClient`, without naming the cause."""
     if credentials is None:
         raise _refusal()
+    if credentials.assertion is not None:
+        return await _by_assertion(credentials.assertion, credentials.client_id, settings, database)
     if credentials.client_id in FIRST_PARTY:
         if credentials.secret is not None:
             raise _refusal(credentials.client_id)
@@ -66,13 +69,38 @@ async def authenticate_client(
         raise _refusal()
     if not _is_authentic(managed, credentials.secret):
         raise _refusal(managed.id)
+    return _authenticated(managed)
+
+
+async def _by_assertion(assertion: str, client_id: str, settings: Settings, database: Database) -> AuthenticatedClient:
+    """RFC 7523 §3. `client_id` is what the form names, and may be empty."""
+    try:
+        named = read_client_id(assertion)
+    except InvalidClient:
+        raise _refusal() from None
+    async with database.transaction() as session:
+        managed = await queries.client(session, named)
+    if managed is None or client_id not in ("", named):
+        raise _refusal()
+    try:
+        use = verify_assertion(assertion, managed, settings, utc_now())
+    except InvalidClient:
+        raise _refusal(managed.id) from None
+    async with database.transaction() as session:
+        is_first = await queries.use_assertion(session, use.digest, use.expires_at)
+    if not is_first:
+        raise _refusal(managed.id)
+    return _authenticated(managed)
+
+
+def _authenticated(client: Client) -> AuthenticatedClient:
     return AuthenticatedClient(
-        managed.id,
+        client.id,
         ClientKind.MANAGED,
-        frozenset(managed.grant_types),
-        tuple(managed.scopes),
-        managed.session_version,
-        managed.is_public,
+        frozenset(client.grant_types),
+        tuple(client.scopes),
+        client.session_version,
+        client.is_public,
     )
 
 
@@ -80,6 +108,8 @@ def _is_authentic(client: Client, secret: str | None) -> bool:
     """A public client has no secret: it proves at the code's exchange that it began the flow (RFC 7636)."""
     if client.is_public:
         return secret is None
+    if client.jwks is not None:
+        return False
     return any(client_secrets.is_right(secret, known) for known in client.valid_secret_hashes(utc_now()))
 
 

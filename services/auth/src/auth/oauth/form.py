@@ -11,6 +11,7 @@ from auth.errors import InvalidClient, InvalidRequest
 
 _REPEATABLE: Final = frozenset({"resource"})  # RFC 8707 §2
 _MOST_FIELDS: Final = 30
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class Form:
@@ -47,10 +48,11 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:
-    """A client's id and secret. A public client has no secret."""
+    """A client's id and secret, or its assertion (RFC 7523), which names the client. A public client has neither."""
 
     client_id: str
     secret: str | None = None
+    assertion: str | None = None
 
 
 def client_credentials(form: Form, authorization: Sequence[str]) -> ClientCredentials | None:
@@ -62,6 +64,13 @@ def client_credentials(form: Form, authorization: Sequence[str]) -> ClientCreden
         raise InvalidRequest("More than one Authorization header")
     in_header = _basic(authorization[0]) if authorization else None
     client_id, secret = form.get("client_id"), form.get("client_secret")
+    assertion, assertion_type = form.get("client_assertion"), form.get("client_assertion_type")
+    if assertion is not None or assertion_type is not None:
+        if in_header is not None or secret is not None:
+            raise InvalidRequest("Use one method of client authentication, not several")
+        if assertion is None or assertion_type != ASSERTION_TYPE:
+            raise InvalidRequest(f"client_assertion needs the client_assertion_type {ASSERTION_TYPE}")
+        return ClientCredentials(client_id or "", assertion=assertion)
     if in_header is None:
         if client_id is None and secret is not None:
             raise InvalidRequest("client_id is missing")

@@ -6,7 +6,8 @@ from auth.oauth.answers import Metadata
 from auth.scopes import IDENTITY_SCOPES, MANAGED_SCOPES, PERSON_SCOPES
 from auth.settings import Settings
 
-_CLIENT_AUTHENTICATION: Final = ["client_secret_basic", "client_secret_post"]
+_CLIENT_AUTHENTICATION: Final = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+_ASSERTION_ALGORITHMS: Final = ["ES256", "RS256"]
 _CLAIMS: Final = [
     *("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr"),
     *("name", "email", "email_verified"),
@@ -43,5 +44,8 @@ def metadata(settings: Settings) -> Metadata:
         token_endpoint_auth_methods_supported=[*_CLIENT_AUTHENTICATION, "none"],
         revocation_endpoint_auth_methods_supported=[*_CLIENT_AUTHENTICATION, "none"],
         introspection_endpoint_auth_methods_supported=_CLIENT_AUTHENTICATION,
+        token_endpoint_auth_signing_alg_values_supported=_ASSERTION_ALGORITHMS,
+        revocation_endpoint_auth_signing_alg_values_supported=_ASSERTION_ALGORITHMS,
+        introspection_endpoint_auth_signing_alg_values_supported=_ASSERTION_ALGORITHMS,
         service_documentation=f"{issuer}/docs/auth",
     )

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from auth.errors import ContentTooLarge, EncodedContent, InvalidRequest, OAuthError, TemporarilyUnavailable
 from auth.oauth.answers import Introspection, Metadata, OAuthErrorAnswer, PublishedKeys, TokenAnswer
-from auth.oauth.form import ClientCredentials, Form, client_credentials
+from auth.oauth.form import ASSERTION_TYPE, ClientCredentials, Form, client_credentials
 from auth.oauth.grants import TokenRequest
 from auth.oauth.metadata import metadata
 from common.db.outages import is_outage
@@ -65,6 +65,8 @@ def _form_of(required: str, fields: Mapping[str, str]) -> dict[str, Any]:
 _CLIENT_FIELDS: Final = {
     "client_id": "The client's id, unless sent as Basic credentials. `web` by default.",
     "client_secret": "The client's secret, if it has one, unless sent as Basic credentials.",
+    "client_assertion": "Of a client with keys: a JWT (RFC 7523), good once and for at most 300 s.",
+    "client_assertion_type": f"`{ASSERTION_TYPE}`, with `client_assertion`.",
 }
 
 _TOKEN_FIELDS: Final = {
