@@ -213,7 +213,7 @@ async def test_readers_wait_without_a_connection_and_all_get_the_event(feed: Fee
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=feed.client.base_url, timeout=30, limits=limits) as client:
         path = "/events?wait=25"
-        reading = [asyncio.ensure_future(client.get(path, headers=feed.events_client)) for _ in range(300)]
+        reading = [asyncio.ensure_future(client.get(path, headers=feed.events_client)) for _ in range(200)]
         await asyncio.wait(reading, timeout=2)
         connection = await asyncpg.connect(feed.dsn)
         try:
