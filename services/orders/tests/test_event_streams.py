@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from common.db.database import new_id
 from common.feed import slots, streams
+from common.runtime import http_protocol
 from common.runtime.health import Health
 from common.security.revocation import Denylist, SessionRevoked
 from common.testing.plugin import eventually
@@ -167,14 +169,34 @@ async def test_the_streams_of_a_killed_process_are_free_again(feed: FeedShop) ->
         await connection.close()
 
 
-async def test_a_reader_that_takes_nothing_holds_up_nobody(feed: FeedShop) -> None:
+_MANY_LARGE_EVENTS = """
+    INSERT INTO event_log (event_id, type, subject, version, occurred_at, data)
+    SELECT gen_random_uuid(), 'orders.order.placed.v1', gen_random_uuid()::text, 1, now(),
+           jsonb_build_object('customer_id', gen_random_uuid(), 'filling', repeat('x', 50000))
+    FROM generate_series(1, 300) RETURNING event_id"""
+
+
+async def test_a_reader_that_takes_nothing_holds_up_nobody(
+    feed: FeedShop, desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "_TAKES_NOTHING", 0.5)
     order = await feed.order()
+    first, *_ = await desk.rows(_MANY_LARGE_EVENTS)
     url = feed.client.base_url
-    assert url.port is not None
-    reader, writer = await asyncio.open_connection(url.host, url.port, limit=1024)
-    token = feed.events_client["Authorization"]
-    writer.write(f"GET /events/stream HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: {token}\r\n\r\n".encode())
-    await reader.readuntil(b": \n\n")
+    with socket.create_connection((url.host, url.port or 0)) as reader:
+        token = feed.events_client["Authorization"]
+        path = f"/events/stream?after={first['event_id']}"
+        reader.sendall(f"GET {path} HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: {token}\r\n\r\n".encode())
+
+        async def slots_are(count: int) -> bool:
+            return len(await desk.rows("SELECT slot FROM stream_slots")) == count
+
+        await eventually(lambda: slots_are(1))
+        await others_are_served(feed, order)
+        await eventually(lambda: slots_are(0))
+
+
+async def others_are_served(feed: FeedShop, order: dict[str, Any]) -> None:
     async with feed.stream() as events:
         for step in ("confirm", "ship", "deliver"):
             await feed.act(order["id"], step)
@@ -185,14 +207,13 @@ async def test_a_reader_that_takes_nothing_holds_up_nobody(feed: FeedShop) -> No
             "shipped",
             "delivered",
         ]
-    writer.close()
 
 
 async def test_readers_wait_without_a_connection_and_all_get_the_event(feed: FeedShop) -> None:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=feed.client.base_url, timeout=30, limits=limits) as client:
-        path = "/events?from=latest&wait=25"
-        reading = [asyncio.ensure_future(client.get(path, headers=feed.events_client)) for _ in range(300)]
+        path = "/events?wait=25"
+        reading = [asyncio.ensure_future(client.get(path, headers=feed.events_client)) for _ in range(200)]
         await asyncio.wait(reading, timeout=2)
         connection = await asyncpg.connect(feed.dsn)
         try:

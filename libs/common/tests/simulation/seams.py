@@ -65,6 +65,7 @@ def simulated() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(relay, "event_log", SimpleNamespace(maintain=_nothing))
         patch.setattr(relay, "own_partitions", _own_partitions)
         patch.setattr(relay, "listen", _listen)
+        patch.setattr(relay, "Notifier", _Notifier)
         patch.setattr(consumer, "declare_queues", _nothing)
         patch.setattr(deliveries, "raw_channel", _channel)
         patch.setattr(partitions, "locked", _locked)
@@ -77,6 +78,16 @@ def simulated() -> Iterator[pytest.MonkeyPatch]:
 class _Silence:
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
+
+
+class _Notifier:
+    """Nobody reads the simulated log while it grows."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def notify(self, channel: str) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 def _time() -> float:

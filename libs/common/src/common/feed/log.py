@@ -40,6 +40,7 @@ _WINDOW: Final = 20_000
 """Positions that one statement reads at most: a rare type must not make it last."""
 _REMEMBERED: Final = 2000
 _REMEMBERED_SECONDS: Final = 2.0
+_OLDEST_SECONDS: Final = 60.0
 _READERS_CONNECTIONS: Final = 2
 
 _SELECT: Final = """
@@ -95,6 +96,7 @@ class Feed:
         """All events between the positions `_start` and `_end`, in their order."""
         self._read_at: list[float] = []
         self._start = self._end = -1
+        self._oldest: tuple[float, int] | None = None
         self._arrivals: dict[View, set[asyncio.Future[int]]] = {}
 
     @property
@@ -154,9 +156,11 @@ class Feed:
         return position
 
     async def oldest(self) -> int:
-        """The position before the oldest event."""
-        [row] = await self._reading.fetch(_OLDEST)
-        return (row[0] or 1) - 1
+        """A position before the oldest event, read from time to time: the log loses its oldest day once a day."""
+        if self._oldest is None or self._oldest[0] < monotonic() - _OLDEST_SECONDS:
+            [row] = await self._reading.fetch(_OLDEST)
+            self._oldest = monotonic(), (row[0] or 1) - 1
+        return self._oldest[1]
 
     async def newest(self, view: View) -> tuple[int, UUID | None]:
         """The position and the id of the newest visible event."""

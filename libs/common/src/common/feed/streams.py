@@ -30,7 +30,7 @@ _LOOK: Final = 0.4
 """Seconds between looks for what has ended."""
 _COMMENT_INTERVAL: Final = 15.0
 _COMMENT: Final = b": \n\n"
-_PAGE: Final = 100
+_PAGE: Final = 50
 _RETRY: Final = 1.0
 _SLOT_MARGIN: Final = 30.0
 """Seconds that a slot outlives its token: leeway and the difference between two clocks."""

@@ -24,7 +24,6 @@ ALGORITHMS: Final = frozenset({"ES256", "RS256"})
 
 _REQUIRED: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope")
 _ENDED: Final = {"expired": "The access token has expired", "revoked": "The access token was revoked"}
-_IDENTIFIER: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _SCOPES: Final = re.compile(r"(?:[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*)?")  # RFC 6749 §3.3, or empty
 
 
