@@ -64,6 +64,13 @@ class Person:
         return await self.client.get(path, headers=self.bearer)
 
 
+def plain_text(mail: EmailMessage) -> str:
+    body = mail.get_body(("plain",))
+    assert body is not None
+    text: str = body.get_content()
+    return text
+
+
 class Mailbox:
     """The mails that the SMTP receiver has received."""
 
@@ -74,11 +81,11 @@ class Mailbox:
         return [mail for mail in self._naming(address) if mail["To"] and address in str(mail["To"])]
 
     def bodies(self, address: str) -> list[str]:
-        return [mail.get_content() for mail in self.to(address)]
+        return [plain_text(mail) for mail in self.to(address)]
 
     async def wait_for(self, address: str, text: str, *, within: float = 20.0) -> EmailMessage:
         async def arrived() -> EmailMessage | None:
-            return next((mail for mail in self.to(address) if text in mail.get_content()), None)
+            return next((mail for mail in self.to(address) if text in plain_text(mail)), None)
 
         mail = await eventually(arrived, within=within)
         assert mail is not None

@@ -52,7 +52,7 @@ async def test_a_failover_of_postgres_under_load_loses_nothing_and_every_role_re
         await asyncio.to_thread(system.dev, "up", "--detach", "--owner", str(os.getpid()))
         try:
             status, since = system.status, datetime.now(UTC)
-            purchases, shoppers, staff = await open_shop(status["gateway"], status["admin"])
+            purchases, shoppers, staff = await open_shop(status)
             subscriber = Subscriber(status["broker"]["amqp_url"])
             await subscriber.bind()
             listening = asyncio.create_task(subscriber.listen())

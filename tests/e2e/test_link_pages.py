@@ -11,7 +11,7 @@ import pytest
 from common.testing.plugin import eventually
 
 from .browser import Page, browsing, find_browser
-from .conftest import Mailbox, Person, SignUp, sign_in
+from .conftest import Mailbox, Person, SignUp, plain_text, sign_in
 
 BROWSER = find_browser()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")]
@@ -31,7 +31,7 @@ async def ada(sign_up: SignUp) -> Person:
 
 async def link_to(mailbox: Mailbox, address: str, path: str) -> str:
     mail = await mailbox.wait_for(address, path)
-    [link] = re.findall(r"http\S+\?token=\S+", mail.get_content())
+    [link] = re.findall(r"http\S+\?token=\S+", plain_text(mail))
     return str(link)
 
 

@@ -33,6 +33,7 @@ ZERO_AT_FIRST = [
     ("notifier-deliver", 'waybill_deliveries_total{channel="mail",outcome="postponed"}'),
     ("notifier-deliver", 'waybill_deliveries_total{channel="mail",outcome="failed"}'),
     ("notifier-deliver", 'waybill_deliveries_pending{channel="mail"}'),
+    ("notifier-deliver", 'waybill_delivery_channel_resting{channel="mail"}'),
     ("notifier-deliver", 'waybill_deliveries_oldest_age_seconds{channel="mail"}'),
 ]
 

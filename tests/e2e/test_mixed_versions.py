@@ -96,7 +96,7 @@ async def test_each_service_is_rolled_out_and_back_with_old_and_new_others_witho
     for service in ROLES:
         mixed.dev("scale", f"{service}:api=2")
     status, since = mixed.status, datetime.now(UTC)
-    purchases, shoppers, staff = await open_shop(status["gateway"], status["admin"])
+    purchases, shoppers, staff = await open_shop(status)
     subscriber = Subscriber(status["broker"]["amqp_url"])
     await subscriber.bind()
     listening = asyncio.create_task(subscriber.listen())

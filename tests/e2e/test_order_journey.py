@@ -6,6 +6,8 @@ from typing import Any
 
 from common.testing.plugin import eventually
 
+from .conftest import plain_text
+
 
 async def test_an_order_becomes_an_event_a_notification_and_a_mail(customer: Any, mailbox: Any) -> None:
     answer = await customer.order(3)
@@ -14,7 +16,7 @@ async def test_an_order_becomes_an_event_a_notification_and_a_mail(customer: Any
     assert answer.headers["Location"].endswith(f"/orders/{order['id']}")
     assert order["total"] == {"amount": 14700, "currency": "EUR"}
     mail = await mailbox.wait_for(customer.email, order["id"])
-    assert "147.00" in mail.get_content()
+    assert "147.00" in plain_text(mail)
     (notification,) = (await customer.get("/notifications")).json()["items"]
     assert notification["order_id"] == order["id"]
 

@@ -133,7 +133,7 @@ async def test_orders_flow_behind_a_pooler_that_is_killed_in_between(
 
 async def _shop(system: StackUnderTest, pooler: Pooler, report: Report) -> None:
     status, since = system.status, datetime.now(UTC)
-    purchases, shoppers, staff = await open_shop(status["gateway"], status["admin"])
+    purchases, shoppers, staff = await open_shop(status)
     subscriber = Subscriber(status["broker"]["amqp_url"])
     await subscriber.bind()
     listening = asyncio.create_task(subscriber.listen())

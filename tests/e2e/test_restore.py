@@ -11,7 +11,7 @@ import pytest
 from common.testing.plugin import eventually
 from waybill_dev.servers.postgres import binary
 
-from .conftest import Mailbox, Person, Report
+from .conftest import Mailbox, Person, Report, plain_text
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ async def test_a_lost_database_is_restored_and_events_after_the_backup_are_repla
     report(f"{len(everything)} orders, each notified once, {took:.0f} s after the start")
     for order in everything:
         mail = await mailbox.wait_for(customer.email, order)
-        ids = {mail["Message-ID"] for mail in mailbox.to(customer.email) if order in mail.get_content()}
+        ids = {mail["Message-ID"] for mail in mailbox.to(customer.email) if order in plain_text(mail)}
         assert ids == {mail["Message-ID"]}
 
 

@@ -37,6 +37,7 @@ COMMANDS = {
     "history": "waybill_dev.commands.history:history",
     "model": "waybill_dev.commands.model:model",
     "dashboards": "waybill_dev.commands.dashboards:dashboards",
+    "mails": "waybill_dev.commands.mails:mails",
 }
 
 

@@ -218,6 +218,7 @@ async def test_an_erasure_waits_for_an_uncommitted_notification_and_deletes_it(
     assert await world.kinds(user_id) == []
 
 
+LINK_REQUEST = "users.secret_link.requested.v1"
 PERSONAL: dict[str, tuple[str, dict[str, Any]]] = {
     "password_changed": ("users.user.password_changed.v1", {"by": "change"}),
     "email_reverted": ("users.user.email_reverted.v1", {"email": "ann@example.com"}),
@@ -225,9 +226,7 @@ PERSONAL: dict[str, tuple[str, dict[str, Any]]] = {
     "account_deactivated": ("users.user.deactivated.v1", {}),
     "account_reactivated": ("users.user.reactivated.v1", {}),
     "new_sign_in": ("auth.session.started.v1", {"is_new_device": True, "device": "Firefox"}),
-} | {
-    purpose: ("users.secret_link.requested.v1", {"purpose": purpose, "link_id": str(new_id())})
-    for purpose in get_args(LinkKind)
+    **{purpose: (LINK_REQUEST, {"purpose": purpose, "link_id": str(new_id())}) for purpose in get_args(LinkKind)},
 }
 
 
@@ -248,7 +247,7 @@ async def test_a_sign_in_with_a_known_device_or_the_first_notifies_nobody(
     world: World, *, is_new_device: bool | None
 ) -> None:
     user_id = new_id()
-    data = {} if is_new_device is None else {"is_new_device": is_new_device}
+    data: dict[str, Any] = {} if is_new_device is None else {"is_new_device": is_new_device}
     await world.event("auth.session.started.v1", user_id=str(user_id), **data)
     assert await world.kinds(user_id) == []
 

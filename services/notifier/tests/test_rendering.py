@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -16,6 +17,7 @@ from notifier.models import TITLES, Kind, LinkKind, preference_of
 
 ORDER_ID = "01a2054c-a789-745f-8420-744221d467b8"
 ORDER: dict[str, Any] = {"order_id": ORDER_ID, "total": {"amount": 123456, "currency": "EUR"}}
+DOCS = Path(__file__).parents[3] / "docs"
 REMOTE = {"img", "script", "link", "iframe", "object", "embed", "video", "audio", "source", "form", "base"}
 
 
@@ -76,6 +78,14 @@ def test_the_html_says_what_the_text_says_and_loads_nothing(kind: Kind) -> None:
     assert max(map(len, mail.html.splitlines())) < 900
     assert mail.html.count("?token=") == mail.text.count("?token=") == (kind in get_args(LinkKind))
     assert ("/unsubscribe/" in mail.html) == ("/unsubscribe/" in mail.text) == (preference_of(kind) is not None)
+
+
+def test_the_page_of_mails_has_a_picture_of_each_kind() -> None:
+    page = (DOCS / "mails.md").read_text()
+    assert re.findall(r"images/mails/(\w+)\.png", page) == list(TITLES)
+    assert {file.stem for file in (DOCS / "images/mails").iterdir()} == set(TITLES)
+    for kind in TITLES:
+        assert f"| `{kind}` | {TITLES[kind]} |" in page
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TITLES if kind.startswith("order_")])

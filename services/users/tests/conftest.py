@@ -40,9 +40,9 @@ class World:
         self.tokens = ISSUER
         self._number = itertools.count(1)
 
-    async def sign_up(self, **fields: Any) -> Person:
+    async def sign_up(self, *, send_welcome: bool = False, **fields: Any) -> Person:
         body = {"name": "Ann", "email": f"person{next(self._number)}@example.com", "password": PASSWORD} | fields
-        answer = await self.public.post("/users", json=body)
+        answer = await self.public.post("/users", params={"send_welcome": send_welcome}, json=body)
         assert answer.status_code == 201, answer.text
         person: Person = answer.json()
         return person

@@ -75,7 +75,7 @@ async def test_scrubbed_events_still_fit_their_schema_and_others_stay_as_they_ar
     await world.public.delete("/me", headers=world.bearer(person))
     [logged] = await world.rows("SELECT data FROM event_log")
     placeholders = {"name": "Erased", "email": "erased@waybill.invalid"}
-    assert logged["data"] == {"user_id": person["id"], **placeholders, "role": "user", "send_welcome": True}
+    assert logged["data"] == {"user_id": person["id"], **placeholders, "role": "user", "send_welcome": False}
     [theirs] = await world.events(other["id"])
     assert (theirs["data"]["name"], theirs["data"]["email"]) == ("Bob", "bob@example.com")
 

@@ -125,7 +125,8 @@ def _mails(maildir: Path, log: Path, domain: str, expected: set[str]) -> CountRo
     seen: dict[str, str] = {}
     for file in maildir.glob("*.eml"):
         mail = read_mail(file)
-        if str(mail["To"]).rstrip(">").endswith(f"@{domain}"):
+        is_about_order = mail["List-Unsubscribe"] is not None
+        if is_about_order and str(mail["To"]).rstrip(">").endswith(f"@{domain}"):
             seen[file.name] = str(mail["Message-ID"]).strip("<>").partition("@")[0]
     deliveries = Counter(line.split()[1] for line in _log_lines(log) if line.startswith("250 "))
     repeated = sum(deliveries[name] - 1 for name in seen if deliveries[name])

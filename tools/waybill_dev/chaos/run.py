@@ -50,7 +50,7 @@ async def run(
     """
     status = control.call(state, "status")
     began, since = time.monotonic(), datetime.now(UTC)
-    purchases, shoppers, staff = await open_shop(status["gateway"], status["admin"])
+    purchases, shoppers, staff = await open_shop(status)
     subscriber = Subscriber(status["broker"]["amqp_url"])
     await subscriber.bind()
     over_http = FeedSubscriber(status["gateway"], status["admin"])

@@ -5,14 +5,18 @@ second one. A change of state that was applied already is answered 409 when it i
 """
 
 import asyncio
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 
 from waybill_dev.errors import LocalError
+from waybill_dev.journeys.order_trace import read_mail
 
 SKU = "CHAOS-LAMP"
 PRODUCT = {"name": "Lamp", "price": {"amount": 1000, "currency": "EUR"}, "active": True}
@@ -99,8 +103,9 @@ class Shopper:
         return account.bearer
 
 
-async def open_shop(gateway: str, admin: dict[str, str]) -> tuple[Purchases, list[Shopper], Shopper]:
-    """Signs up the customers and the staff. Only the first customer gets mails about orders."""
+async def open_shop(status: dict[str, Any]) -> tuple[Purchases, list[Shopper], Shopper]:
+    """Signs up the customers and the staff. Only the first customer gets mails about orders, at a verified address."""
+    gateway, admin = status["gateway"], status["admin"]
     purchases = Purchases(f"{secrets.token_hex(4)}.chaos.example")
     staff = Shopper(gateway, Account(admin["email"], admin["password"]), purchases)
     await staff.request("PUT", f"/products/{SKU}", json=PRODUCT)
@@ -116,6 +121,7 @@ async def open_shop(gateway: str, admin: dict[str, str]) -> tuple[Purchases, lis
             shopper = Shopper(gateway, account, purchases)
             if number == 0:
                 purchases.mail_customers.add(user_id)
+                await _verify(shopper, Path(status["mail"]["maildir"]), account.email)
             else:
                 preferences = {"order_updates": False, "welcome": False}
                 await shopper.request("PUT", "/notification-preferences", json=preferences)
@@ -123,6 +129,27 @@ async def open_shop(gateway: str, admin: dict[str, str]) -> tuple[Purchases, lis
             purchases.orders_of[user_id] = set()
             shoppers.append(shopper)
     return purchases, shoppers, staff
+
+
+async def _verify(shopper: Shopper, maildir: Path, email: str) -> None:
+    """Uses the link in the mail. An unverified address would get a few mails only."""
+    await shopper.request("POST", "/email-verifications")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if token := await asyncio.to_thread(_mailed_token, maildir, email):
+            await shopper.request("POST", "/email-verifications/confirm", json={"token": token})
+            return
+        await asyncio.sleep(PAUSE_SECONDS)
+    raise LocalError(f"no mail to verify {email} within {PATIENCE_SECONDS:.0f} s")
+
+
+def _mailed_token(maildir: Path, email: str) -> str | None:
+    for file in maildir.glob("*.eml"):
+        mail = read_mail(file)
+        body = mail.get_body(("plain",)) if email in str(mail["To"]) else None
+        if body is not None and (found := re.search(r"\?token=(\S+)", body.get_content())):
+            return unquote(found[1])
+    return None
 
 
 async def buy(shopper: Shopper, user_id: str, staff: Shopper, purchases: Purchases, number: int) -> None:

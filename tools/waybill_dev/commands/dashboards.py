@@ -54,7 +54,7 @@ async def _run(state: State, folder: Path) -> None:
 
 async def _place_orders(state: State, status: dict[str, Any]) -> float:
     """Returns when the first order was placed."""
-    purchases, shoppers, staff = await open_shop(status["gateway"], status["admin"])
+    purchases, shoppers, staff = await open_shop(status)
     start, stop = time.time(), asyncio.Event()
 
     async def shop(number: int) -> None:

@@ -23,10 +23,13 @@ _SINCE = click.option("--since", type=Moment(), help="Created since then: an RFC
 
 
 @click.command()
-@click.argument("kind", metavar="KIND", type=click.Choice(list(TITLES)))
+@click.argument("kind", metavar="[KIND]", required=False, type=click.Choice(list(TITLES)))
 @click.option("--html", is_flag=True, help="The HTML, not the text.")
-def preview(kind: str, html: bool) -> None:
-    """Prints the mail of a kind with made-up values."""
+def preview(kind: str | None, html: bool) -> None:
+    """Prints the mail of a kind with made-up values. Without KIND, lists the kinds."""
+    if kind is None:
+        click.echo("\n".join(TITLES))
+        return
     mail = sample(cast("Kind", kind))
     click.echo(mail.html if html else f"Subject: {mail.subject}\n\n{mail.text}", nl=False)
 

@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
@@ -92,6 +93,11 @@ def _paragraphs_of_html(body: Markup) -> Markup:
     return Markup("\n").join(paragraphs)
 
 
+def _moment(moment: datetime) -> str:
+    """Such as `2 January 2026, 03:04 UTC`."""
+    return f"{moment.astimezone(UTC):%-d %B %Y, %H:%M} UTC"
+
+
 def _environment(parts: str, paragraphs: Any, *, autoescape: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("notifier"),
@@ -100,7 +106,7 @@ def _environment(parts: str, paragraphs: Any, *, autoescape: bool) -> Environmen
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"paragraphs": paragraphs, "money": format_money}
+    environment.filters |= {"paragraphs": paragraphs, "money": format_money, "moment": _moment}
     environment.globals["part"] = environment.get_template(parts).module
     return environment
 

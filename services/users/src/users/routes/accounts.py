@@ -43,9 +43,9 @@ async def sign_up(
     database: DatabaseDep,
     hashing: HashingDep,
     limiter: AddressLimiterDep,
-    send_welcome: bool = True,
+    send_welcome: bool = False,
 ) -> UserOut:
-    """Creates an account and sends a welcome mail, unless `send_welcome` is false.
+    """Creates an account, and sends a welcome mail if `send_welcome` is true.
 
     Each network may try a limited number of addresses, free or taken; then the answer is 429 `too_many_addresses`.
     """
