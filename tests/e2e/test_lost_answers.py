@@ -19,6 +19,7 @@ from auth.oauth.grants import limits_of
 from auth.sessions import handlers as sessions
 from auth.sessions.handlers import SignedIn, VerifiedPerson
 from auth.settings import Settings
+from auth.sign_ins.handlers import Origin
 from common.db.database import Database, new_id, utc_now
 from common.testing.plugin import MakeDatabase, eventually
 
@@ -94,10 +95,11 @@ async def signed_in(database: Database, settings: Settings) -> str:
         outcome = await sessions.start_session(
             session,
             VerifiedPerson(new_id(), "user", 1),
-            client_id="web",
+            Origin(network="", device="", client_id="web"),
             scopes=["account"],
             resources=["https://waybill.invalid/auth"],
-            device="",
+            is_known_device=False,
+            known_version=None,
             secret=settings.refresh_token_bytes,
             limits=limits_of(settings),
             now=utc_now(),

@@ -7,7 +7,6 @@ from auth.settings import Settings
 
 from .conftest import Auth, Users, serving
 from .test_sessions import bearer
-from .test_signals import logs as logs  # noqa: PLC0414 - a fixture
 
 
 async def may_administer(auth: Auth, tokens: dict[str, Any]) -> bool:
