@@ -108,6 +108,9 @@ async def test_another_client_asks_once_for_consent_and_scopes_add_up(
     page = await browser.authorize(shop["client_id"], scope="orders:write")
     assert "code" in sent(await browser.submit(page, decision="allow"))
     assert "code" in sent(await browser.authorize(shop["client_id"], scope="orders:write orders:read openid"))
+    asked_again = await browser.authorize(shop["client_id"], prompt="consent")
+    assert "code" in sent(await browser.submit(asked_again, decision="allow"))
+    assert "code" in sent(await browser.authorize(prompt="consent"))
     own = bearer(await auth.sign_in(ada))
     [granted] = (await auth.http.get("/grants", headers=own)).json()["items"]
     assert (granted["client_id"], granted["name"]) == (shop["client_id"], "Shop")

@@ -9,10 +9,12 @@ from auth.clients.models import RevokedToken
 from auth.keys.keyring import Keyring
 from auth.models import Session
 from auth.retention import run_cleanup
+from auth.sessions.models import AuthorizationCode, BrowserSession
 from auth.settings import Settings
 from common.db import database as database_module
 from common.db.database import Database, new_id, utc_now
 
+from .browsing import Browser, exchange
 from .conftest import Auth
 from .test_refresh import make_older
 from .test_sessions import bearer, sid
@@ -37,6 +39,26 @@ async def test_a_session_is_deleted_a_week_after_its_end(auth: Auth, database: D
     async with database.transaction() as session:
         await session.execute(update(Session).values(revoked_at=utc_now() - timedelta(days=8)))
     assert await sessions_left(database) == 0
+
+
+async def test_browser_sessions_and_codes_are_deleted_after_their_end(auth: Auth, database: Database) -> None:
+    browser, ada = Browser(auth), auth.users.add("ada@example.com")
+    page = "http://gateway.test/docs/auth/assets/oauth2-redirect.html"
+    assert (await exchange(auth, await browser.code(ada, redirect_uri=page), redirect_uri=page)).status_code == 200
+
+    async def left(table: type[BrowserSession | AuthorizationCode]) -> int | None:
+        async with database.transaction() as session:
+            return await session.scalar(select(func.count()).select_from(table))
+
+    for table, column, kept in (
+        (BrowserSession, BrowserSession.ends_at, timedelta(hours=1)),
+        (AuthorizationCode, AuthorizationCode.expires_at, timedelta(days=7)),
+    ):
+        for ago, expected in ((kept - timedelta(minutes=1), 1), (kept + timedelta(minutes=1), 0)):
+            async with database.transaction() as session:
+                await session.execute(update(table).values({column: utc_now() - ago}))
+            await run_cleanup(database)
+            assert await left(table) == expected
 
 
 async def test_a_run_deletes_a_days_sessions_by_the_servers_clock(
