@@ -1,11 +1,12 @@
 """A real browser, controlled by its DevTools protocol (https://chromedevtools.github.io/devtools-protocol/)."""
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,42 @@ def find_browser() -> str | None:
 class Page:
     """One tab. `complaints` are the errors of its console: exceptions and violations of the content security policy."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, numbers: Iterator[int] | None = None) -> None:
         self.complaints: list[str] = []
         self._socket = socket
-        self._numbers = itertools.count(1)
+        self._numbers = numbers or itertools.count(1)
         self._session = ""
 
-    async def attach(self) -> None:
-        target = await self._call("Target.createTarget", url="about:blank")
-        attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+    async def attach(self, target_id: str | None = None) -> None:
+        if target_id is None:
+            target_id = (await self._call("Target.createTarget", url="about:blank"))["targetId"]
+        attached = await self._call("Target.attachToTarget", targetId=target_id, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             await self._call(f"{domain}.enable")
+
+    async def popup(self) -> "Page | None":
+        """The window that this page opened, if it has opened one."""
+        targets = (await self._call("Target.getTargets"))["targetInfos"]
+        opened = [each["targetId"] for each in targets if each["type"] == "page" and "openerId" in each]
+        if not opened:
+            return None
+        page = Page(self._socket, self._numbers)
+        await page.attach(opened[0])
+        return page
+
+    async def resize(self, width: int, height: int = 800) -> None:
+        await self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
+
+    async def forbid_scripts(self) -> None:
+        """Lets the page run no script of its own. `evaluate` works all the same."""
+        await self._call("Emulation.setScriptExecutionDisabled", value=True)
+
+    async def picture(self) -> bytes:
+        """A PNG of what the tab shows."""
+        return base64.b64decode((await self._call("Page.captureScreenshot", format="png"))["data"])
 
     async def open(self, url: str) -> None:
         await self._call("Page.navigate", url=url)
@@ -47,6 +72,7 @@ class Page:
 
     async def click(self, selector: str) -> None:
         """Clicks like a person: the browser determines which element is at that place."""
+        await self.evaluate(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
         box = await self.evaluate(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
         at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
         for event in ("mousePressed", "mouseReleased"):

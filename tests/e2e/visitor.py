@@ -21,7 +21,8 @@ async def visit(gateway: httpx.AsyncClient, url: str, fields: dict[str, str]) ->
                 return str(location)
             action = re.search(r'<form method="post" action="([^"]+)"', answer.text)
             sealed = re.search(r'name="form" value="([^"]+)"', answer.text)
-            assert action and sealed, answer.text
+            assert action is not None, answer.text
+            assert sealed is not None, answer.text
             filled = fields if action[1] == "/sign-in" else {"decision": "allow"}
             answer = await browser.post(action[1], data=filled | {"form": sealed[1]})
     raise AssertionError("the pages lead nowhere")

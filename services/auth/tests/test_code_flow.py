@@ -337,3 +337,10 @@ async def test_parallel_uses_of_a_code_leave_no_session(auth: Auth, ada: Person,
     async with database.transaction() as session:
         live = await session.scalar(text("SELECT count(*) FROM sessions WHERE revoked_at IS NULL"))
     assert live == 0
+
+
+async def test_the_sign_in_page_alone_signs_a_browser_in(auth: Auth, ada: Person) -> None:
+    browser = Browser(auth)
+    answer = await browser.sign_in(await browser.open("/sign-in"), ada)
+    assert "You are signed in" in answer.text
+    assert "code" in sent(await browser.authorize(prompt="none"))

@@ -110,7 +110,8 @@ async def test_an_uri_that_is_not_registered_gets_a_page_and_never_a_redirect(
         "public": True,
     }
     client = await register(**native)
-    assert client["client_secret"] is None
+    assert client["public"]
+    assert "client_secret" not in client
     browser = Browser(auth)
     for uri in UNKNOWN_URIS:
         with subtests.test(uri):
@@ -227,6 +228,13 @@ async def test_forms_are_accepted_from_the_page_that_this_browser_was_shown_only
     assert (await auth.http.get("/consent", params={"form": sealed})).status_code == 400
     assert "code" in sent(await browser.submit(consent, decision="allow"))
     assert await status(browser.http, "/sign-in", given | {"form": form}) == 400
+
+
+async def test_a_forms_body_cannot_write_into_the_headers_of_its_redirect(auth: Auth) -> None:
+    for path in ("/authorize", "/sign-out"):
+        for body in (b"a=b\r\nSet-Cookie: waybill=x", b"a=b\nX: y", b"a b", "a=é".encode(), b"\x00"):
+            answer = await auth.http.post(path, content=body, headers={"Content-Type": "text/plain"})
+            assert (answer.status_code, answer.headers.get("Location")) == (400, None), body
 
 
 async def test_cookies_that_are_not_ours_sign_nobody_in(auth: Auth, ada: Person, subtests: pytest.Subtests) -> None:

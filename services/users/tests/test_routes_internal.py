@@ -246,3 +246,17 @@ async def test_auth_reads_what_accounts_are_now(world: Any) -> None:
     assert too_many.status_code == 422
     assert (await world.internal.post("/internal/accounts", json={"user_ids": ids})).status_code == 401
     assert (await world.public.post("/internal/accounts", json={"user_ids": ids}, headers=right)).status_code == 404
+
+
+async def test_name_and_address_are_for_auth_and_of_active_accounts_only(world: Any) -> None:
+    person, gone = await world.sign_up(), await world.sign_up()
+    await world.execute("UPDATE users SET status = 'deactivated' WHERE id = :id", id=gone["id"])
+    path = f"/internal/users/{person['id']}/profile"
+    reader = {"Authorization": f"Bearer {world.tokens.mint_service('auth', scope='profiles:read')}"}
+    answer = await world.internal.get(path, headers=reader)
+    assert answer.json() == {"name": person["name"], "email": person["email"], "email_verified": False}
+    assert (await world.internal.get(f"/internal/users/{gone['id']}/profile", headers=reader)).status_code == 404
+    assert (await world.internal.get(path)).status_code == 401
+    other = {"Authorization": f"Bearer {world.tokens.mint_service('auth', scope='credentials:verify')}"}
+    assert (await world.internal.get(path, headers=other)).status_code == 403
+    assert (await world.public.get(path, headers=reader)).status_code == 404

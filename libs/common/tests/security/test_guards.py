@@ -36,6 +36,9 @@ def create_app() -> FastAPI:
     @app.get("/keys", dependencies=[Depends(Guard(roles=("admin",))), Depends(recent_sign_in)])
     async def keys() -> None: ...
 
+    @app.get("/catalogue", dependencies=[Depends(Guard(any_client=True))])
+    async def catalogue() -> None: ...
+
     @app.get("/orders", dependencies=[Depends(require_scopes("orders:read"))])
     async def orders() -> None: ...
 
@@ -119,3 +122,13 @@ async def test_what_needs_a_recent_sign_in_says_so_once_the_role_is_right(client
             assert answer.json()["code"] == "insufficient_user_authentication"
             challenge = 'Bearer error="insufficient_user_authentication", max_age="300"'
             assert answer.headers["WWW-Authenticate"] == challenge
+
+
+async def test_a_delegated_token_has_its_scopes_and_no_rights_of_the_persons_role(client: httpx.AsyncClient) -> None:
+    """A client of others acts for an administrator who allowed it to read orders."""
+    token = ISSUER.bearer(roles=("admin",), scope="orders:read", client_id="client-1")
+    for path, status in (("/orders", 200), ("/catalogue", 200), ("/me", 403), ("/staff", 403), ("/keys", 403)):
+        assert (await client.get(path, headers=token)).status_code == status, path
+    for client_id in ("web", "console"):
+        own = ISSUER.bearer(roles=("admin",), scope="orders:read", client_id=client_id)
+        assert (await client.get("/staff", headers=own)).status_code == 200

@@ -88,11 +88,18 @@ def test_operations_are_named_after_their_functions(document: dict[str, Any]) ->
     assert named == {"list_orders", "place_order", "get_order", "delete_everything"}
 
 
-def test_only_guarded_operations_require_signing_in_with_the_password_flow(document: dict[str, Any]) -> None:
+def test_only_guarded_operations_require_signing_in_by_code_or_password(document: dict[str, Any]) -> None:
     assert document["paths"]["/orders"]["get"]["security"] == [{"password": ["orders:read"]}]
     assert "security" not in document["paths"]["/orders"]["post"]
     scheme = document["components"]["securitySchemes"]["password"]
-    assert scheme["flows"]["password"] == {"tokenUrl": "/token", "scopes": {"orders:read": ""}}
+    assert scheme["flows"] == {
+        "authorizationCode": {
+            "authorizationUrl": "/authorize",
+            "tokenUrl": "/token",
+            "scopes": {"orders:read": ""},
+        },
+        "password": {"tokenUrl": "/token", "scopes": {"orders:read": ""}},
+    }
 
 
 def test_probes_metrics_and_pages_are_not_in_the_document(document: dict[str, Any]) -> None:

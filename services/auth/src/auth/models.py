@@ -4,7 +4,7 @@ import enum
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -110,6 +110,10 @@ class Client(Base):
         if self.previous_secret_hash is not None and self.previous_secret_until and now < self.previous_secret_until:
             hashes.append(self.previous_secret_hash)
         return hashes
+
+
+ADMIN: Final = "admin"
+"""The role of administrators, as users names it."""
 
 
 class SubjectStatus(enum.StrEnum):

@@ -124,5 +124,5 @@ class ClientOut(Model):
 
 class ClientWithSecret(ClientOut):
     client_secret: Annotated[
-        str | None, Field(description="Shown only once: the server stores its hash. A public client has none.")
-    ] = None
+        str, Field(description="Shown only once: the server stores its hash. A public client has none.")
+    ] = Field(default_factory=str)

@@ -39,6 +39,9 @@ class Settings(ServiceSettings):
     """Redirect URIs of the first-party client `web`, a JSON list such as `["https://shop.example/signed-in"]`. They are
     also where a sign-out may lead to."""
 
+    admin_second_factor: Literal["required", "advised"] = "advised"
+    """`required`: a session that an administrator began without a second factor has not the role, only what every
+    person may do, such as adding one. `advised`: the log and the token response say that there is none."""
     signing_algorithm: Literal["ES256", "RS256"] = "ES256"
     """Algorithm of new signing keys. ES256 has the shorter keys and signatures; RS256 is for verifiers without it.
     After a change the next key is published at once."""

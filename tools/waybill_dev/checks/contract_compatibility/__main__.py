@@ -9,9 +9,11 @@
     commit = "…40 hexadecimal digits…"
     retired = ["orders.order.placed.v1"]
     grown = {kind = "clients show the title of a kind that they do not know"}
+    absent = {client_secret = "only who registers a public client gets none"}
 
 `retired` lists the event types that may be removed, because no queue is bound to them any more. `grown` lists the
 fields whose listed values may become more, each with the reason why its readers can bear a value that is new to them.
+`absent` lists the fields of responses that may now be missing, each with the reason why no reader of before misses it.
 """
 
 import json
@@ -46,12 +48,19 @@ def complaints(checkout: Path) -> Iterator[str]:
             continue
         for name, text in published.items():
             since = f"{service} {release['version']}"
-            exempt = {key: release.get(key, ()) for key in ("retired", "grown")}
+            exempt = {key: release.get(key, ()) for key in ("retired", "grown", "absent")}
             yield from compared(name, text, checkout / "contracts" / name, since, **exempt)
 
 
 def compared(
-    name: str, text: str, now: Path, since: str, retired: Collection[str] = (), *, grown: Collection[str] = ()
+    name: str,
+    text: str,
+    now: Path,
+    since: str,
+    retired: Collection[str] = (),
+    *,
+    grown: Collection[str] = (),
+    absent: Collection[str] = (),
 ) -> Iterator[str]:
     """A sentence for each incompatible change of one file: which field, what happened, and what to do instead."""
     if not now.exists():
@@ -65,7 +74,10 @@ def compared(
             before["channels"].pop(event_type, None)
             before["operations"].pop(f"send.{event_type}", None)
     for found in dict.fromkeys(kind(before, _read(name, now.read_text()))):
-        if found.what.startswith("may now be '") and re.split(r"[.\s]", found.where)[-1] in grown:
+        field = re.split(r"[.\s]", found.where)[-1]
+        if found.what.startswith("may now be '") and field in grown:
+            continue
+        if found.what == "was always there, now may be missing" and field in absent:
             continue
         yield f"contracts/{name}: {found.where or 'the document'}: {found.what} since {since}. {_advice(name)}"
 

@@ -19,7 +19,7 @@ from common.web.session import SessionDep
 router: Final = ApiRouter(prefix="/clients", tags=["clients"], dependencies=[admin_only])
 
 
-@router.post("", status_code=201, dependencies=[recent_sign_in])
+@router.post("", status_code=201, dependencies=[recent_sign_in], response_model_exclude_unset=True)
 async def register_client(
     body: RegisterClient, principal: PrincipalDep, session: SessionDep, response: Response
 ) -> ClientWithSecret:
@@ -99,4 +99,5 @@ def _out(client: Client) -> ClientOut:
 
 
 def _with_secret(client: Client, secret: str | None) -> ClientWithSecret:
-    return ClientWithSecret(**_out(client).model_dump(), client_secret=secret)
+    shown = {} if secret is None else {"client_secret": secret}
+    return ClientWithSecret(**_out(client).model_dump(), **shown)

@@ -20,6 +20,10 @@ class TokenAnswer(Answer):
         None
     )
     scope: Annotated[str, Field(description="The granted scopes, separated by spaces.")]
+    second_factor: Annotated[
+        Literal["required", "advised"] | None,
+        Field(description="For an administrator who signed in without one. `required`: the tokens have not the role."),
+    ] = None
 
 
 class OAuthErrorAnswer(Answer):

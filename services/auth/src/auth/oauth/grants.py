@@ -7,14 +7,14 @@ inside a transaction.
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Never
+from typing import Final, Literal, Never
 
 from prometheus_client import Counter
 
 from auth.clients.registry import DEFAULT_CLIENT
 from auth.errors import InvalidGrant, TemporarilyUnavailable, UnauthorizedClient, UnsupportedGrantType
 from auth.keys.keyring import Keyring
-from auth.models import SessionLimits
+from auth.models import ADMIN, SessionLimits
 from auth.oauth.answers import TokenAnswer
 from auth.oauth.client_authentication import AuthenticatedClient, ClientKind, authenticate_client
 from auth.oauth.form import ClientCredentials, Form
@@ -94,7 +94,7 @@ class TokenEndpoint:
             outcome = await redeem_code(session, use, secret=self._secret, limits=self._limits, now=utc_now())
             if isinstance(outcome, SignedIn):
                 # Inside the transaction: an invalid resource rolls back, and the code stays unused.
-                content = _content(outcome, None, form.all("resource"), client)
+                content = self._content(outcome, None, form.all("resource"), client)
         if isinstance(outcome, Refused):
             _refuse(outcome)
         return self._answer(outcome, content, client)
@@ -126,7 +126,7 @@ class TokenEndpoint:
                     now=utc_now(),
                 )
             if isinstance(outcome, SignedIn):
-                return self._answer(outcome, _content(outcome), client)
+                return self._answer(outcome, self._content(outcome), client)
             if outcome.reason != "stale":
                 _refuse(outcome)
             known_version = outcome.known_version
@@ -149,7 +149,7 @@ class TokenEndpoint:
             )
             if isinstance(outcome, SignedIn):
                 # Inside the transaction: an invalid scope or resource rolls back, and the refresh token stays unused.
-                content = _content(outcome, form.get("scope"), form.all("resource"), client)
+                content = self._content(outcome, form.get("scope"), form.all("resource"), client)
         if isinstance(outcome, Refused):
             _refuse(outcome)
         return self._answer(outcome, content, client)
@@ -171,7 +171,9 @@ class TokenEndpoint:
     def _answer(self, signed_in: SignedIn, content: AccessTokenContent, client: AuthenticatedClient) -> TokenAnswer:
         """A person's tokens: with the scope `openid` an ID token as well, and a refresh token if the client has any."""
         answer = self._sign(content)
-        family, added = signed_in.session, dict[str, str]()
+        family, added = signed_in.session, dict[str, str | None]()
+        if client.kind is ClientKind.FIRST_PARTY:
+            added["second_factor"] = self._second_factor_of(signed_in)
         if "refresh_token" in client.grant_types:
             added["refresh_token"] = signed_in.refresh_token.text
         if "openid" in content.scopes:
@@ -193,6 +195,41 @@ class TokenEndpoint:
             added["id_token"] = self._keyring.sign(payload, token_type=ID_TOKEN)
         return answer.model_copy(update=added)
 
+    def _content(
+        self,
+        signed_in: SignedIn,
+        scope: str | None = None,
+        resources: Collection[str] = (),
+        client: AuthenticatedClient | None = None,
+    ) -> AccessTokenContent:
+        """What an access token of the session allows.
+
+        A managed client's has no role, so that it does what its scopes say and nothing else, and no scope that an
+        administrator has taken from the client since.
+        """
+        family = signed_in.session
+        scopes, roles = family.scopes, [signed_in.role]
+        if self._second_factor_of(signed_in) == "required":
+            roles = []
+        if client is not None and client.kind is not ClientKind.FIRST_PARTY:
+            scopes, roles = [each for each in scopes if each in client.scopes], []
+        return AccessTokenContent(
+            subject=str(family.user_id),
+            client_id=family.client_id,
+            scopes=narrow_scope(scope, scopes),
+            resources=narrow_resources(resources, family.resources),
+            session_id=family.id,
+            session_version=signed_in.session_version,
+            roles=roles,
+            authenticated_at=family.auth_time,
+        )
+
+    def _second_factor_of(self, signed_in: SignedIn) -> Literal["required", "advised"] | None:
+        """What an administrator is to know whose session began without a second factor."""
+        if signed_in.role != ADMIN or "mfa" in signed_in.session.amr:
+            return None
+        return self._settings.admin_second_factor
+
     def _sign(self, content: AccessTokenContent) -> TokenAnswer:
         lifetime = self._settings.access_token_lifetime
         payload = claims(content, issuer=self._settings.public_url, now=utc_now(), lifetime=lifetime)
@@ -208,33 +245,6 @@ def limits_of(settings: Settings) -> SessionLimits:
         idle=timedelta(days=settings.refresh_idle_days),
         absolute=timedelta(days=settings.refresh_absolute_days),
         retry=timedelta(seconds=settings.refresh_window_seconds),
-    )
-
-
-def _content(
-    signed_in: SignedIn,
-    scope: str | None = None,
-    resources: Collection[str] = (),
-    client: AuthenticatedClient | None = None,
-) -> AccessTokenContent:
-    """What an access token of the session allows.
-
-    A managed client's has no role, so that it does what its scopes say and nothing else, and no scope that an
-    administrator has taken from the client since.
-    """
-    family = signed_in.session
-    scopes, roles = family.scopes, [signed_in.role]
-    if client is not None and client.kind is not ClientKind.FIRST_PARTY:
-        scopes, roles = [each for each in scopes if each in client.scopes], []
-    return AccessTokenContent(
-        subject=str(family.user_id),
-        client_id=family.client_id,
-        scopes=narrow_scope(scope, scopes),
-        resources=narrow_resources(resources, family.resources),
-        session_id=family.id,
-        session_version=signed_in.session_version,
-        roles=roles,
-        authenticated_at=family.auth_time,
     )
 
 

@@ -11,6 +11,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from auth.errors import InvalidGrant, MfaRequired, OAuthError, TemporarilyUnavailable, Throttled
+from auth.models import ADMIN
 from auth.sessions.handlers import VerifiedPerson
 from auth.sign_ins.models import NOBODY
 from auth.tokens.device import KnownDevice
@@ -84,6 +85,8 @@ async def verify_credentials(
         log.info("sign-in refused", outcome=outcome, account=account, network=source)
         raise
     SIGN_INS.labels("succeeded").inc()
+    if person.role == ADMIN and not person.has_second_factor:
+        log.warning("administrator without a second factor", user_id=str(person.user_id))
     return person
 
 

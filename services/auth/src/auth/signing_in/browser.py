@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-from auth.errors import CrossSiteForm
+from auth.errors import CrossSiteForm, InvalidRequest
 from auth.oauth.form import Form
 from auth.redirect_uris import policy_source
 from auth.settings import Settings
@@ -27,6 +27,7 @@ from common.web.pages import page_headers
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _DEVICE_KNOWN_FOR: Final = 180 * 86400
 """Seconds, as long as users knows a network."""
+_URI: Final = re.compile(r"[\x21-\x7e]+")
 _TRY_AGAIN: Final = "This works again soon. Please try again in a moment."
 
 
@@ -102,7 +103,7 @@ class PageRoute(ApiRoute):
             try:
                 return await handle(request)
             except AppError as error:
-                text = _TRY_AGAIN if error.status == 503 else error.detail
+                text = _TRY_AGAIN if error.status == 503 else f"{error.detail.removesuffix('.')}."
                 return page(message_page(_title(error.status), text), status=error.status, headers=error.headers)
             except HTTPException as error:
                 if error.status_code != 413:
@@ -133,7 +134,12 @@ def page(
 
 
 def see_other(location: str) -> Response:
-    """303: a browser never repeats the form that led here (RFC 9700 §4.12)."""
+    """303: a browser never repeats the form that led here (RFC 9700 §4.12).
+
+    Raises `InvalidRequest` for what is in no URI: a form's body may hold line breaks, which would end the header.
+    """
+    if not _URI.fullmatch(location):
+        raise InvalidRequest("The request is malformed")
     return Response(
         status_code=303, headers={"Location": location, "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
     )

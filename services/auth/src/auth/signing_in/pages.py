@@ -51,6 +51,10 @@ def sign_out_page(*, form: str) -> str:
     return _render("sign_out.html", form=form)
 
 
+def signed_in_page() -> str:
+    return _render("signed_in.html")
+
+
 def message_page(title: str, text: str) -> str:
     return _render("message.html", title=title, text=text)
 

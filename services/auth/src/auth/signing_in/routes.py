@@ -27,6 +27,8 @@ router: Final = ApiRouter(tags=["signing in"], route_class=PageRoute)
 
 _ATTEMPTS: Final = 3
 """Further ones if the person changed at users between verification and sign-in."""
+_WRONG_PASSWORD: Final = "The e-mail address or the password is wrong."  # noqa: S105 - what a page says
+_WRONG_CODE: Final = "The code is wrong, or was used before."
 _ANSWERS: Final[Mapping[str, Answer]] = {"allow": "allow", "deny": "deny"}
 _PARAMETERS: Final = {
     "response_type": "`code`.",
@@ -81,7 +83,7 @@ async def authorize_by_form(request: Request) -> Response:
 async def show_sign_in(request: Request) -> Response:
     cookie, query = BrowserCookie.of(request), request.query_params.get("continue")
     if query is None and await _is_signed_in(request, cookie.value):
-        return page(pages.message_page("You are signed in", "You can close this page, or sign out at /sign-out."))
+        return page(pages.signed_in_page())
     return await _show_sign_in(request, cookie, query)
 
 
@@ -144,7 +146,7 @@ async def answer_consent(request: Request) -> Response:
 def _follow(
     request: Request, decision: Decision, query: str, cookie: BrowserCookie, *, is_fresh: bool = False
 ) -> Response:
-    """The redirect to the client or to a page. A browser without a cookie gets one, which the page's form needs."""
+    """The redirect to the client or to a page."""
     if isinstance(decision, SendTo):
         return see_other(decision.location)
     if isinstance(decision, AskForConsent):
@@ -166,7 +168,7 @@ async def _show_sign_in(
     if isinstance(asked, SendTo):
         return see_other(asked.location)
     form = request.state.form_seal.seal(FormState(page="sign_in", query=query), cookie=cookie.value)
-    html = pages.sign_in_page(form=form, request=asked, username=username, fault=_fault(error))
+    html = pages.sign_in_page(form=form, request=asked, username=username, fault=_fault(error, _WRONG_PASSWORD))
     response = _page(html, asked, error)
     cookie.set(response)
     return response
@@ -179,7 +181,7 @@ async def _show_code(
     if isinstance(asked, SendTo):
         return see_other(asked.location)
     form = request.state.form_seal.seal(state, cookie=cookie.value)
-    return _page(pages.code_page(form=form, fault=_fault(error)), asked, error)
+    return _page(pages.code_page(form=form, fault=_fault(error, _WRONG_CODE)), asked, error)
 
 
 def _page(html: str, asked: AuthorizationRequest | None, error: OAuthError | None) -> Response:
@@ -188,12 +190,12 @@ def _page(html: str, asked: AuthorizationRequest | None, error: OAuthError | Non
     return page(html, request=asked, status=error.status, headers=error.headers)
 
 
-def _fault(error: OAuthError | None) -> str | None:
+def _fault(error: OAuthError | None, wrong: str) -> str | None:
     if isinstance(error, Throttled):
         return f"Too many attempts. Try again in {error.headers.get('Retry-After', '5')} seconds."
     if isinstance(error, TemporarilyUnavailable):
         return "Signing in is not possible right now. Try again in a moment."
-    return None if error is None else f"{error.detail}."
+    return None if error is None else wrong
 
 
 async def _start(
