@@ -1,11 +1,16 @@
-"""Refresh and client-credentials grants at auth, without the gateway."""
+"""Refresh and client-credentials grants at auth, by a secret and by signed assertions, without the gateway."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 from urllib.parse import urlencode
+from uuid import uuid4
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 
 from bench.identity import CONNECTIONS, Connection
 from bench.processors import Stopwatch, processes
@@ -16,6 +21,7 @@ from waybill_dev.supervision import control
 
 LIMIT = 30.0
 GOAL = Goal(300, 500)
+ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 CLIENT = {"name": "Bench", "grant_types": ["client_credentials"], "scopes": ["orders:read"]}
 
 Grant = Callable[[Connection], Awaitable[None]]
@@ -23,7 +29,11 @@ Grant = Callable[[Connection], Awaitable[None]]
 
 async def run(scale: Scale, table: Table) -> None:
     rounds, status = Rounds(), control.call(find_state(), "status")
-    grants = {"refresh": await _refresh(status), "client-credentials": await _client_credentials(status)}
+    grants = {
+        "refresh": await _refresh(status),
+        "client-credentials": await _client_credentials(status),
+        "assertion": await _assertions(status),
+    }
     for _ in range(min(scale.rounds, 3)):
         for name, grant in grants.items():
             await rounds.measure(name, _load, status, grant, scale.seconds, within=LIMIT)
@@ -72,11 +82,32 @@ async def _refresh(status: dict[str, Any]) -> Grant:
     return grant
 
 
-async def _client_credentials(status: dict[str, Any]) -> Grant:
+async def _client(status: dict[str, Any], **fields: Any) -> dict[str, Any]:
     gateway = Connection(status["gateway"])
     _, admin = await gateway.sign_in(status["admin"]["email"], status["admin"]["password"])
-    answered, client = await gateway.call("POST", "/clients", json.dumps(CLIENT), "application/json", admin)
+    answered, client = await gateway.call("POST", "/clients", json.dumps(CLIENT | fields), "application/json", admin)
     assert answered == 201, client
+    return dict(client)
+
+
+async def _assertions(status: dict[str, Any]) -> Grant:
+    """Client credentials by `private_key_jwt`: each grant has an assertion of its own. Signing is the load's work."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    jwk = ECAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "bench"}
+    client_id = (await _client(status, jwks={"keys": [jwk]}))["client_id"]
+
+    async def grant(connection: Connection) -> None:
+        claims = {"iss": client_id, "sub": client_id, "aud": status["gateway"], "exp": int(time()) + 60}
+        assertion = jwt.encode(claims | {"jti": str(uuid4())}, key, algorithm="ES256", headers={"kid": "bench"})
+        form = {"grant_type": "client_credentials", "client_assertion": assertion, "client_assertion_type": ASSERTION}
+        answered, answer = await connection.call("POST", "/token", urlencode(form))
+        assert answered == 200, answer
+
+    return grant
+
+
+async def _client_credentials(status: dict[str, Any]) -> Grant:
+    client = await _client(status)
     form = urlencode(
         {
             "grant_type": "client_credentials",

@@ -206,7 +206,8 @@ async def test_a_browser_that_someone_signed_in_with_is_known_by_a_cookie_that_s
         (False, "Firefox"),
     ]
     page = await listed(auth, elsewhere)
-    assert [(item["device"], item["outcome"]) for item in page["items"]][:1] == [("Firefox", "succeeded")]
+    newest = page["items"][0]
+    assert (newest["device"], newest["client_id"], newest["outcome"]) == ("Firefox", "web", "succeeded")
     bare = Browser(auth)
     bare.http.cookies.set("waybill-device", cookie.value)
     assert Forms((await bare.authorize(redirect_uri=redirect_uri)).text).action == "/sign-in"

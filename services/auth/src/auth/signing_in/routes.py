@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Request, Response
 
@@ -96,7 +96,7 @@ async def sign_in(request: Request) -> Response:
     username = form.get("username") or state.username
     password, otp = form.get("password") or state.password, form.get("otp")
     try:
-        renewed, person = await _start(request, cookie, username, password, otp)
+        renewed, person = await _start(request, cookie, username, password, otp=otp, client_id=_client_of(state.query))
     except MfaRequired:
         carried = state.model_copy(update={"page": "code", "username": username, "password": password})
         return await _show_code(request, cookie, carried)
@@ -199,13 +199,13 @@ def _fault(error: OAuthError | None, wrong: str) -> str | None:
 
 
 async def _start(
-    request: Request, cookie: BrowserCookie, username: str, password: str, otp: str | None
+    request: Request, cookie: BrowserCookie, username: str, password: str, *, otp: str | None, client_id: str
 ) -> tuple[BrowserCookie, VerifiedPerson]:
     """Verifies the credentials and signs the person in. Returns the browser's new cookie, and the person."""
     state, renewed, known_version = request.state, cookie.renewed(), None
     check: SignInCheck = state.sign_in_check
     network, device = client_address(request), DeviceCookie(request).device
-    origin = check.origin(network, describe_device(request.headers.get("user-agent", "")), DEFAULT_CLIENT)
+    origin = check.origin(network, describe_device(request.headers.get("user-agent", "")), client_id)
     for _ in range(_ATTEMPTS):
         person = await check.verify(username, password, network=network, origin=origin, otp=otp, device=device)
         async with state.database.transaction() as session:
@@ -226,6 +226,11 @@ async def _start(
         if outcome.reason != "stale":
             raise InvalidGrant
     raise TemporarilyUnavailable(headers={"Retry-After": "1"})
+
+
+def _client_of(query: str | None) -> str:
+    """The client of an authorization request that was checked before, or ours for a sign-in without one."""
+    return dict(parse_qsl(query or "")).get("client_id", DEFAULT_CLIENT)
 
 
 async def _is_signed_in(request: Request, cookie: str) -> bool:
