@@ -1,25 +1,26 @@
 """Who may call the routes of webhooks, and whose webhooks they are."""
 
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from fastapi import Depends, Request
 
-from common.security.guards import Guard, InsufficientScope
+from common.security.guards import InsufficientScope, authenticate
 from common.security.tokens import INSUFFICIENT_SCOPE, Principal
 from notifier.webhooks.models import Owner
 
 
-class _OwnerGuard(Guard):
+class _OwnerGuard:
     """Admits a person's token with the scope `of_person`, and a client's own with any one of `of_client`."""
 
+    is_guard: ClassVar[bool] = True
+
     def __init__(self, *, of_person: str, of_client: tuple[str, ...]) -> None:
-        super().__init__()
-        self._of_person = (of_person,)
+        self.scopes = (of_person,)
         self._of_client = of_client
 
     async def __call__(self, request: Request) -> Principal:
-        principal = await super().__call__(request)
-        accepted = self._of_client if principal.is_client else self._of_person
+        principal = await authenticate(request)
+        accepted = self._of_client if principal.is_client else self.scopes
         if principal.scopes.isdisjoint(accepted):
             raise InsufficientScope(
                 f"This needs the scope {' or '.join(accepted)}",
