@@ -18,9 +18,9 @@ class Release:
 
 
 def releases(checkout: Path) -> dict[str, Release]:
-    """By service; without those that have none yet."""
+    """By service; without those that have none yet. What a release allows its successors is for the checks alone."""
     content = tomllib.loads((checkout / "deploy" / "releases.toml").read_text())
-    return {service: Release(service, **fields) for service, fields in content.items()}
+    return {service: Release(service, table["version"], table["commit"]) for service, table in content.items()}
 
 
 def has(checkout: Path, commit: str) -> bool:
