@@ -98,7 +98,8 @@ async def test_streams_end_when_access_ends_and_hold_up_no_stop(stack: Any, cust
             assert ended == {"event": "end", "data": json.dumps({"reason": "revoked"})}
 
 
-async def test_a_stopping_process_ends_its_streams(stack: Any, customer: Any, sign_up: Any) -> None:
+@pytest.mark.slow
+async def test_a_stopping_process_ends_its_streams(stack: Any, customer: Any) -> None:
     async with event_source(customer.client, "/events/stream", customer.bearer) as events:
         assert await asyncio.wait_for(anext(events), 5) == {"comment": ""}
         restarting = asyncio.ensure_future(asyncio.to_thread(stack.dev, "restart", "orders:api"))
