@@ -1,6 +1,7 @@
 """The texts of mails, and their HTML."""
 
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args
@@ -156,8 +157,10 @@ def test_a_recovered_account_learns_of_its_disabled_webhooks(data: dict[str, Any
 
 @pytest.mark.parametrize("agent", ["Win at evil.example/prize", "", None, "Mozilla/5.0 evil．com"])
 def test_a_device_is_named_only_if_it_is_known(agent: str | None) -> None:
-    assert "Unknown program" in render("new_sign_in", data={"device": agent}).text
-    assert "evil" not in render("new_sign_in", data={"device": agent}).html
+    mail = render("new_sign_in", data={"device": agent, "occurred_at": datetime(2026, 1, 2, 3, 4, tzinfo=UTC)})
+    assert "Unknown program" in mail.text
+    assert "2 January 2026, 03:04 UTC" in mail.text
+    assert "evil" not in mail.html
 
 
 @pytest.mark.parametrize(
