@@ -2,7 +2,6 @@
 
 import datetime as dt
 import ipaddress
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -17,45 +16,26 @@ from notifier.delivery.errors import Deferred
 from notifier.webhooks.channel import WebhookChannel
 from notifier.webhooks.destinations import BadDestination, Destinations
 
+from .name_server import naming
 from .receiver import receiving
 
 
-class Names:
-    """A name server with a list of answers, of which the last is repeated."""
-
-    def __init__(self, *answers: list[str]) -> None:
-        self._answers = list(answers)
-        self.lookups = 0
-
-    def getaddrinfo(self, _host: str, port: int, **_: Any) -> Any:
-        self.lookups += 1
-        found = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        return [(0, 0, 0, "", (address, port)) for address in found]
+async def test_a_name_with_one_address_that_is_not_public_is_refused() -> None:
+    async with naming(hooks=[["8.8.8.8", "127.0.0.1"]]) as (_, resolver):
+        with pytest.raises(BadDestination):
+            await Destinations((), resolver=resolver).validate("https://hooks.example/")
 
 
-async def test_a_name_with_one_address_that_is_not_public_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", Names(["8.8.8.8", "127.0.0.1"]).getaddrinfo)
-    destinations = Destinations(frozenset(), threads=2)
-    with pytest.raises(BadDestination):
-        await destinations.validate("https://hooks.example/")
-    destinations.close()
-
-
-async def test_a_name_that_resolves_differently_the_second_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_that_resolves_differently_the_second_time_is_refused() -> None:
     """Public at registration, internal at delivery. Each connection resolves the name once."""
-    async with receiving() as receiver:
-        names = Names(["8.8.8.8"], ["127.0.0.1"])
-        monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
-        destinations = Destinations((), threads=1)
+    async with receiving() as receiver, naming(hooks=[["8.8.8.8"], ["127.0.0.1"]]) as (names, resolver):
+        destinations = Destinations((), resolver=resolver)
         url = str(await destinations.validate(f"https://hooks.example:{receiver.port}/"))
         channel = WebhookChannel(destinations, connections=1)
         with pytest.raises(Deferred, match="not public"):
             await channel.send(url, {}, b"{}")
         assert (receiver.connections, names.lookups) == (0, 2)
         await channel.close()
-        destinations.close()
 
 
 @pytest.fixture
@@ -98,11 +78,10 @@ def certificate(name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
 
 @pytest.mark.parametrize(("certified", "is_accepted"), [("hooks.example", True), ("other.example", False)])
 async def test_the_address_is_pinned_and_the_certificate_is_still_checked_for_the_name(
-    certified_for: Any, monkeypatch: pytest.MonkeyPatch, certified: str, *, is_accepted: bool
+    certified_for: Any, certified: str, *, is_accepted: bool
 ) -> None:
-    async with receiving(certified_for(certified)) as receiver:
-        monkeypatch.setattr(socket, "getaddrinfo", Names(["127.0.0.1"]).getaddrinfo)
-        destinations = Destinations({("hooks.example", receiver.port)}, threads=1)
+    async with receiving(certified_for(certified)) as receiver, naming(hooks=[["127.0.0.1"]]) as (_, resolver):
+        destinations = Destinations({("hooks.example", receiver.port)}, resolver=resolver)
         channel = WebhookChannel(destinations, connections=1)
         url = f"https://hooks.example:{receiver.port}/x"
         if is_accepted:
@@ -113,16 +92,13 @@ async def test_the_address_is_pinned_and_the_certificate_is_still_checked_for_th
                 await channel.send(url, {"webhook-id": "1"}, b"{}")
             assert receiver.requests == []
         await channel.close()
-        destinations.close()
 
 
-async def test_the_next_address_is_tried_if_one_accepts_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with receiving() as receiver:
-        unused = ipaddress.ip_address("127.0.0.1") + 1
-        monkeypatch.setattr(socket, "getaddrinfo", Names([str(unused), "127.0.0.1"]).getaddrinfo)
-        destinations = Destinations({("hooks.example", receiver.port)}, threads=1)
+async def test_the_next_address_is_tried_if_one_accepts_no_connection() -> None:
+    unused = str(ipaddress.ip_address("127.0.0.1") + 1)
+    async with receiving() as receiver, naming(hooks=[[unused, "127.0.0.1"]]) as (_, resolver):
+        destinations = Destinations({("hooks.example", receiver.port)}, resolver=resolver)
         channel = WebhookChannel(destinations, connections=1)
         await channel.send(f"http://hooks.example:{receiver.port}/", {"webhook-id": "1"}, b"{}")
         assert len(receiver.requests) == 1
         await channel.close()
-        destinations.close()

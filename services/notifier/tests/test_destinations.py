@@ -1,23 +1,26 @@
 """Where webhooks may be posted, whatever a URL or a name server says."""
 
 import asyncio
-import socket
-from collections.abc import Iterator
-from typing import Any
+import threading
+from collections.abc import AsyncIterator
 
 import httpcore
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from common.testing.plugin import eventually
 from notifier.webhooks.destinations import BadDestination, Destinations, is_public, port_of
+
+from .name_server import naming
+from .world import holds
 
 
 @pytest.fixture
-def destinations() -> Iterator[Destinations]:
-    destinations = Destinations({("localhost", 9000), ("::1", 9001)}, threads=2)
+async def destinations() -> AsyncIterator[Destinations]:
+    destinations = Destinations({("localhost", 9000), ("::1", 9001)})
     yield destinations
-    destinations.close()
+    await destinations.close()
 
 
 @pytest.mark.parametrize(
@@ -131,13 +134,11 @@ _URLS = st.one_of(
 @example("https://xn--i-7iq.ws/")
 @example("https://[fe80::1%eth0\x80ß]/")
 def test_any_text_is_a_usable_url_or_refused_and_nothing_else_happens(text: str) -> None:
-    destinations = Destinations((), threads=1)
+    destinations = Destinations(())
     try:
         url = destinations.parse(text)
     except BadDestination:
         return
-    finally:
-        destinations.close()
     httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=port_of(url), target=url.raw_path)
     assert url.scheme == "https"
     assert url.host
@@ -193,19 +194,22 @@ async def test_public_addresses_unknown_names_and_allowed_hosts_may_be_registere
     assert (await destinations.validate(url)).is_absolute_url
 
 
-async def test_a_name_server_that_does_not_answer_delays_a_registration_by_seconds_only(
-    destinations: Destinations, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answer = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def never(*_: Any, **__: Any) -> Any:
-        asyncio.run_coroutine_threadsafe(answer.wait(), loop).result(30)
-        return []
-
-    monkeypatch.setattr(socket, "getaddrinfo", never)
-    try:
+async def test_a_name_server_that_does_not_answer_delays_a_registration_by_seconds_only() -> None:
+    async with naming() as (_, resolver):
+        destinations = Destinations((), resolver=resolver)
         async with asyncio.timeout(10):
-            await destinations.validate("https://hooks.example/")
-    finally:
-        answer.set()
+            await destinations.validate("https://hooks.slow.example/")
+
+
+async def test_names_that_no_server_answers_for_hold_neither_threads_nor_other_names() -> None:
+    """More than any number of threads or of concurrent requests."""
+    async with naming(hooks=[["8.8.8.8"]]) as (names, resolver):
+        destinations = Destinations((), resolver=resolver)
+        threads = threading.active_count()
+        slow = [asyncio.create_task(destinations.addresses(f"h{n}.slow.example", 443)) for n in range(200)]
+        await eventually(lambda: holds(len(set(names.unanswered)) == len(slow)))
+        assert await destinations.addresses("hooks.example", 443) == ["8.8.8.8"]
+        assert not any(task.done() for task in slow)
+        assert threading.active_count() == threads
+        results = await asyncio.gather(*slow, return_exceptions=True)
+        assert {isinstance(result, OSError) for result in results} == {True}

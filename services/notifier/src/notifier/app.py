@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
 from starlette.types import ASGIApp
 
@@ -18,9 +18,6 @@ from notifier.unsubscribe.links import UnsubscribeLinks
 from notifier.webhooks import routes as webhook_routes
 from notifier.webhooks.destinations import Destinations
 from notifier.webhooks.secrets import SecretBox
-
-_RESOLVER_THREADS: Final = 8
-"""Hosts of new webhooks that are resolved concurrently."""
 
 
 class State(TypedDict):
@@ -50,8 +47,8 @@ def create_app(
             verifier = (
                 tokens if tokens is not None else await stack.enter_async_context(token_verifier(settings, health))
             )
-            destinations = Destinations(settings.webhook_allow, threads=_RESOLVER_THREADS)
-            stack.callback(destinations.close)
+            destinations = Destinations(settings.webhook_allow)
+            stack.push_async_callback(destinations.close)
             box = SecretBox(settings.webhook_key_bytes)
             links = UnsubscribeLinks(settings.public_url, settings.webhook_key_bytes)
             yield State(

@@ -58,10 +58,10 @@ async def _mails(settings: Settings) -> AsyncIterator[MailQueue]:
 @contextlib.asynccontextmanager
 async def _webhooks(settings: Settings) -> AsyncIterator[WebhookQueue]:
     slots = settings.webhook_connections
-    destinations = Destinations(settings.webhook_allow, threads=slots)
+    destinations = Destinations(settings.webhook_allow)
     channel = WebhookChannel(destinations, connections=slots)
     try:
         yield WebhookQueue(channel, SecretBox(settings.webhook_key_bytes), slots=slots)
     finally:
         await channel.close()
-        destinations.close()
+        await destinations.close()

@@ -10,17 +10,19 @@ import contextlib
 import re
 import socket
 from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final
 
+import aiodns
 import httpcore
 import httpx
 
 HostAndPort = tuple[str, int]
 
-_RESOLVE_TIMEOUT: Final = 3.0
+_VALIDATE_TIMEOUT: Final = 3.0
 """Seconds that a registration waits for name resolution; after that the check is left to the delivery."""
+_RESOLVE_TIMEOUT: Final = 5.0
+"""Seconds that a name has to resolve, whatever its name servers do."""
 _CONNECT_TIMEOUT: Final = 4.0
 _HOST_NAME: Final = re.compile(r"[a-z0-9._-]+")
 """Matches names of any length, and IPv4 addresses in any spelling; the resolver refuses everything else."""
@@ -49,13 +51,13 @@ class BadDestination(Exception):
 class Destinations:
     """Checks and resolves the hosts of webhooks.
 
-    Hosts in `allow` may be reached over http and at any address. Names are resolved in `threads` threads of its own, so
-    that a slow name server delays nothing else.
+    Hosts in `allow` may be reached over http and at any address. `resolver` replaces that of the system's name servers.
+    It is asynchronous: a name server that does not answer holds no thread, and so delays no other name.
     """
 
-    def __init__(self, allow: Collection[HostAndPort], *, threads: int) -> None:
+    def __init__(self, allow: Collection[HostAndPort], *, resolver: aiodns.DNSResolver | None = None) -> None:
         self._allow = frozenset(allow)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhook-names")
+        self._resolver = resolver
 
     def parse(self, text: str) -> httpx.URL:
         """Normalizes the URL. Raises `BadDestination`."""
@@ -81,7 +83,7 @@ class Destinations:
         """Checks the URL of a new webhook. The host need not resolve yet. Raises `BadDestination`."""
         url = self.parse(text)
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_RESOLVE_TIMEOUT):
+            async with asyncio.timeout(_VALIDATE_TIMEOUT):
                 await self.addresses(url.raw_host.decode("ascii"), port_of(url))
         return url
 
@@ -90,18 +92,30 @@ class Destinations:
         allowed = (host.lower(), port) in self._allow
         if not allowed and f".{host.lower().rstrip('.')}".endswith(".localhost"):  # RFC 6761 §6.3
             raise BadDestination(_NOT_PUBLIC)
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.run_in_executor(self._threads, _look_up, host, port)
-        except UnicodeError:
-            raise socket.gaierror(socket.EAI_NONAME, "not a name") from None
-        addresses = list(dict.fromkeys(found))
+        addresses = list(dict.fromkeys(await self._look_up(host)))
         if not allowed and not all(map(is_public, addresses)):
             raise BadDestination(_NOT_PUBLIC)
         return addresses
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    async def _look_up(self, host: str) -> list[str]:
+        """Raises `OSError`."""
+        if (literal := _literal(host)) is not None:
+            return [literal]
+        if f".{host.lower().rstrip('.')}".endswith(".invalid"):  # RFC 6761 §6.4
+            raise OSError("not a name")
+        if self._resolver is None:
+            # The first try is short, since c-ares adapts it to quick answers before; each further one is twice as long.
+            self._resolver = aiodns.DNSResolver(timeout=1.0, tries=5)
+        try:
+            async with asyncio.timeout(_RESOLVE_TIMEOUT):
+                found = await self._resolver.getaddrinfo(host, type=socket.SOCK_STREAM)
+        except aiodns.error.DNSError as error:
+            raise OSError(str(error)) from None
+        return [_text_of(node.addr[0]) for node in found.nodes]
+
+    async def close(self) -> None:
+        if self._resolver is not None:
+            await self._resolver.close()
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):
@@ -155,5 +169,14 @@ def _is_ipv6(host: str) -> bool:
         return False
 
 
-def _look_up(host: str, port: int) -> list[str]:
-    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+def _literal(host: str) -> str | None:
+    """The address that the host is, if it is one, in any spelling that the system's resolver takes for an address."""
+    if _is_ipv6(host):
+        return host
+    with contextlib.suppress(OSError):
+        return socket.inet_ntoa(socket.inet_aton(host))
+    return None
+
+
+def _text_of(address: str | bytes) -> str:
+    return address.decode("ascii") if isinstance(address, bytes) else address
