@@ -1,5 +1,5 @@
 from common.db.migrations import run_migrations
 from common.messaging import tables
-from notifier.models import Base
+from notifier.webhooks.models import Webhook  # its module also loads all others
 
-run_migrations([Base.metadata, *tables.CONSUMER_IN_ORDER])
+run_migrations([Webhook.metadata, *tables.CONSUMER_IN_ORDER])

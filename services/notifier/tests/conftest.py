@@ -3,12 +3,13 @@
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from common.db.database import Database
+from common.db.database import Database, new_id
 from common.runtime.health import Health
 from common.testing.api_client import api_client
 from common.testing.plugin import MakeDatabase
@@ -19,6 +20,8 @@ from notifier.webhooks import queue as webhook_queue
 
 from .mailbox import Mailbox
 from .receiver import Receiver, receiving
+from .test_delivery import delivering
+from .webhook_owner import Owner
 from .webhook_waiting import allowing
 from .world import KEY, World
 
@@ -88,3 +91,21 @@ def world(database: Database) -> World:
 async def api(settings: Settings, issuer: TokenIssuer) -> AsyncIterator[httpx.AsyncClient]:
     async with api_client(create_app(settings, Health(), tokens=issuer.verifier("notifier"))) as client:
         yield client
+
+
+@pytest.fixture
+async def delivering_api(webhook_settings: Settings, issuer: TokenIssuer) -> AsyncIterator[httpx.AsyncClient]:
+    """An API whose webhooks are delivered."""
+    app = create_app(webhook_settings, Health(), tokens=issuer.verifier("notifier"))
+    async with delivering(webhook_settings), api_client(app) as client:
+        yield client
+
+
+@pytest.fixture
+def me() -> UUID:
+    return new_id()
+
+
+@pytest.fixture
+def owner(delivering_api: httpx.AsyncClient, issuer: TokenIssuer, me: UUID) -> Owner:
+    return Owner(delivering_api, issuer.bearer(me))

@@ -1,6 +1,7 @@
 """The rules of contacts and deliveries, and what the database itself refuses."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import pytest
@@ -10,8 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from common.db.database import new_id
 from notifier.consumers import handlers
 from notifier.mail.queue import MailQueue
-from notifier.models import TITLES, Contact, EventType, Kind, SecurityKind, preference_of
+from notifier.models import TITLES, Contact, Kind, SecurityKind, preference_of
+from notifier.queries import ClaimedDelivery
 from notifier.webhooks.channel import TIMEOUT
+from notifier.webhooks.models import EventType
 from notifier.webhooks.queue import DELAYS
 
 from .world import World
@@ -67,7 +70,7 @@ def test_an_address_is_verified_by_a_verification_that_is_newer_than_the_address
 
 
 def mail_delay(attempts: int) -> Any:
-    return MailQueue.delay(cast("MailQueue", None), attempts)
+    return MailQueue.delay(cast("MailQueue", None), cast("ClaimedDelivery", SimpleNamespace(attempts=attempts)))
 
 
 def test_delays_of_a_mail_grow_up_to_an_hour_and_end_after_days() -> None:
@@ -116,7 +119,18 @@ IMPOSSIBLE = {
     " SELECT webhook_id, event_id, type, host FROM webhook_deliveries": "pk_webhook_deliveries",
     "UPDATE webhook_deliveries SET state = 'sent'": "ck_webhook_deliveries_settled",
     "UPDATE webhook_deliveries SET state = 'failed', settled_at = now()": "ck_webhook_deliveries_cause",
-    "UPDATE webhook_deliveries SET state = 'waiting', settled_at = now()": "ck_webhook_deliveries_state",
+    "UPDATE webhook_deliveries SET state = 'waiting', settled_at = now()": "ck_webhook_deliveries_settled",
+    "UPDATE webhook_deliveries SET state = 'held', settled_at = NULL": "ck_webhook_deliveries_state",
+    "UPDATE webhook_deliveries SET state = 'waiting', order_id = NULL": "ck_webhook_deliveries_waiting",
+    "INSERT INTO webhook_deliveries (webhook_id, event_id, type, host, order_id)"
+    " SELECT webhook_id, gen_random_uuid(), type, host, order_id FROM webhook_deliveries": "pending_order",
+    "INSERT INTO webhook_attempts (webhook_id, event_id, number, at, duration_ms)"
+    " SELECT webhook_id, gen_random_uuid(), 1, now(), 1 FROM webhook_deliveries": "fk_webhook_attempts_webhook_id",
+    "UPDATE webhooks SET client_id = 'client-1'": "ck_webhooks_owner",
+    "UPDATE webhooks SET user_id = NULL": "ck_webhooks_owner",
+    "UPDATE webhooks SET enabled = false": "ck_webhooks_enabled",
+    "UPDATE webhooks SET disabled_reason = 'failing'": "ck_webhooks_enabled",
+    "UPDATE webhooks SET enabled = false, disabled_reason = 'boredom'": "ck_webhooks_disabled_reason",
 }
 
 

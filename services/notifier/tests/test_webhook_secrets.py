@@ -10,6 +10,7 @@ from common.db.database import new_id
 from common.testing.plugin import eventually
 from notifier.settings import Settings
 from notifier.webhooks import handlers as webhook_handlers
+from notifier.webhooks.models import Owner
 from notifier.webhooks.secrets import SecretBox, encode_secret
 
 from .receiver import Receiver
@@ -24,7 +25,9 @@ async def test_a_replaced_secret_signs_along_with_the_new_one_until_it_expires(
     user_id = new_id()
     webhook_id, old = await world.webhook(user_id, receiver.url)
     async with world.database.transaction() as session:
-        _, secret = await webhook_handlers.replace_secret(session, SecretBox(KEY), webhook_id, user_id=user_id)
+        _, secret = await webhook_handlers.replace_secret(
+            session, SecretBox(KEY), webhook_id, owner=Owner(user_id=user_id)
+        )
     new = encode_secret(secret)
     async with delivering(webhook_settings):
         await world.order("placed", user_id)

@@ -1,6 +1,7 @@
 """What tests do to notifier and observe of it."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final, get_args
 from uuid import UUID
 
@@ -11,12 +12,12 @@ from common.db.database import Database, new_id, utc_now
 from common.messaging.cloudevents import Envelope
 from common.messaging.event_handlers import Received
 from notifier.consumers import handlers
-from notifier.models import EventType
 from notifier.webhooks import handlers as webhook_handlers
+from notifier.webhooks.models import EventType, Owner
 from notifier.webhooks.secrets import SecretBox, encode_secret
 
 KEY: Final = bytes(range(32))
-EVENT_TYPES: Final = get_args(EventType)
+EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 
 
 class World:
@@ -43,10 +44,13 @@ class World:
         data: dict[str, Any] = {"name": "Ann", "email": f"{user_id}@example.com", "send_welcome": False} | fields
         return await self.event("users.user.registered.v1", user_id=str(user_id), version=version, **data)
 
-    async def order(self, state: str, customer_id: UUID, order_id: UUID | None = None, **fields: Any) -> UUID:
+    async def order(
+        self, state: str, customer_id: UUID, order_id: UUID | None = None, *, version: int = 1, **fields: Any
+    ) -> UUID:
         """Processes an event of an order. Returns the order's id."""
         order_id = order_id or new_id()
-        await self.event(f"orders.order.{state}.v1", **order_data(state, customer_id, order_id, **fields))
+        data = order_data(state, customer_id, order_id, **fields)
+        await self.event(f"orders.order.{state}.v1", version=version, **data)
         return order_id
 
     async def rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
@@ -63,12 +67,14 @@ class World:
     async def states(self) -> list[str]:
         return [delivery["state"] for delivery in await self.deliveries()]
 
-    async def webhook(self, user_id: UUID, url: str = "https://hooks.example/x", **fields: Any) -> tuple[UUID, str]:
-        """Creates a webhook. Returns its id and secret."""
-        event_types: Any = fields.pop("event_types", EVENT_TYPES)
+    async def webhook(
+        self, owner: UUID | str, url: str = "https://hooks.example/x", *, event_types: Sequence[EventType] = EVENT_TYPES
+    ) -> tuple[UUID, str]:
+        """Creates a webhook of a person or a client. Returns its id and secret."""
+        owned_by = Owner(client_id=owner) if isinstance(owner, str) else Owner(user_id=owner)
         async with self.database.transaction() as session:
             created, secret = await webhook_handlers.create(
-                session, SecretBox(KEY), user_id, url=httpx.URL(url), event_types=event_types
+                session, SecretBox(KEY), owned_by, url=httpx.URL(url), event_types=event_types
             )
         return created.id, encode_secret(secret)
 

@@ -40,7 +40,7 @@ class Service:
     @property
     def readable(self) -> dict[str, list[str]]:
         """The routing patterns of all that it reads from others, by producer."""
-        patterns = _by_producer((*REVOCATIONS, *self.reads))
+        patterns = _by_producer(dict.fromkeys((*REVOCATIONS, *self.reads)))
         patterns.pop(self.name, None)
         return patterns
 

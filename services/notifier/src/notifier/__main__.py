@@ -10,7 +10,11 @@ main = command_line(
         "consume": "notifier.consumers:handlers",
         "deliver": "notifier.deliver:deliver",
     },
-    commands={"deliveries": "notifier.commands:deliveries", "preview": "notifier.commands:preview"},
+    commands={
+        "deliveries": "notifier.commands:deliveries",
+        "preview": "notifier.commands:preview",
+        "webhooks": "notifier.webhooks.commands:webhooks",
+    },
 )
 
 if __name__ == "__main__":

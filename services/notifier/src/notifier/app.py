@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from typing import Any, TypedDict
 
 from starlette.types import ASGIApp
@@ -28,6 +29,7 @@ class State(TypedDict):
     destinations: Destinations
     secret_box: SecretBox
     unsubscribe_links: UnsubscribeLinks
+    delivery_lease: timedelta
 
 
 def create_app(
@@ -57,12 +59,13 @@ def create_app(
                 destinations=destinations,
                 secret_box=box,
                 unsubscribe_links=links,
+                delivery_lease=timedelta(seconds=settings.delivery_lease),
             )
 
     return create_api(
         settings,
         title="Waybill notifier",
-        description="Notifications, mail preferences, and webhooks that receive the events of a person's orders.",
+        description="Notifications, mail preferences, and webhooks that receive the events of orders.",
         routers=[routes.router, unsubscribe_routes.router, webhook_routes.router],
         health=health,
         lifespan=lifespan,

@@ -12,7 +12,8 @@ from notifier.handlers import NewNotification, create_notifications, erase_perso
 from notifier.models import Kind, LinkKind, OrderKind
 from notifier.webhooks import handlers as webhook_handlers
 from notifier.webhooks import queries as webhook_queries
-from notifier.webhooks.queries import PlannedEvent
+from notifier.webhooks.models import Owner
+from notifier.webhooks.planning import PlannedEvent
 
 
 class ReaderModel(BaseModel):
@@ -53,6 +54,11 @@ class AuthenticatorChange(Person):
 class SignIn(Person):
     is_new_device: bool | None = None
     device: str | None = None
+
+
+class SubjectRevocation(ReaderModel):
+    subject: str
+    reason: str
 
 
 class PassThroughModel(ReaderModel):
@@ -113,7 +119,7 @@ async def user_updated(session: AsyncSession, event: Received[Profile]) -> None:
 @handlers.on("users.user.erased.v1", Person)
 async def user_erased(session: AsyncSession, event: Received[Person]) -> None:
     await erase_person(session, event.data.user_id, version=event.version)
-    await webhook_queries.delete_webhooks(session, event.data.user_id)
+    await webhook_queries.delete_webhooks(session, Owner(user_id=event.data.user_id))
 
 
 @handlers.on("users.user.email_verified.v1", Person)
@@ -123,12 +129,29 @@ async def email_verified(session: AsyncSession, event: Received[Person]) -> None
 
 @handlers.on("users.user.password_changed.v1", PasswordChange)
 async def password_changed(session: AsyncSession, event: Received[PasswordChange]) -> None:
-    await create_notifications(session, [_personal(event, "password_changed")])
+    """A reset takes an account back from somebody who may have added webhooks, so it disables them."""
+    data = await _recovered(session, event) if event.data.by == "reset" else {}
+    await create_notifications(session, [_personal(event, "password_changed", **data)])
+
+
+@handlers.on("auth.subject.revoked.v1", SubjectRevocation)
+async def subject_revoked(session: AsyncSession, event: Received[SubjectRevocation]) -> None:
+    """A deleted client's webhooks end with it."""
+    if event.data.reason == "client_deleted":
+        await webhook_handlers.end_client(session, event.data.subject)
 
 
 @handlers.on("users.user.email_reverted.v1", Person)
 async def email_reverted(session: AsyncSession, event: Received[Person]) -> None:
-    await create_notifications(session, [_personal(event, "email_reverted")])
+    """As after a reset of the password."""
+    data = await _recovered(session, event)
+    await create_notifications(session, [_personal(event, "email_reverted", **data)])
+
+
+async def _recovered(session: AsyncSession, event: Received[Any]) -> dict[str, str]:
+    """Disables the person's webhooks. Returns what the mail says about it."""
+    count = await webhook_handlers.disable_recovered(session, event.data.user_id, recovered_at=event.time)
+    return {"webhooks_disabled": str(count)} if count else {}
 
 
 @handlers.on("users.user.authenticator_changed.v1", AuthenticatorChange)
@@ -172,7 +195,7 @@ _ORDER_EVENTS: Final[dict[str, tuple[type[Order], OrderKind]]] = {
     "orders.order.delivered.v1": (Order, "order_delivered"),
     "orders.order.cancelled.v1": (CancelledOrder, "order_cancelled"),
 }
-"""The events that webhooks can receive (`notifier.models.EventType`), each with its notification.
+"""The events that webhooks can receive (`notifier.webhooks.models.EventType`), each with its notification.
 
 A webhook's `data` is the notification's: the event is stored once, and an event without a notification can't be posted.
 """
@@ -187,7 +210,18 @@ async def orders_changed(session: AsyncSession, events: Sequence[Received[Order]
     created = await create_notifications(session, [_of_order(event) for event in events])
     new = [event for event in events if event.id in created]
     await webhook_handlers.plan(
-        session, [PlannedEvent(event.id, event.data.customer_id, event.type, event.traceparent) for event in new]
+        session,
+        [
+            PlannedEvent(
+                id=event.id,
+                user_id=event.data.customer_id,
+                type=event.type,
+                order_id=event.data.order_id,
+                order_version=event.version,
+                traceparent=event.traceparent,
+            )
+            for event in new
+        ],
     )
 
 

@@ -1,4 +1,4 @@
-"""Contacts, notifications, webhooks and deliveries: tables, and the rules of their states."""
+"""Contacts, notifications and mail deliveries: tables, and the rules of their states."""
 
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -29,20 +29,6 @@ Preference = Literal["order_updates", "welcome"]
 Channel = Literal["mail"]
 State = Literal["waiting", "pending", "sent", "failed", "cancelled"]
 MailState = Literal["waiting", "held", "pending", "sent", "failed", "cancelled"]
-
-EventType = Literal[
-    "orders.order.placed.v1",
-    "orders.order.confirmed.v1",
-    "orders.order.shipped.v1",
-    "orders.order.delivered.v1",
-    "orders.order.cancelled.v1",
-]
-"""Events that webhooks can subscribe to.
-
-Each also creates a notification (`_ORDER_EVENTS` in `notifier.consumers`), which stores the `data` of the webhook. So a
-new event type needs a kind of notification as well (docs/changing.md).
-"""
-TEST_TYPE: Final = "notifier.webhook.test.v1"
 
 TITLES: Final[dict[Kind, str]] = {
     "welcome": "Welcome to Waybill",
@@ -236,59 +222,3 @@ class UnverifiedMails(Base):
     """Its first moment, in UTC."""
     address: Mapped[bytes] = mapped_column(primary_key=True)
     mails: Mapped[int]
-
-
-class Webhook(Base):
-    """A URL to which the events of a person's orders are posted."""
-
-    __tablename__ = "webhooks"
-    __table_args__ = (
-        CheckConstraint("cardinality(event_types) > 0", name="event_types"),
-        CheckConstraint("(previous_secret IS NULL) = (previous_until IS NULL)", name="previous"),
-    )
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    user_id: Mapped[UUID] = mapped_column(index=True)
-    url: Mapped[str]
-    host: Mapped[str]
-    """`host:port` of the URL."""
-    event_types: Mapped[list[str]]
-    secret: Mapped[bytes]
-    """Encrypted, as is the previous one: see `notifier.webhooks.secrets`."""
-    previous_secret: Mapped[bytes | None]
-    previous_until: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-    def replace_secret(self, sealed: bytes, *, previous_until: datetime) -> None:
-        """Deliveries are signed with the old secret too, until `previous_until`."""
-        self.previous_secret, self.previous_until, self.secret = self.secret, previous_until, sealed
-
-
-class WebhookDelivery(Base):
-    """The delivery of one event to one webhook.
-
-    The `data` to send is that of the notification with the id `event_id`; a test event has none. States and claims are
-    those of `Delivery`, but without `waiting`.
-    """
-
-    __tablename__ = "webhook_deliveries"
-    __table_args__ = (
-        CheckConstraint("state IN ('pending', 'sent', 'failed', 'cancelled')", name="state"),
-        CheckConstraint("(settled_at IS NOT NULL) = (state <> 'pending')", name="settled"),
-        CheckConstraint("state <> 'failed' OR cause IS NOT NULL", name="cause"),
-        Index("ix_webhook_deliveries_pending", "host", "due_at", postgresql_where="state = 'pending'"),
-        Index("ix_webhook_deliveries_settled_at", "settled_at", postgresql_where="settled_at IS NOT NULL"),
-    )
-
-    webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True)
-    event_id: Mapped[UUID] = mapped_column(primary_key=True)
-    type: Mapped[str]
-    host: Mapped[str]
-    """A copy of the webhook's host, for the queue: deliveries to one host delay only each other."""
-    state: Mapped[State] = mapped_column(Text, server_default=text("'pending'"))
-    attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    cause: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    settled_at: Mapped[datetime | None]
-    traceparent: Mapped[str | None]

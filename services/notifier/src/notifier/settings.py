@@ -56,7 +56,8 @@ class Settings(ClientSettings):
     """Key that encrypts webhook secrets at rest: 32 bytes in base64. Keys for the unsubscribe links of mails and for
     digests of unverified addresses are derived from it."""
     webhook_connections: int = Field(default=32, ge=1, le=200)
-    """Webhook requests that one deliverer sends concurrently, at most four of them to one host."""
+    """Webhook requests that one deliverer sends concurrently, at most four of them to one host. An eighth is one
+    owner's share, and a quarter is reserved for webhooks that answered last."""
     webhook_allow: Annotated[frozenset[tuple[str, int]], NoDecode] = frozenset()
     """Destinations that webhooks may reach over http and at addresses that are not public: `host:port,…`, with IPv6
     addresses in brackets. Empty by default, since such a destination may be inside our own network."""

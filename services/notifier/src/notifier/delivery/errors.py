@@ -1,10 +1,22 @@
 """Why a delivery did not succeed."""
 
+from dataclasses import dataclass
 from typing import Final
 
 from notifier.delivery.single_line import single_line
 
 _MAX_CAUSE: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a receiver responded."""
+
+    status: int
+    text: str
+    """The beginning of the body."""
+    retry_after: float | None = None
+    """Seconds after which the receiver asks to be tried again (RFC 9110 §10.2.3)."""
 
 
 class NothingToSend(Exception):
@@ -14,8 +26,9 @@ class NothingToSend(Exception):
 class ChannelError(Exception):
     """Its text is recorded as the delivery's cause: one line of at most 300 characters, since a server may send any."""
 
-    def __init__(self, cause: str) -> None:
+    def __init__(self, cause: str, *, answer: Answer | None = None) -> None:
         super().__init__(single_line(cause)[:_MAX_CAUSE])
+        self.answer = answer
 
 
 class Refused(ChannelError):

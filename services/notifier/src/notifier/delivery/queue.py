@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from notifier.delivery.errors import Answer
 from notifier.models import State
 
 
@@ -43,6 +44,12 @@ class Outcome(Generic[C]):
     retry_in: float = 0.0
     is_attempt: bool = True
     """False if it must not count towards the attempts after which the delivery fails."""
+    is_receivers: bool = True
+    """False if the receiver is not at fault: nothing was sent, or the failure is our own."""
+    answer: Answer | None = None
+    began_at: datetime | None = None
+    duration: float = 0.0
+    """Seconds."""
 
 
 class Queue(ABC, Generic[C]):
@@ -67,12 +74,12 @@ class Queue(ABC, Generic[C]):
     async def record(self, session: AsyncSession, outcomes: Collection[Outcome[C]]) -> None: ...
 
     @abstractmethod
-    async def send(self, claim: C) -> None:
+    async def send(self, claim: C) -> Answer | None:
         """Returns once the receiver has accepted it. Raises `NothingToSend`, a `ChannelError`, or `Unavailable`."""
 
     @abstractmethod
-    def delay(self, attempts: int) -> float | None:
-        """Seconds until the next attempt after this many; None gives up."""
+    def delay(self, claim: C) -> float | None:
+        """Seconds until the next attempt after this one; None gives up."""
 
     @abstractmethod
     async def backlog(self, session: AsyncSession) -> tuple[int, float]:

@@ -12,7 +12,9 @@ transaction, unless the database is unavailable: then outcomes stay in memory un
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Generic
@@ -27,7 +29,7 @@ from common.errors import Unavailable
 from common.observability.spans import span
 from common.observability.trace import traced
 from common.runtime.background import background, every, first_of
-from notifier.delivery.errors import ChannelUnavailable, Deferred, NothingToSend, Refused
+from notifier.delivery.errors import Answer, ChannelUnavailable, Deferred, NothingToSend, Refused
 from notifier.delivery.queue import C, Outcome, Queue
 
 log = structlog.get_logger(__name__)
@@ -148,7 +150,9 @@ class Deliverer(Generic[C]):
         ids = traced(request_id=str(claim.event_id), traceparent=claim.traceparent)
         attributes: dict[str, str | int] = {"waybill.kind": self._queue.kind(claim), "waybill.attempt": claim.attempts}
         with ids, span(f"deliver {self._queue.channel}", "client", attributes) as attempt:
+            began_at, clock = utc_now(), time.monotonic()
             outcome = await self._attempt(claim)
+            outcome = replace(outcome, began_at=began_at, duration=time.monotonic() - clock)
             label = "postponed" if outcome.state == "pending" else outcome.state
             attempt.note({"waybill.outcome": label})
             if label in {"postponed", "failed"}:
@@ -162,33 +166,37 @@ class Deliverer(Generic[C]):
 
     async def _attempt(self, claim: C) -> Outcome[C]:  # noqa: PLR0911 - one return for each possible outcome
         try:
-            await self._queue.send(claim)
+            answer = await self._queue.send(claim)
         except NothingToSend as error:
-            return Outcome(claim, "cancelled", str(error))
+            return Outcome(claim, "cancelled", str(error), is_receivers=False)
         except Refused as error:
             self._end_rest()
-            return Outcome(claim, "failed", str(error))
+            return Outcome(claim, "failed", str(error), answer=error.answer)
         except Deferred as error:
             self._end_rest()
-            return self._deferred(claim, str(error))
+            return self._deferred(claim, str(error), error.answer)
         except ChannelUnavailable as error:
             self._back_off(error)
-            return Outcome(claim, "pending", str(error), _jittered(error.retry_in), is_attempt=False)
+            pause = _jittered(error.retry_in)
+            return Outcome(claim, "pending", str(error), pause, is_attempt=False, is_receivers=False)
         except Unavailable as error:
-            return Outcome(claim, "pending", error.detail, retry_in=_LINK_DELAY, is_attempt=False)
+            detail = error.detail
+            return Outcome(claim, "pending", detail, retry_in=_LINK_DELAY, is_attempt=False, is_receivers=False)
         except Exception as error:
             log.exception("delivery failed unexpectedly", **self._ids(claim))
-            return self._deferred(claim, type(error).__name__)
+            return replace(self._deferred(claim, type(error).__name__), is_receivers=False)
         self._end_rest()
         DELAY.labels(self._queue.channel).observe(max(0.0, (utc_now() - claim.created_at).total_seconds()))
-        return Outcome(claim, "sent")
+        return Outcome(claim, "sent", answer=answer)
 
-    def _deferred(self, claim: C, cause: str) -> Outcome[C]:
-        """Postpones with growing delays; fails the delivery when the queue gives up."""
-        delay = self._queue.delay(claim.attempts)
+    def _deferred(self, claim: C, cause: str, answer: Answer | None = None) -> Outcome[C]:
+        """Postpones with growing delays, and not before the receiver asks for it; fails when the queue gives up."""
+        delay = self._queue.delay(claim)
         if delay is None:
-            return Outcome(claim, "failed", f"given up after {claim.attempts} attempts: {cause}")
-        return Outcome(claim, "pending", cause, _jittered(delay))
+            given_up = f"given up after {claim.attempts} attempts: {cause}" if claim.attempts > 1 else cause
+            return Outcome(claim, "failed", given_up, answer=answer)
+        asked = answer.retry_after if answer is not None else None
+        return Outcome(claim, "pending", cause, max(_jittered(delay), asked or 0.0), answer=answer)
 
     def _back_off(self, error: ChannelUnavailable) -> None:
         """Pauses claims for a while; afterwards claims one delivery at a time until one succeeds."""

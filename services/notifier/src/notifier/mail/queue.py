@@ -65,7 +65,8 @@ class MailQueue(Queue[ClaimedDelivery]):
     async def send(self, claim: ClaimedDelivery) -> None:
         await self._channel.send(await self._composer.compose(claim))
 
-    def delay(self, attempts: int) -> float | None:
+    def delay(self, claim: ClaimedDelivery) -> float | None:
+        attempts = claim.attempts
         return min(_FIRST_DELAY * 2.0 ** (attempts - 1), _MAX_DELAY) if attempts < _MAX_ATTEMPTS else None
 
     async def backlog(self, session: AsyncSession) -> tuple[int, float]:
