@@ -8,12 +8,13 @@ import pytest
 
 from common.db.database import new_id, utc_now
 from common.testing.plugin import eventually
+from notifier.delivery import operations
 from notifier.webhooks import queue
 
 from .receiver import OK, Receiver, answer
-from .webhook_owner import Owner
+from .webhook_owner import PLACED, Owner
 from .webhook_waiting import make_due, settled, tried
-from .world import World
+from .world import World, holds
 
 
 async def test_a_delivery_lists_its_attempts_and_the_beginning_of_the_last_response(
@@ -125,3 +126,23 @@ async def test_attempts_of_requests_that_got_no_response_are_listed_too(owner: O
     [attempt] = (await owner.delivery(post["event_id"]))["attempts"]
     assert attempt["status_code"] is None
     assert "does not resolve" in attempt["cause"]
+
+
+async def test_operators_list_every_delivery_and_send_settled_ones_again(
+    owner: Owner, me: UUID, world: World, receiver: Receiver
+) -> None:
+    await owner.register(receiver.url, PLACED, "orders.order.confirmed.v1")
+    order_id = await world.order("placed", me)
+    await world.order("confirmed", me, order_id, version=2)
+    await eventually(lambda: settled(world, "sent", "sent"))
+    async with world.database.transaction() as session:
+        rows = await operations.deliveries(session, state="sent", channel="webhook", since=None, limit=None)
+        assert {row["order_id"] for row in rows} == {order_id}
+        chosen = [operations.DeliveryId.parse(row["id"]) for row in rows]
+        unknown = operations.DeliveryId(new_id(), new_id())
+        assert await operations.resend(session, [*chosen, unknown]) == set(chosen)
+    await eventually(lambda: settled(world, "sent", "sent"))
+    await eventually(lambda: holds(posted(receiver) == ["placed", "confirmed"] * 2))
+    await owner.call("PATCH", owner.id, enabled=False)
+    async with world.database.transaction() as session:
+        assert await operations.resend(session, chosen) == set()

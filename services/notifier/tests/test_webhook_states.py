@@ -120,6 +120,9 @@ async def test_taking_back_an_account_disables_the_webhooks_that_it_had(world: W
     await world.event("users.user.password_changed.v1", user_id=str(me), by="reset")
     assert await reasons(world, me) == ["account_recovered"]
     assert await world.post_states() == ["cancelled"]
+    await world.execute("UPDATE webhooks SET enabled = true, disabled_reason = NULL WHERE user_id = :id", id=me)
+    await world.event("users.user.email_reverted.v1", user_id=str(me), email="me@example.com")
+    assert await reasons(world, me) == ["account_recovered"]
     assert len(await world.rows("SELECT 1 FROM webhooks WHERE enabled")) == 1
     said = await world.rows("SELECT data FROM notifications WHERE kind = 'password_changed' ORDER BY id")
     assert [row["data"] for row in said] == [{}, {}, {"webhooks_disabled": "1"}]

@@ -25,7 +25,7 @@ PARKED = """SELECT cause, parked_at FROM parked_messages
 DELIVERIES = """SELECT notification_id, kind, channel, state, cause, attempts, deliveries.created_at, settled_at
                 FROM deliveries JOIN notifications ON notifications.id = notification_id WHERE order_id = $1"""
 POSTED = """SELECT 'webhook' AS channel, w.type AS kind, state, cause, attempts, w.created_at, settled_at
-            FROM webhook_deliveries w JOIN notifications ON notifications.id = event_id WHERE order_id = $1"""
+            FROM webhook_deliveries w JOIN notifications n ON n.id = event_id WHERE n.order_id = $1"""
 # Releases of notifier before webhooks have no such table.
 HAS_POSTED = "SELECT to_regclass('webhook_deliveries') IS NOT NULL"
 NOTIFIED = "SELECT id, kind FROM notifications WHERE order_id = $1"

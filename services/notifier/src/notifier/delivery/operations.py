@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import notify_after_commit
 from notifier.handlers import DELIVERIES_CHANNEL
-from notifier.webhooks.handlers import WEBHOOKS_CHANNEL
+from notifier.webhooks import handlers as webhook_handlers
 
 LISTED: Final = ("id", "state", "channel", "cause", "kind", "attempts", "created_at", "order_id", "user_id")
 CHANNELS: Final = ("mail", "webhook")
@@ -22,7 +22,7 @@ _ALL: Final = """
     FROM deliveries JOIN notifications ON notifications.id = notification_id
     UNION ALL
     SELECT webhook_id || ':' || event_id, state, 'webhook', cause, type, attempts, due_at, posts.created_at,
-        settled_at, order_id, webhooks.user_id, event_id, webhook_id
+        settled_at, coalesce(posts.order_id, notifications.order_id), webhooks.user_id, event_id, webhook_id
     FROM webhook_deliveries AS posts JOIN webhooks ON webhooks.id = webhook_id
     LEFT JOIN notifications ON notifications.id = event_id
 """
@@ -65,31 +65,23 @@ async def delivery(session: AsyncSession, delivery_id: DeliveryId) -> dict[str, 
     return None if row is None else dict(row)
 
 
-_AGAIN: Final = "state = 'pending', settled_at = NULL, cause = NULL, attempts = 0"
-_MAILS: Final = text(f"""
-    UPDATE deliveries SET {_AGAIN}, due_at = created_at
-    WHERE id = ANY (CAST(:ids AS uuid[])) AND settled_at IS NOT NULL RETURNING id, NULL
-""")  # noqa: S608 - a constant, as below
-_POSTS: Final = text(f"""
-    UPDATE webhook_deliveries AS post SET {_AGAIN}, due_at = now()
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:webhooks AS uuid[])) AS chosen (event_id, webhook_id)
-    WHERE post.webhook_id = chosen.webhook_id AND post.event_id = chosen.event_id AND settled_at IS NOT NULL
-    RETURNING post.event_id, post.webhook_id
-""")  # noqa: S608
+_MAILS: Final = text("""
+    UPDATE deliveries SET state = 'pending', settled_at = NULL, cause = NULL, attempts = 0, due_at = created_at
+    WHERE id = ANY (CAST(:ids AS uuid[])) AND settled_at IS NOT NULL RETURNING id
+""")
 
 
 async def resend(session: AsyncSession, delivery_ids: Iterable[DeliveryId]) -> set[DeliveryId]:
     """Makes settled deliveries due again, oldest first. Returns the ids of those that there were.
 
-    A mail keeps its `Message-ID`, a webhook its `webhook-id`, so that receivers can detect what they have already.
+    Those of a disabled webhook are left out. A mail keeps its `Message-ID`, a webhook its `webhook-id`, so that
+    receivers can detect what they have already.
     """
     chosen = list(delivery_ids)
-    mails = await session.execute(_MAILS, {"ids": [each.last for each in chosen if each.webhook is None]})
-    of_webhooks = [each for each in chosen if each.webhook is not None]
-    values = {"ids": [each.last for each in of_webhooks], "webhooks": [each.webhook for each in of_webhooks]}
-    posts = await session.execute(_POSTS, values)
-    resent = [{DeliveryId(*row) for row in rows} for rows in (mails, posts)]
-    for each, channel in zip(resent, (DELIVERIES_CHANNEL, WEBHOOKS_CHANNEL), strict=True):
-        if each:
-            notify_after_commit(session, channel)
-    return resent[0] | resent[1]
+    mails = await session.scalars(_MAILS, {"ids": [each.last for each in chosen if each.webhook is None]})
+    resent = {DeliveryId(delivery_id) for delivery_id in mails}
+    if resent:
+        notify_after_commit(session, DELIVERIES_CHANNEL)
+    of_webhooks = [(each.webhook, each.last) for each in chosen if each.webhook is not None]
+    posts = await webhook_handlers.resend_settled(session, of_webhooks) if of_webhooks else set()
+    return resent | {DeliveryId(event_id, webhook_id) for webhook_id, event_id in posts}

@@ -27,6 +27,8 @@ SECRETS_OVERLAP: Final = timedelta(hours=24)
 """How long deliveries are also signed with a replaced secret."""
 HISTORY: Final = timedelta(days=30)
 """How long deliveries and attempts are kept, and how far back they can be sent again."""
+_LONGEST_LEASE: Final = timedelta(minutes=5)
+"""Of any deliverer's setting."""
 _MAX_TESTS: Final = 10
 """Per webhook and minute: each test is a request to an address that need not belong to the caller."""
 
@@ -169,14 +171,12 @@ async def resend(
     return await queries.delivery(session, webhook_id, event_id)
 
 
-async def resend_for_operators(
-    session: AsyncSession, chosen: Collection[tuple[UUID, UUID]], *, lease: timedelta
-) -> set[tuple[UUID, UUID]]:
-    """Sends deliveries again, each named by webhook and event. Returns those that there are, of enabled webhooks."""
+async def resend_settled(session: AsyncSession, chosen: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
+    """Sends settled deliveries of enabled webhooks again, each named by webhook and event. Returns which."""
     enabled = await queries.lock_webhooks(session, {webhook_id for webhook_id, _ in chosen})
-    done = await queries.existing_deliveries(session, [each for each in chosen if each[0] in enabled])
+    done = await queries.settled_deliveries(session, [each for each in chosen if each[0] in enabled])
     for webhook_id, event_id in sorted(done):
-        await planning.send_again(session, webhook_id, event_id, lease=lease)
+        await planning.send_again(session, webhook_id, event_id, lease=_LONGEST_LEASE)
     notify_after_commit(session, WEBHOOKS_CHANNEL)
     return done
 

@@ -127,12 +127,11 @@ async def delivery(session: AsyncSession, webhook_id: UUID, event_id: UUID) -> W
     return found
 
 
-async def existing_deliveries(session: AsyncSession, chosen: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
-    """Those that there are, of deliveries that are named by webhook and event."""
+async def settled_deliveries(session: AsyncSession, chosen: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
+    """The settled ones of deliveries that are named by webhook and event."""
     key = tuple_(WebhookDelivery.webhook_id, WebhookDelivery.event_id)
-    rows = await session.execute(
-        select(WebhookDelivery.webhook_id, WebhookDelivery.event_id).where(key.in_(list(chosen)))
-    )
+    is_chosen = key.in_(list(chosen)) & WebhookDelivery.settled_at.is_not(None)
+    rows = await session.execute(select(WebhookDelivery.webhook_id, WebhookDelivery.event_id).where(is_chosen))
     return {(webhook_id, event_id) for webhook_id, event_id in rows}
 
 
