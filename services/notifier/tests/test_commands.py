@@ -51,6 +51,7 @@ async def test_failed_deliveries_are_listed_with_their_cause_and_sent_again(
 ) -> None:
     user_id = await customer(world)
     webhook_id, _ = await world.webhook(user_id)
+    await world.execute("DELETE FROM notifications")  # of the new webhook
     mailbox.rcpt_answers = ["550 5.1.1 No such user"] * 2
     first, second = await world.order("placed", user_id), await world.order("placed", user_id)
     await world.execute(

@@ -63,9 +63,9 @@ async def test_two_deliverers_post_each_event_once_though_it_takes_longer_than_a
     await world.webhook(user_id, receiver.url)
     receiver.answers_now.clear()
     webhook_settings = webhook_settings.model_copy(update={"delivery_lease": 3.0})
+    for _ in range(20):
+        await world.order("placed", user_id)
     async with delivering(webhook_settings), delivering(webhook_settings):
-        for _ in range(20):
-            await world.order("placed", user_id)
         await eventually(
             lambda: holds(len(receiver.requests) == 2 * Shares.of(webhook_settings.webhook_connections).per_host)
         )
