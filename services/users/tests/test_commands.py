@@ -111,6 +111,8 @@ async def test_an_operator_removes_a_second_factor_that_was_lost(world: Any, run
     again = run("authenticators", "remove", person["email"])
     assert again.returncode == 1
     assert "There is no such authenticator." in again.stderr
+    [act] = json.loads(run("audit", "tail", "--json").stdout)
+    assert (act["action"], act["subject"]) == ("authenticator.removed", person["id"])
 
 
 async def test_the_key_that_encrypts_authenticators_can_be_changed(

@@ -8,7 +8,7 @@ import click
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from common.cli.audit_commands import operator
+from common.cli.audit_commands import operator, record_command
 from common.cli.roles import run
 from common.db.database import Database
 from common.errors import AppError
@@ -50,12 +50,15 @@ def remove_authenticator(load: Any, email: str) -> None:
     They are told by mail.
     """
 
+    settings = load("ops")
+
     async def remove(session: AsyncSession) -> str:
         user = await queries.user_by_email(session, email.lower())
         await second_factors.remove_totp(session, user.id)
+        await record_command(session, settings, "authenticator.removed", user.id)
         return f"{user.email} signs in without a code now"
 
-    click.echo(_in_transaction(load("ops"), remove))
+    click.echo(_in_transaction(settings, remove))
 
 
 @authenticators.command("rewrap")
@@ -72,7 +75,12 @@ def rewrap_secrets(load: Any, old_key: Path) -> None:
     try:
         old = KeyEncryption(key_bytes(SecretStr(old_key.read_text())))
         new = KeyEncryption(settings.key_encryption_bytes)
-        count = _in_transaction(settings, lambda session: second_factor.rewrap(session, old, new))
+
+        async def rewrap(session: AsyncSession) -> int:
+            await record_command(session, settings, "authenticators.rewrapped", new.id, detail=f"from {old.id}")
+            return await second_factor.rewrap(session, old, new)
+
+        count = _in_transaction(settings, rewrap)
     except (ValueError, WrongKeyEncryptionKey) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{count} rewrapped")
