@@ -138,6 +138,17 @@ async def test_an_unverified_address_gets_a_few_mails_and_the_others_once_it_is_
     assert len({mail["Message-ID"] for mail in mailbox.mails}) == 51
 
 
+async def test_many_mails_that_are_held_do_not_delay_those_of_others(
+    world: World, settings: Settings, mailbox: Mailbox
+) -> None:
+    user_id, other = await customer(world), await customer(world)
+    await orders(world, user_id, 60)
+    await world.order("placed", other)
+    async with delivering(settings):
+        await eventually(lambda: holds(len(mailbox.to(f"{other}@example.com")) == 1), within=8)
+        assert await count(world, "held") > 50
+
+
 async def test_the_limit_is_of_the_address_and_a_day_whatever_accounts_use_it(
     world: World, settings: Settings, mailbox: Mailbox
 ) -> None:
