@@ -33,21 +33,11 @@ async def delete_browser_session(session: AsyncSession, browser_id: uuid.UUID) -
     await session.execute(delete(BrowserSession).where(BrowserSession.id == browser_id))
 
 
-async def delete_browser_sessions(
-    session: AsyncSession, user_id: uuid.UUID, *, before_version: int | None, except_session: uuid.UUID | None
-) -> None:
-    """Ends a person's browser sessions: all, or those begun before users' version `before_version` of the person.
-
-    The one in which `except_session` was authorized stays.
-    """
+async def delete_browser_sessions(session: AsyncSession, user_id: uuid.UUID, *, before_version: int | None) -> None:
+    """Ends a person's browser sessions: all, or those begun before users' version `before_version` of the person."""
     statement = delete(BrowserSession).where(BrowserSession.user_id == user_id)
     if before_version is not None:
         statement = statement.where(BrowserSession.subject_version < before_version)
-    if except_session is not None:
-        browser = select(Session.browser_session_id).where(
-            Session.id == except_session, Session.browser_session_id.is_not(None)
-        )
-        statement = statement.where(BrowserSession.id.not_in(browser))
     await session.execute(statement)
 
 
