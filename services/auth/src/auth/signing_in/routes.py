@@ -206,8 +206,11 @@ async def _start(
     check: SignInCheck = state.sign_in_check
     network, device = client_address(request), DeviceCookie(request).device
     origin = check.origin(network, describe_device(request.headers.get("user-agent", "")), client_id)
+    person = None
     for _ in range(_ATTEMPTS):
-        person = await check.verify(username, password, network=network, origin=origin, otp=otp, device=device)
+        person = await check.verify(
+            username, password, network=network, origin=origin, otp=otp, device=device, stale=person
+        )
         async with state.database.transaction() as session:
             outcome = await start_browser_session(
                 session,
