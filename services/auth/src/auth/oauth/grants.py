@@ -125,7 +125,6 @@ class TokenEndpoint:
                     origin,
                     scopes=scopes,
                     resources=resources,
-                    is_known_device=device is not None and device.user_id == person.user_id,
                     known_version=known_version,
                     secret=self._secret,
                     limits=self._limits,

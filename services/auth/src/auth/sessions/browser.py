@@ -26,7 +26,6 @@ async def start_browser_session(
     *,
     cookie: str,
     replaced_cookie: str | None,
-    is_known_device: bool,
     known_version: int | None,
     lifetime: timedelta,
     now: datetime,
@@ -42,7 +41,7 @@ async def start_browser_session(
         replaced = await browser_session(session, cookie_hash(replaced_cookie), now=now)
         if replaced is not None:
             await delete_browser_session(session, replaced.id)
-    is_new = await keep_success(session, subject, origin, session_id=None, is_known_device=is_known_device, now=now)
+    is_new = await keep_success(session, subject, origin, session_id=None, now=now)
     browser = BrowserSession(
         id=new_id(),
         cookie_hash=cookie_hash(cookie),

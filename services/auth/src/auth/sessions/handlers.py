@@ -68,7 +68,6 @@ async def start_session(
     *,
     scopes: Sequence[str],
     resources: Sequence[str],
-    is_known_device: bool,
     known_version: int | None,
     secret: bytes,
     limits: SessionLimits,
@@ -88,9 +87,7 @@ async def start_session(
         subject_version=person.version,
         amr=list(person.amr),
     )
-    is_new = await keep_success(
-        session, subject, origin, session_id=family.id, is_known_device=is_known_device, now=now
-    )
+    is_new = await keep_success(session, subject, origin, session_id=family.id, now=now)
     return await begin_session(session, subject, family, is_new_device=is_new, secret=secret, limits=limits, now=now)
 
 

@@ -47,7 +47,6 @@ async def keep_success(
     origin: Origin,
     *,
     session_id: uuid.UUID | None,
-    is_known_device: bool,
     now: datetime,
 ) -> bool:
     """Keeps a sign-in of a person whose row the caller has locked. Returns whether device and network are new to them.
@@ -56,7 +55,7 @@ async def keep_success(
     """
     is_first = subject.first_sign_in_at is None
     subject.first_sign_in_at = subject.first_sign_in_at or now
-    is_new = not (is_first or is_known_device) and not await has_signed_in(
+    is_new = not is_first and not await has_signed_in(
         session, subject.user_id, network=origin.network, device=origin.device
     )
     session.add(_row(subject.user_id, origin, "succeeded", now, session_id=session_id))

@@ -218,7 +218,6 @@ async def _start(
                 origin,
                 cookie=renewed.value,
                 replaced_cookie=cookie.value,
-                is_known_device=device is not None and device.user_id == person.user_id,
                 known_version=known_version,
                 lifetime=timedelta(hours=state.settings.browser_session_hours),
                 now=utc_now(),
