@@ -24,10 +24,11 @@ from users.events import SecretLinkRequested
 from users.handlers.accounts import mark_verified, replace_password
 from users.models import LinkPurpose, SecretLink, SecretLinkToken, User
 
+CONFIRMED_WITHIN: Final = timedelta(hours=24)
 _TOKEN_LIFETIME: Final[dict[LinkPurpose, timedelta]] = {
     "verify_email": timedelta(hours=24),
     "reset_password": timedelta(minutes=30),
-    "confirm_email": timedelta(hours=24),
+    "confirm_email": CONFIRMED_WITHIN,
     "revert_email": timedelta(days=7),
 }
 """From when the secret is issued."""
