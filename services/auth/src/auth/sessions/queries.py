@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Row, Select, delete, select, tuple_
+from sqlalchemy import Row, Select, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth.models import Client, Session, Subject, SubjectStatus
@@ -88,6 +88,19 @@ async def lock_sessions_of_browser(
     """The unrevoked sessions that were authorized in a browser session, locked in a fixed order."""
     return await _lock(
         session, select(Session).where(Session.user_id == user_id, Session.browser_session_id == browser_id)
+    )
+
+
+async def move_sessions(session: AsyncSession, replaced: BrowserSession, browser_id: uuid.UUID) -> None:
+    """Makes the person's sessions those of another browser session. The caller has locked the person's row."""
+    await session.execute(
+        update(Session)
+        .where(
+            Session.user_id == replaced.user_id,
+            Session.browser_session_id == replaced.id,
+            Session.revoked_at.is_(None),
+        )
+        .values(browser_session_id=browser_id)
     )
 
 
