@@ -151,6 +151,27 @@ async def test_users_hears_of_the_device_that_a_refresh_token_of_an_earlier_sess
     assert "device" not in auth.users.requests[0][0]  # an older release of users refuses unknown fields
 
 
+async def test_no_device_is_known_any_more_once_the_account_was_taken_back(auth: Auth, happens: Happens) -> None:
+    ada = auth.users.add("ada@example.com")
+    browser, version = Browser(auth), 1
+
+    async def device() -> Any:
+        browser.http.cookies.delete("waybill")
+        await browser.sign_in(await browser.open("/sign-in"), ada)
+        return auth.users.requests[-1][0].get("device")
+
+    assert await device() is None
+    for event in ("email_reverted", "password_changed"):
+        tokens = await auth.sign_in(ada)
+        assert await device() is not None
+        version += 1
+        await happens(event, ada, version=version)
+        ada.version = version
+        assert await device() is None
+        await auth.sign_in(ada, refresh_token=tokens["refresh_token"])
+        assert "device" not in auth.users.requests[-1][0]
+
+
 async def test_sign_ins_are_kept_for_ninety_days(auth: Auth, database: Database) -> None:
     async def left() -> int:
         await run_cleanup(database)
@@ -210,9 +231,10 @@ async def test_a_browser_that_someone_signed_in_with_is_known_by_a_cookie_that_s
     assert cookie.value is not None
     known = unseal(cookie.value, settings.refresh_token_bytes)
     assert known is not None
+    known_id = known[0].id
     assert unseal(cookie.value[:-1] + ("A" if cookie.value[-1] != "A" else "B"), settings.refresh_token_bytes) is None
     assert unseal(cookie.value, b"x" * 32) is None
-    device = {"user_id": str(ada.user_id), "id": str(known.id)}
+    device = {"user_id": str(ada.user_id), "id": str(known_id)}
     assert await sign_in(ada) == device
     assert await sign_in(ada) == device
     assert await sign_in(bob) == device  # another's: users ignores it

@@ -3,10 +3,12 @@
 It owns its transactions: a network call lies between them.
 """
 
+from datetime import datetime
+
 from auth.errors import OAuthError, TemporarilyUnavailable
 from auth.oauth.users_client import accounts, outcome_of, verify_credentials
 from auth.sessions.handlers import VerifiedPerson
-from auth.sign_ins.handlers import Origin, keep_refusal, known_device
+from auth.sign_ins.handlers import Origin, is_known_since, keep_refusal, known_device
 from auth.tokens.device import KnownDevice
 from common.db.database import Database, utc_now
 from common.errors import Unavailable
@@ -34,6 +36,13 @@ class SignInCheck:
             return None
         async with self._database.transaction() as session:
             return await known_device(session, refresh_token, client_id=client_id, secret=self._secret)
+
+    async def known(self, device: KnownDevice | None, since: datetime | None) -> KnownDevice | None:
+        """The device of a cookie, unless the cookie is older than what took the account back."""
+        if device is None or since is None:
+            return None
+        async with self._database.transaction() as session:
+            return device if await is_known_since(session, device, since) else None
 
     async def verify(
         self,

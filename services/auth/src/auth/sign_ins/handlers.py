@@ -3,16 +3,20 @@
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
+from auth.events import Reason
 from auth.models import Subject
 from auth.sign_ins.models import Outcome, SignIn
 from auth.sign_ins.queries import add_throttled, has_signed_in
 from auth.tokens import refresh
 from auth.tokens.device import KnownDevice
 from common.db.database import new_id
+
+_TAKEN_BACK: Final = frozenset[Reason]({"token_reuse", "code_reuse", "password_changed", "email_reverted"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +33,22 @@ async def known_device(
 ) -> KnownDevice | None:
     """The device that a refresh token of an earlier session proves, used or not, also after the session's end.
 
-    None for any other text, and for a session that ended because its token was stolen.
+    None for any other text, and for a session that ended because somebody else may have it.
     """
     token = refresh.parse(refresh_token or "")
     found = None if token is None else await queries.family(session, token.family)
     if token is None or found is None:
         return None
     _, family = found
-    if family.client_id != client_id or family.revoke_reason == "token_reuse" or not family.has_issued(token, secret):
+    if family.client_id != client_id or family.revoke_reason in _TAKEN_BACK or not family.has_issued(token, secret):
         return None
     return KnownDevice(family.user_id, family.id)
+
+
+async def is_known_since(session: AsyncSession, device: KnownDevice, since: datetime) -> bool:
+    """Whether nothing has voided the person's tokens since, such as a new password or a revert."""
+    revoked_at = await queries.revoked_at(session, device.user_id)
+    return revoked_at is None or since > revoked_at
 
 
 async def keep_success(

@@ -204,7 +204,8 @@ async def _start(
     """Verifies the credentials and signs the person in. Returns the browser's new cookie, and the person."""
     state, renewed, known_version = request.state, cookie.renewed(), None
     check: SignInCheck = state.sign_in_check
-    network, device = client_address(request), DeviceCookie(request).device
+    network, known = client_address(request), DeviceCookie(request)
+    device = await check.known(known.device, known.since)
     origin = check.origin(network, describe_device(request.headers.get("user-agent", "")), client_id)
     person = None
     for _ in range(_ATTEMPTS):
