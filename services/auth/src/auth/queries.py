@@ -20,6 +20,12 @@ from common.messaging.unsendable import unsendable_events
 _LOCK_SUBJECT: Final = select(Subject).where(Subject.user_id == bindparam("user_id")).with_for_update()
 
 
+async def revoked_at(session: AsyncSession, user_id: uuid.UUID) -> datetime | None:
+    """When all of a person's tokens were voided last."""
+    found: datetime | None = await session.scalar(select(Subject.revoked_at).where(Subject.user_id == user_id))
+    return found
+
+
 async def lock_subject(session: AsyncSession, user_id: uuid.UUID) -> Subject | None:
     """The person's row, locked. Lock it before the person's sessions, always in this order, to avoid deadlocks."""
     return await session.scalar(_LOCK_SUBJECT, {"user_id": user_id})
