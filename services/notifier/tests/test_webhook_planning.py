@@ -5,6 +5,7 @@ import asyncio
 from common.db.database import new_id
 from common.testing.plugin import eventually
 from notifier.settings import Settings
+from notifier.webhooks.ending import end_webhooks
 
 from .receiver import Receiver
 from .test_delivery import delivering
@@ -59,7 +60,7 @@ async def test_an_event_is_processed_though_a_webhook_is_deleted_at_the_same_tim
         planning = asyncio.create_task(world.order("placed", user_id))
         await eventually(lambda: _is_blocked(world))
     await planning
-    assert await world.kinds(user_id) == ["order_placed"]
+    assert await world.kinds(user_id) == ["order_placed", "webhook_added"]
     assert await world.posts() == []
 
 
@@ -73,6 +74,7 @@ async def test_the_webhooks_of_an_erased_person_are_deleted(world: World) -> Non
         await world.webhook(person)
         await world.order("placed", person)
     await world.event("users.user.erased.v1", version=2, user_id=str(user_id))
+    await end_webhooks(world.database)
     assert [row["user_id"] for row in await world.rows("SELECT user_id FROM webhooks")] == [other]
     assert await world.post_states() == ["pending"]
     await world.order("shipped", user_id)

@@ -18,7 +18,15 @@ _NEW_CHECKS = {
     },
     "webhook_deliveries": {"waiting": "state <> 'waiting' OR order_id IS NOT NULL"},
 }
-_WEBHOOK_COLUMNS = ("client_id", "enabled", "disabled_reason", "is_answering", "failing_since", "last_failed_at")
+_WEBHOOK_COLUMNS = (
+    "client_id",
+    "enabled",
+    "disabled_reason",
+    "is_answering",
+    "failing_since",
+    "last_failed_at",
+    "deleted_at",
+)
 _DELIVERY_COLUMNS = ("order_id", "order_version", "attempts_before", "is_retry", "answer")
 
 
@@ -30,6 +38,7 @@ def upgrade() -> None:
     op.add_column("webhooks", sa.Column("is_answering", sa.Boolean, nullable=False, server_default=sa.text("false")))
     op.add_column("webhooks", sa.Column("failing_since", sa.DateTime(timezone=True)))
     op.add_column("webhooks", sa.Column("last_failed_at", sa.DateTime(timezone=True)))
+    op.add_column("webhooks", sa.Column("deleted_at", sa.DateTime(timezone=True)))
     op.create_table(
         "webhook_clients",
         sa.Column("client_id", sa.Text, nullable=False),
@@ -74,7 +83,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("webhook_attempts")
     op.drop_table("webhook_clients")
-    op.execute("DELETE FROM webhooks WHERE client_id IS NOT NULL")
+    op.execute("DELETE FROM webhooks WHERE client_id IS NOT NULL OR deleted_at IS NOT NULL")
     for table, checks in _NEW_CHECKS.items():
         for name in checks:
             op.drop_constraint(op.f(f"ck_{table}_{name}"), table)

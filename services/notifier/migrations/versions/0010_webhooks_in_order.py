@@ -10,12 +10,16 @@ revision = "0010"
 down_revision = "0009"
 
 _INDEXES = {
-    "ix_webhook_deliveries_queue": "INDEX {} ON webhook_deliveries (webhook_id, is_retry, due_at) WHERE state = 'pending'",
+    "ix_webhook_deliveries_queue": "INDEX {} ON webhook_deliveries (webhook_id, is_retry, due_at)"
+    " WHERE state = 'pending'",
     "uq_webhook_deliveries_pending_order": "UNIQUE INDEX {} ON webhook_deliveries (webhook_id, order_id)"
     " WHERE state = 'pending' AND order_id IS NOT NULL",
     "ix_webhook_deliveries_waiting_order": "INDEX {} ON webhook_deliveries"
     " (webhook_id, order_id, order_version, event_id) WHERE state = 'waiting'",
     "ix_webhook_deliveries_waiting": "INDEX {} ON webhook_deliveries (due_at) WHERE state = 'waiting'",
+    "ix_webhook_deliveries_test": "INDEX {} ON webhook_deliveries (webhook_id)"
+    " WHERE state = 'pending' AND order_id IS NULL",
+    "ix_webhooks_disabled": "INDEX {} ON webhooks (id) WHERE NOT enabled",
     "ix_webhooks_client_id": "INDEX {} ON webhooks (client_id) WHERE client_id IS NOT NULL",
 }
 _CHECKS = {

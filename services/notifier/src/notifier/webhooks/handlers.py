@@ -41,6 +41,10 @@ class WebhookIsDisabled(Conflict):
     code, title = "webhook_disabled", "The webhook is disabled"
 
 
+class WebhookStillEnding(Conflict):
+    code, title = "webhook_still_ending", "The webhook is still being disabled"
+
+
 class HistoryGone(Unprocessable):
     code, title = "history_gone", "No longer kept"
 
@@ -90,7 +94,10 @@ async def change(
     event_types: Sequence[EventType] | None = None,
     enabled: bool | None = None,
 ) -> Webhook:
-    """Changes what is given. A person is notified of another host. Enabling sends nothing old. Raises `NotFound`."""
+    """Changes what is given. A person is notified of another host. Enabling sends nothing old.
+
+    Raises `NotFound`, `WebhookStillEnding`.
+    """
     webhook = await queries.webhook(session, webhook_id, owner=owner, lock=True)
     if url is not None and str(url) != webhook.url:
         is_other_host = _host_of(url) != webhook.host
@@ -101,6 +108,8 @@ async def change(
     if event_types is not None:
         webhook.event_types = list(event_types)
     if enabled and not webhook.enabled:
+        if not await planning.is_ended(session, webhook_id):
+            raise WebhookStillEnding("Many of its deliveries are being cancelled. Try again in a minute.")
         webhook.enable()
     await session.flush()
     if enabled is False:
@@ -109,11 +118,16 @@ async def change(
 
 
 async def disable(session: AsyncSession, webhook_ids: Collection[UUID], reason: DisabledReason) -> None:
-    """Disables the webhooks, and cancels their deliveries. A person is notified of one that is failing."""
+    """Disables the webhooks. A person is notified of one that is failing.
+
+    Cancels their first deliveries, but those of a failing one: it would hold up what is recorded with it.
+    `notifier.webhooks.ending` cancels the rest.
+    """
     for webhook in await queries.disable_webhooks(session, webhook_ids, reason):
         if reason == "failing":
             await _notify(session, webhook, "webhook_disabled", disabled_reason=reason)
-    await planning.cancel_deliveries(session, webhook_ids)
+    if reason != "failing":
+        await planning.cancel_deliveries(session, webhook_ids, limit=planning.AT_ONCE)
 
 
 async def disable_recovered(session: AsyncSession, user_id: UUID, *, recovered_at: datetime) -> int:

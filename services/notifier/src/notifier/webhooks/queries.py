@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,9 +22,10 @@ from notifier.webhooks.models import (
 
 
 def _of(owner: Owner) -> ColumnElement[bool]:
+    is_owned = Webhook.user_id == owner.user_id
     if owner.client_id is not None:
-        return Webhook.client_id == owner.client_id
-    return Webhook.user_id == owner.user_id
+        is_owned = Webhook.client_id == owner.client_id
+    return is_owned & Webhook.deleted_at.is_(None)
 
 
 async def webhooks(session: AsyncSession, owner: Owner, *, after: UUID | None, limit: int) -> Sequence[Webhook]:
@@ -37,7 +38,7 @@ async def webhooks(session: AsyncSession, owner: Owner, *, after: UUID | None, l
 
 async def all_webhooks(session: AsyncSession, owner: Owner | None, *, disabled: bool) -> Sequence[Webhook]:
     """Of one owner or of all, newest first."""
-    statement = select(Webhook) if owner is None else select(Webhook).where(_of(owner))
+    statement = select(Webhook).where(Webhook.deleted_at.is_(None) if owner is None else _of(owner))
     if disabled:
         statement = statement.where(~Webhook.enabled)
     return (await session.scalars(statement.order_by(Webhook.id.desc()))).all()
@@ -60,15 +61,21 @@ async def webhook(session: AsyncSession, webhook_id: UUID, *, owner: Owner, lock
 
 
 async def delete_webhook(session: AsyncSession, webhook_id: UUID, *, owner: Owner) -> None:
-    """Deletes the webhook and its deliveries. Raises `NotFound`, also for a webhook of another owner."""
-    statement = delete(Webhook).where(Webhook.id == webhook_id, _of(owner)).returning(Webhook.id)
+    """Marks the webhook as deleted (see `Webhook.deleted_at`). Raises `NotFound`, also for one of another owner."""
+    statement = _mark_deleted(owner).where(Webhook.id == webhook_id).returning(Webhook.id)
     if await session.scalar(statement) is None:
         raise NotFound("There is no such webhook.")
 
 
 async def delete_webhooks(session: AsyncSession, owner: Owner) -> None:
-    """Deletes all webhooks of the owner, and their deliveries."""
-    await session.execute(delete(Webhook).where(_of(owner)))
+    """Marks all webhooks of the owner as deleted."""
+    await session.execute(_mark_deleted(owner))
+
+
+def _mark_deleted(owner: Owner) -> Update:
+    reason = func.coalesce(Webhook.disabled_reason, "by_owner")
+    marked = update(Webhook).where(_of(owner)).values(deleted_at=func.now(), enabled=False, disabled_reason=reason)
+    return marked.execution_options(synchronize_session=False)
 
 
 async def lock_client(session: AsyncSession, client_id: str) -> WebhookClient:
