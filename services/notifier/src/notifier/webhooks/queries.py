@@ -78,6 +78,12 @@ def _mark_deleted(owner: Owner) -> Update:
     return marked.execution_options(synchronize_session=False)
 
 
+async def types_of_clients(session: AsyncSession) -> set[str]:
+    """The types of events that webhooks of clients receive."""
+    is_clients = Webhook.client_id.is_not(None) & Webhook.deleted_at.is_(None)
+    return set(await session.scalars(select(func.unnest(Webhook.event_types)).where(is_clients).distinct()))
+
+
 async def lock_client(session: AsyncSession, client_id: str) -> WebhookClient:
     """Returns the client, locked; creates it if needed."""
     await session.execute(insert(WebhookClient).values(client_id=client_id).on_conflict_do_nothing())
