@@ -154,11 +154,11 @@ async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:
 
 
 async def release_held(session: AsyncSession, user_id: UUID) -> bool:
-    """Makes due what was held until the address is verified, oldest first. Cancels what is no news any more.
+    """Makes due what was held until the address is verified, oldest first. Cancels mails of orders that are no news.
 
     Returns whether there was any.
     """
-    is_news = Delivery.created_at > func.now() - HELD_FOR
+    is_news = Notification.order_id.is_(None) | (Delivery.created_at > func.now() - HELD_FOR)
     statement = (
         update(Delivery)
         .where(_IS_HELD, Delivery.notification_id == Notification.id, Notification.user_id == user_id)
