@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 from uuid import UUID
 
@@ -180,7 +182,7 @@ async def resend(
     """Sends the event again, with the same id, whatever came of it before. Raises `NotFound`, `WebhookIsDisabled`."""
     await _lock_enabled(session, webhook_id, owner)
     await queries.delivery(session, webhook_id, event_id)
-    await planning.send_again(session, webhook_id, event_id, lease=lease)
+    await planning.send_again(session, webhook_id, [event_id], lease=lease)
     notify_after_commit(session, WEBHOOKS_CHANNEL)
     return await queries.delivery(session, webhook_id, event_id)
 
@@ -189,8 +191,8 @@ async def resend_settled(session: AsyncSession, chosen: Collection[tuple[UUID, U
     """Sends settled deliveries of enabled webhooks again, each named by webhook and event. Returns which."""
     enabled = await queries.lock_webhooks(session, {webhook_id for webhook_id, _ in chosen})
     done = await queries.settled_deliveries(session, [each for each in chosen if each[0] in enabled])
-    for webhook_id, event_id in sorted(done):
-        await planning.send_again(session, webhook_id, event_id, lease=_LONGEST_LEASE)
+    for webhook_id, of_webhook in groupby(sorted(done), key=itemgetter(0)):
+        await planning.send_again(session, webhook_id, [each[1] for each in of_webhook], lease=_LONGEST_LEASE)
     notify_after_commit(session, WEBHOOKS_CHANNEL)
     return done
 

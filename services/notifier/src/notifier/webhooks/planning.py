@@ -129,8 +129,10 @@ _AGAIN: Final = """
 """
 _POSTPONED: Final = "(state = 'pending' AND due_at > now() + CAST(:lease AS interval))"
 """Pending, and not being sent at the moment: a claim moves `due_at` ahead by the lease."""
-_ONE_AGAIN: Final = text(
-    _AGAIN.format(chosen=f"event_id = :event_id AND (state NOT IN ('pending', 'waiting') OR {_POSTPONED})")
+_SOME_AGAIN: Final = text(
+    _AGAIN.format(
+        chosen=f"event_id = ANY (CAST(:event_ids AS uuid[])) AND (state NOT IN ('pending', 'waiting') OR {_POSTPONED})"
+    )
 )
 _ALL_AGAIN: Final = text(
     _AGAIN.format(
@@ -152,10 +154,10 @@ _BEGIN: Final = text(f"""
 """)  # noqa: S608 - the module's own constants
 
 
-async def send_again(session: AsyncSession, webhook_id: UUID, event_id: UUID, *, lease: timedelta) -> None:
-    """Sends the event again, before later ones of its order that are not being sent. The webhook must be locked."""
-    values = {"webhook_id": webhook_id, "event_id": event_id, "lease": lease}
-    again = (await session.scalars(_ONE_AGAIN, values)).all()
+async def send_again(session: AsyncSession, webhook_id: UUID, event_ids: Collection[UUID], *, lease: timedelta) -> None:
+    """Sends events again, before later ones of their orders that are not being sent. The webhook must be locked."""
+    values = {"webhook_id": webhook_id, "event_ids": list(event_ids), "lease": lease}
+    again = (await session.scalars(_SOME_AGAIN, values)).all()
     await _begin(session, webhook_id, again, lease)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Update, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -142,10 +142,13 @@ async def delivery(session: AsyncSession, webhook_id: UUID, event_id: UUID) -> W
 
 async def settled_deliveries(session: AsyncSession, chosen: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
     """The settled ones of deliveries that are named by webhook and event."""
-    key = tuple_(WebhookDelivery.webhook_id, WebhookDelivery.event_id)
-    is_chosen = key.in_(list(chosen)) & WebhookDelivery.settled_at.is_not(None)
-    rows = await session.execute(select(WebhookDelivery.webhook_id, WebhookDelivery.event_id).where(is_chosen))
-    return {(webhook_id, event_id) for webhook_id, event_id in rows}
+    statement = text("""
+        SELECT webhook_id, event_id FROM webhook_deliveries
+        JOIN unnest(CAST(:webhook_ids AS uuid[]), CAST(:event_ids AS uuid[])) AS chosen (webhook_id, event_id)
+        USING (webhook_id, event_id) WHERE settled_at IS NOT NULL
+    """)
+    values = {"webhook_ids": [each[0] for each in chosen], "event_ids": [each[1] for each in chosen]}
+    return {(webhook_id, event_id) for webhook_id, event_id in await session.execute(statement, values)}
 
 
 async def attempts(
