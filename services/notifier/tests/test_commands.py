@@ -117,3 +117,17 @@ async def test_what_waits_or_is_due_is_not_sent_again(run: Any, world: World) ->
     [row] = await rows(run, "--state", "waiting")
     result = await run("deliveries", "resend", row["id"])
     assert (result.exit_code, await world.states()) == (1, ["waiting"])
+
+
+async def test_more_deliveries_are_sent_again_than_a_statement_has_parameters(run: Any, world: World) -> None:
+    webhook_id, _ = await world.webhook("client-1")
+    await world.execute(
+        "INSERT INTO webhook_deliveries (webhook_id, event_id, type, host, order_id, order_version, state, cause,"
+        " settled_at) SELECT :id, gen_random_uuid(), 'orders.order.placed.v1', 'x:1', gen_random_uuid(), 1, 'failed',"
+        " 'answered 500', now() FROM generate_series(1, 17000)",
+        id=webhook_id,
+    )
+    result = await run("deliveries", "resend", "--all", "--state", "failed", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.output)["resent"]) == 17_000
+    assert await world.rows("SELECT DISTINCT state FROM webhook_deliveries") == [{"state": "pending"}]

@@ -203,3 +203,19 @@ async def test_a_verification_and_a_claim_at_once_leave_nothing_held(
         await asyncio.gather(*map(verified, people))
         await eventually(lambda: all_sent(world), within=30)
     assert len(mailbox.envelopes) == 128
+
+
+async def test_news_of_one_kind_silence_none_of_another_and_security_is_never_stale(
+    world: World, settings: Settings, mailbox: Mailbox
+) -> None:
+    """Ten webhooks, which anybody with a token can add, must not keep a new password from its owner."""
+    user_id = await customer(world)
+    for _ in range(2):
+        await world.webhook(user_id)
+    async with delivering(settings.model_copy(update={"unverified_mails": 1})):
+        await eventually(lambda: _is(world, ["held", "sent"]))
+        await world.event("users.user.password_changed.v1", version=2, user_id=str(user_id))
+        await eventually(lambda: _is(world, ["held", "sent", "sent"]))
+        await world.execute("UPDATE deliveries SET created_at = now() - interval '8 days' WHERE state = 'held'")
+        await world.event("users.user.email_verified.v1", version=3, user_id=str(user_id))
+        await eventually(lambda: _is(world, ["sent"] * 3))

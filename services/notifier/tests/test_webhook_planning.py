@@ -5,6 +5,7 @@ import asyncio
 from common.db.database import new_id
 from common.testing.plugin import eventually
 from notifier.settings import Settings
+from notifier.webhooks.ending import end_webhooks
 
 from .receiver import Receiver
 from .test_delivery import delivering
@@ -73,7 +74,43 @@ async def test_the_webhooks_of_an_erased_person_are_deleted(world: World) -> Non
         await world.webhook(person)
         await world.order("placed", person)
     await world.event("users.user.erased.v1", version=2, user_id=str(user_id))
+    await end_webhooks(world.database)
     assert [row["user_id"] for row in await world.rows("SELECT user_id FROM webhooks")] == [other]
     assert await world.post_states() == ["pending"]
     await world.order("shipped", user_id)
     assert await world.post_states() == ["pending"]
+
+
+async def test_a_client_receives_the_events_of_an_erased_persons_orders_without_their_words(
+    world: World, webhook_settings: Settings, receiver: Receiver
+) -> None:
+    """Those that are not sent yet when the person is erased, and later ones. Nothing else is kept of the person."""
+    await world.webhook("client-1", receiver.url)
+    user_id = new_id()
+    await world.registered(user_id)
+    await world.webhook(user_id, receiver.url + "&own")
+    first = await world.order("placed", user_id)
+    await world.order("cancelled", user_id, first, version=2, reason="I am Ann", cancelled_by="customer")
+    second = await world.order("placed", user_id)
+    await world.event("users.user.erased.v1", version=2, user_id=str(user_id))
+    await world.order("cancelled", user_id, second, version=2, reason="Ann is me", cancelled_by="customer")
+    assert await world.deliveries() == []
+    assert "Ann" not in repr(await world.rows("SELECT * FROM notifications"))
+    assert set(await world.kinds(user_id)) == {"order_placed", "order_cancelled"}
+    async with delivering(webhook_settings):
+        await eventually(lambda: settled(world, *["sent"] * 4))
+    assert all("own" not in request.target for request in receiver.requests)
+    events = [request.event for request in receiver.requests]
+    assert {event["data"]["customer_id"] for event in events} == {str(user_id)}
+    cancelled = [event["data"] for event in events if "reason" in event["data"]]
+    assert [(data["reason"], data["cancelled_by"]) for data in cancelled] == [(None, "customer")] * 2
+
+
+async def test_nothing_is_kept_of_an_erased_person_whose_events_no_client_receives(world: World) -> None:
+    user_id = new_id()
+    await world.webhook("client-1", event_types=["orders.order.placed.v1"])
+    order_id = await world.order("placed", user_id)
+    await world.execute("UPDATE webhook_deliveries SET state = 'sent', settled_at = now()")
+    await world.event("users.user.erased.v1", version=2, user_id=str(user_id))
+    await world.order("shipped", user_id, order_id, version=2)
+    assert await world.kinds(user_id) == []

@@ -9,6 +9,7 @@ import pytest
 
 from common.db.database import new_id, utc_now
 from common.testing.token_issuer import TokenIssuer
+from notifier.webhooks.ending import end_webhooks
 from notifier.webhooks.handlers import MAX_WEBHOOKS
 
 from .world import World
@@ -162,6 +163,7 @@ async def test_a_webhook_is_deleted_with_its_deliveries(
     await world.order("placed", me)
     assert (await api.delete(f"/webhooks/{webhook['id']}", headers=headers)).status_code == 204
     assert (await api.get("/webhooks", headers=headers)).json()["items"] == []
+    await end_webhooks(world.database)
     assert await world.posts() == []
     assert (await api.delete(f"/webhooks/{webhook['id']}", headers=headers)).status_code == 404
 

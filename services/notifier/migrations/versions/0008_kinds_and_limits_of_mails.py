@@ -31,9 +31,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("day", "address", name="pk_unverified_mails"),
         sa.CheckConstraint("mails > 0", name="ck_unverified_mails_mails"),
     )
-    with op.get_context().autocommit_block():
-        op.execute("ALTER TABLE notifications VALIDATE CONSTRAINT ck_notifications_kind")
-        op.execute("ALTER TABLE deliveries VALIDATE CONSTRAINT ck_deliveries_state")
 
 
 def downgrade() -> None:

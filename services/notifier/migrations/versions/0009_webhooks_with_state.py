@@ -18,8 +18,15 @@ _NEW_CHECKS = {
     },
     "webhook_deliveries": {"waiting": "state <> 'waiting' OR order_id IS NOT NULL"},
 }
-_PENDING, _WAITING = sa.text("state = 'pending'"), sa.text("state = 'waiting'")
-_WEBHOOK_COLUMNS = ("client_id", "enabled", "disabled_reason", "is_answering", "failing_since", "last_failed_at")
+_WEBHOOK_COLUMNS = (
+    "client_id",
+    "enabled",
+    "disabled_reason",
+    "is_answering",
+    "failing_since",
+    "last_failed_at",
+    "deleted_at",
+)
 _DELIVERY_COLUMNS = ("order_id", "order_version", "attempts_before", "is_retry", "answer")
 
 
@@ -31,6 +38,7 @@ def upgrade() -> None:
     op.add_column("webhooks", sa.Column("is_answering", sa.Boolean, nullable=False, server_default=sa.text("false")))
     op.add_column("webhooks", sa.Column("failing_since", sa.DateTime(timezone=True)))
     op.add_column("webhooks", sa.Column("last_failed_at", sa.DateTime(timezone=True)))
+    op.add_column("webhooks", sa.Column("deleted_at", sa.DateTime(timezone=True)))
     op.create_table(
         "webhook_clients",
         sa.Column("client_id", sa.Text, nullable=False),
@@ -70,43 +78,15 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_webhook_attempts_at", "webhook_attempts", ["at"])
-    op.execute("UPDATE webhook_deliveries SET is_retry = true WHERE state = 'pending' AND attempts > 0")
-
-    with op.get_context().autocommit_block():
-        _index("ix_webhook_deliveries_queue", ["webhook_id", "is_retry", "due_at"], _PENDING)
-        _index(
-            "uq_webhook_deliveries_pending_order",
-            ["webhook_id", "order_id"],
-            sa.text("state = 'pending' AND order_id IS NOT NULL"),
-            unique=True,
-        )
-        _index("ix_webhook_deliveries_waiting_order", ["webhook_id", "order_id", "order_version", "event_id"], _WAITING)
-        _index("ix_webhook_deliveries_waiting", ["due_at"], _WAITING)
-        op.create_index(
-            "ix_webhooks_client_id",
-            "webhooks",
-            ["client_id"],
-            postgresql_where=sa.text("client_id IS NOT NULL"),
-            postgresql_concurrently=True,
-            if_not_exists=True,
-        )
-        for table, checks in {**_NEW_CHECKS, "webhook_deliveries": {"waiting": "", "state": "", "settled": ""}}.items():
-            for name in checks:
-                op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT ck_{table}_{name}")
 
 
 def downgrade() -> None:
     op.drop_table("webhook_attempts")
     op.drop_table("webhook_clients")
-    op.execute("DELETE FROM webhooks WHERE client_id IS NOT NULL")
+    op.execute("DELETE FROM webhooks WHERE client_id IS NOT NULL OR deleted_at IS NOT NULL")
     for table, checks in _NEW_CHECKS.items():
         for name in checks:
             op.drop_constraint(op.f(f"ck_{table}_{name}"), table)
-    op.drop_index("ix_webhook_deliveries_waiting", "webhook_deliveries")
-    op.drop_index("ix_webhook_deliveries_waiting_order", "webhook_deliveries")
-    op.drop_index("uq_webhook_deliveries_pending_order", "webhook_deliveries")
-    op.drop_index("ix_webhook_deliveries_queue", "webhook_deliveries")
-    op.drop_index("ix_webhooks_client_id", "webhooks")
     op.execute("UPDATE webhook_deliveries SET state = 'pending' WHERE state = 'waiting'")
     _replace("state", _STATES_BEFORE)
     _replace("settled", _SETTLED_BEFORE)
@@ -121,15 +101,3 @@ def _replace(name: str, condition: str) -> None:
     constraint = op.f(f"ck_webhook_deliveries_{name}")
     op.drop_constraint(constraint, "webhook_deliveries")
     op.create_check_constraint(constraint, "webhook_deliveries", condition, postgresql_not_valid=True)
-
-
-def _index(name: str, columns: list[str], where: sa.TextClause, *, unique: bool = False) -> None:
-    op.create_index(
-        name,
-        "webhook_deliveries",
-        columns,
-        unique=unique,
-        postgresql_where=where,
-        postgresql_concurrently=True,
-        if_not_exists=True,
-    )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +17,9 @@ from notifier.mail.samples import sample
 from notifier.models import TITLES, Kind
 
 T = TypeVar("T")
+
+_CHUNK: Final = 500
+"""Deliveries that are sent again in one transaction."""
 
 _STATE = click.option("--state", type=click.Choice(operations.STATES))
 _SINCE = click.option("--since", type=Moment(), help="Created since then: an RFC 3339 time, or a duration such as 24h.")
@@ -95,18 +98,32 @@ def resend_(  # noqa: PLR0917 - as above
         raise click.UsageError("--state and --since belong to --all")
     ids = [_parsed(each) for each in delivery_ids]
 
-    async def again(session: AsyncSession) -> tuple[set[DeliveryId], set[DeliveryId]]:
-        chosen = ids
-        if everything:
-            rows = await operations.deliveries(session, state=state, channel=None, since=since, limit=None)
-            chosen = [_parsed(row["id"]) for row in rows]
-        done = await operations.resend(session, chosen)
-        return done, set(ids) - done
-
-    resent, missing = (sorted(map(str, each)) for each in _in_transaction(load, again))
+    if everything:
+        rows = _in_transaction(
+            load,
+            lambda session: operations.deliveries(session, state=state, channel=None, since=since, limit=None),
+        )
+        ids = [_parsed(row["id"]) for row in rows]
+    done = _resent(load, ids)
+    resent, missing = sorted(map(str, done)), [] if everything else sorted(map(str, set(ids) - done))
     report(f"{len(resent)} will be sent again", as_json=as_json, resent=resent, not_settled=missing)
     if missing:
         raise click.ClickException("not settled, or unknown: " + ", ".join(missing))
+
+
+def _resent(load: Any, delivery_ids: list[DeliveryId]) -> set[DeliveryId]:
+    """In transactions of a chunk each, as one locks the webhooks that it has deliveries of."""
+    ordered, done = sorted(delivery_ids, key=str), set[DeliveryId]()
+    settings = load("ops")
+
+    async def main() -> None:
+        async with Database(settings, role="ops") as database:
+            for start in range(0, len(ordered), _CHUNK):
+                async with database.transaction() as session:
+                    done.update(await operations.resend(session, ordered[start : start + _CHUNK]))
+
+    run(main())
+    return done
 
 
 def _parsed(delivery_id: str) -> DeliveryId:

@@ -8,7 +8,14 @@ from pydantic import BaseModel, ConfigDict, FailFast, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.messaging.event_handlers import EventHandlers, Received
-from notifier.handlers import NewNotification, create_notifications, erase_person, update_contact, verify_address
+from notifier.handlers import (
+    NewNotification,
+    create_notifications,
+    erase_person,
+    keep_erased,
+    update_contact,
+    verify_address,
+)
 from notifier.models import Kind, LinkKind, OrderKind
 from notifier.webhooks import handlers as webhook_handlers
 from notifier.webhooks import queries as webhook_queries
@@ -205,9 +212,13 @@ A webhook's `data` is the notification's: the event is stored once, and an event
 async def orders_changed(session: AsyncSession, events: Sequence[Received[Order]]) -> None:
     """Creates a notification for each state, in whatever order the events arrive: a newer state replaces no older one.
 
-    Webhooks receive the events whose notification is new, so that a repeated event is not posted again.
+    Webhooks receive the events whose notification is new, so that a repeated event is not posted again. Clients receive
+    those of erased people too.
     """
     created = await create_notifications(session, [_of_order(event) for event in events])
+    rest = [event for event in events if event.id not in created]
+    if rest and (types := await webhook_queries.types_of_clients(session)):
+        created |= await keep_erased(session, [_of_order(event) for event in rest if event.type in types])
     new = [event for event in events if event.id in created]
     await webhook_handlers.plan(
         session,

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
+from typing import Final
 
 from common.db.database import Database
 from common.runtime.background import background, every
@@ -21,8 +22,12 @@ from notifier.settings import Settings
 from notifier.unsubscribe.links import UnsubscribeLinks
 from notifier.webhooks.channel import WebhookChannel
 from notifier.webhooks.destinations import Destinations
+from notifier.webhooks.ending import end_webhooks
 from notifier.webhooks.queue import WebhookQueue
 from notifier.webhooks.secrets import SecretBox
+
+_END_EVERY: Final = 1.0
+"""Seconds between looks for disabled and deleted webhooks that have deliveries left."""
 
 
 async def deliver(settings: Settings, health: Health, stop: asyncio.Event) -> None:
@@ -34,7 +39,8 @@ async def deliver(settings: Settings, health: Health, stop: asyncio.Event) -> No
         webhooks = await stack.enter_async_context(_webhooks(settings))
         lease = timedelta(seconds=settings.delivery_lease)
         cleanup = partial(every, CLEANUP_INTERVAL, partial(run_cleanup, database))
-        async with background(cleanup), asyncio.TaskGroup() as group:
+        endings = partial(every, _END_EVERY, partial(end_webhooks, database))
+        async with background(cleanup, endings), asyncio.TaskGroup() as group:
             group.create_task(Deliverer(database, mails, lease=lease).run(stop))
             group.create_task(Deliverer(database, webhooks, lease=lease).run(stop))
 

@@ -94,6 +94,18 @@ async def create_notifications(session: AsyncSession, notifications: Sequence[Ne
     return created
 
 
+async def keep_erased(session: AsyncSession, notifications: Sequence[NewNotification]) -> set[UUID]:
+    """Stores those of erased people without their words and without a mail, for the webhooks of clients.
+
+    Returns the ids of those that are new.
+    """
+    contacts = await queries.contacts_to_notify(session, {each.user_id for each in notifications})
+    rows = [each.row() for each in notifications if (of := contacts.get(each.user_id)) is not None and of.erased]
+    for row in rows:
+        row["data"] |= {"reason": None} if "reason" in row["data"] else {}
+    return await queries.add_notifications(session, rows)
+
+
 async def read_notification(session: AsyncSession, notification_id: UUID, *, user_id: UUID) -> Notification:
     """Marks it as read, unless it was before. Raises `NotFound`."""
     notification = await queries.lock_notification(session, notification_id, user_id=user_id)

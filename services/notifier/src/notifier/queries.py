@@ -12,7 +12,6 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     case,
-    delete,
     func,
     literal_column,
     null,
@@ -111,9 +110,26 @@ async def lock_notification(session: AsyncSession, notification_id: UUID, *, use
     return found
 
 
+_OWED_TO_CLIENT: Final = """EXISTS (
+    SELECT FROM webhooks JOIN webhook_deliveries AS post ON post.webhook_id = webhooks.id
+    WHERE webhooks.client_id IS NOT NULL AND webhooks.enabled
+    AND post.event_id = notifications.id AND post.state IN ('pending', 'waiting')
+)"""
+
+
 async def delete_notifications(session: AsyncSession, user_id: UUID) -> None:
-    """Deletes all notifications of the person, and their deliveries."""
-    await session.execute(delete(Notification).where(Notification.user_id == user_id))
+    """Deletes the notifications of an erased person, and their mails.
+
+    Those that a client's webhook has yet to send stay, without the person's words.
+    """
+    await _delete(session, "notifications.user_id = :user_id", {"user_id": user_id})
+
+
+async def _delete(session: AsyncSession, chosen: str, values: dict[str, Any]) -> None:
+    words = "UPDATE notifications SET data = data || '{\"reason\": null}' WHERE data ->> 'reason' IS NOT NULL"
+    mails = "DELETE FROM deliveries USING notifications WHERE notification_id = notifications.id"
+    for statement in (words, mails, f"DELETE FROM notifications WHERE NOT {_OWED_TO_CLIENT}"):  # noqa: S608 - constants
+        await session.execute(text(f"{statement} AND {chosen}"), values)
 
 
 async def delete_parked(session: AsyncSession, user_id: UUID) -> None:
@@ -138,11 +154,11 @@ async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:
 
 
 async def release_held(session: AsyncSession, user_id: UUID) -> bool:
-    """Makes due what was held until the address is verified, oldest first. Cancels what is no news any more.
+    """Makes due what was held until the address is verified, oldest first. Cancels mails of orders that are no news.
 
     Returns whether there was any.
     """
-    is_news = Delivery.created_at > func.now() - HELD_FOR
+    is_news = Notification.order_id.is_(None) | (Delivery.created_at > func.now() - HELD_FOR)
     statement = (
         update(Delivery)
         .where(_IS_HELD, Delivery.notification_id == Notification.id, Notification.user_id == user_id)
@@ -187,7 +203,7 @@ async def release_overlooked(session: AsyncSession, *, limit: int) -> int:
     )
     rows = (await session.execute(statement, execution_options=_UNSYNCHRONIZED)).all()
     if of_erased := [notification_id for notification_id, _, erased in rows if erased]:
-        await session.execute(delete(Notification).where(Notification.id.in_(of_erased)))
+        await _delete(session, "notifications.id = ANY (CAST(:ids AS uuid[]))", {"ids": of_erased})
     return sum(state == "pending" for _, state, _ in rows)
 
 

@@ -37,8 +37,8 @@ class Settings(ClientSettings):
     mail_from: str = "Waybill <no-reply@waybill.invalid>"
     """Sender of all mails. Its domain is also in `Message-ID` and `EHLO`."""
     unverified_mails: int = Field(default=10, ge=0, le=1000)
-    """Mails about orders that an address may receive a day while nobody has verified it, and as many about security.
-    The others are notifications alone, and are sent once the address is verified."""
+    """Mails about orders that an address may receive a day while nobody has verified it, and as many of each kind about
+    security. The others are notifications alone, and are sent once the address is verified."""
     verify_email_page: str | None = None
     """URL of the page that verifies an e-mail address; mails append `?token=…`. By default the plain page of users."""
     reset_password_page: str | None = None

@@ -23,7 +23,7 @@ _ALL: Final = """
     UNION ALL
     SELECT webhook_id || ':' || event_id, state, 'webhook', cause, type, attempts, due_at, posts.created_at,
         settled_at, coalesce(posts.order_id, notifications.order_id), webhooks.user_id, event_id, webhook_id
-    FROM webhook_deliveries AS posts JOIN webhooks ON webhooks.id = webhook_id
+    FROM webhook_deliveries AS posts JOIN webhooks ON webhooks.id = webhook_id AND deleted_at IS NULL
     LEFT JOIN notifications ON notifications.id = event_id
 """
 _CHOSEN: Final = f"""

@@ -1,7 +1,8 @@
 """Limits the mails to an address that nobody verified: anyone may sign up with a stranger's.
 
-The limit holds for an address and a day (UTC), whatever accounts use it, one after the other. News of orders and of
-security have a limit each, so that the first can't use up the second. Links and welcomes are limited by users.
+The limit holds for an address and a day (UTC), whatever accounts use it, one after the other. News of orders have one
+limit, and those of security one for each kind: many of one kind, which somebody with a token may cause, keep back none
+of another. Links and welcomes are limited by users.
 """
 
 import hashlib
@@ -57,5 +58,5 @@ class UnverifiedLimit:
         return is_first and has_limit and not claimed.is_verified
 
     def _digest(self, claimed: ClaimedDelivery) -> bytes:
-        sort = preference_of(claimed.kind) or "security"
+        sort = preference_of(claimed.kind) or claimed.kind
         return hmac.digest(self._key, f"{sort} {claimed.email}".encode(), hashlib.sha256)

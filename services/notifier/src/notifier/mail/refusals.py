@@ -28,6 +28,8 @@ _ABOUT_US: Final = re.compile(
     r"relay|quota|sending paused|rate limit|limit exceeded|too many|not verified|authenticat|blocked using|blacklist",
     re.IGNORECASE,
 )
+_DISABLED: Final = "2.1"
+_FULL: Final = "2.2"
 _OUR_CREDENTIALS: Final = {530, 534, 535, 538}
 """RFC 4954 §6."""
 _MAILBOX_BUSY: Final = 450
@@ -41,6 +43,8 @@ def about(code: int, message: str) -> About:
     is_about_us = code in _OUR_CREDENTIALS or subject == "7" or status in _SENDER | _OF_US or _ABOUT_US.search(message)
     if is_about_us and not is_about_address:
         return About.US
+    if status == _FULL or (subject == "2" and status != _DISABLED and "quota" in message.lower()):
+        return About.MAIL  # the mailbox is full, for a while
     if code >= 500:
         return About.ADDRESS
     return About.MAIL if is_about_address or code == _MAILBOX_BUSY else About.US

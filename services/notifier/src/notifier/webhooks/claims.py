@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from notifier.webhooks.models import WebhookDelivery
+from notifier.webhooks.models import TEST_TYPE, WebhookDelivery
 
 _PER_HOST: Final = 4
 
@@ -83,13 +83,16 @@ _CLAIM: Final = text("""
             coalesce(busy.count, 0) AS busy_host,
             turn.is_retry AND first.due_at > now() - CAST(:patience AS interval) AS is_later
         FROM queues
-        JOIN webhooks ON webhooks.id = queues.webhook_id
+        JOIN webhooks ON webhooks.id = queues.webhook_id AND (enabled OR deleted_at IS NULL AND EXISTS (
+            SELECT FROM webhook_deliveries AS test
+            WHERE test.webhook_id = queues.webhook_id AND test.state = 'pending' AND test.order_id IS NULL
+        ))
         LEFT JOIN busy_hosts AS busy ON busy.host = webhooks.host
         CROSS JOIN (VALUES (false), (true)) AS turn (is_retry)
         CROSS JOIN LATERAL (
             SELECT webhook_id, event_id, due_at FROM webhook_deliveries AS pending
             WHERE state = 'pending' AND pending.webhook_id = queues.webhook_id AND pending.is_retry = turn.is_retry
-            AND due_at <= now()
+            AND due_at <= now() AND (webhooks.enabled OR type = :test)
             ORDER BY due_at LIMIT greatest(0, CAST(:per_host AS int) - coalesce(busy.count, 0))
             FOR UPDATE SKIP LOCKED
         ) AS first
@@ -120,7 +123,8 @@ _CLAIM: Final = text("""
 """)
 """Steps from webhook to webhook by the index, so that a long queue of one costs the others nothing.
 
-First attempts go before retries, and owners with few requests before those with many.
+First attempts go before retries, and owners with few requests before those with many. Of a disabled webhook it claims
+tests alone.
 """
 _PATIENCE: Final = timedelta(seconds=15)
 """A retry that is so late counts as a first attempt, so that a flood of these can't stop it."""
@@ -156,6 +160,7 @@ def _values(
         "most": limit,
         "lease": lease,
         "patience": _PATIENCE,
+        "test": TEST_TYPE,
     }
 
 

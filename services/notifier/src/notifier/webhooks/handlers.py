@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 from uuid import UUID
 
@@ -39,6 +41,10 @@ class TooManyWebhooks(Conflict):
 
 class WebhookIsDisabled(Conflict):
     code, title = "webhook_disabled", "The webhook is disabled"
+
+
+class WebhookStillEnding(Conflict):
+    code, title = "webhook_still_ending", "The webhook is still being disabled"
 
 
 class HistoryGone(Unprocessable):
@@ -90,7 +96,10 @@ async def change(
     event_types: Sequence[EventType] | None = None,
     enabled: bool | None = None,
 ) -> Webhook:
-    """Changes what is given. A person is notified of another host. Enabling sends nothing old. Raises `NotFound`."""
+    """Changes what is given. A person is notified of another host. Enabling sends nothing old.
+
+    Raises `NotFound`, `WebhookStillEnding`.
+    """
     webhook = await queries.webhook(session, webhook_id, owner=owner, lock=True)
     if url is not None and str(url) != webhook.url:
         is_other_host = _host_of(url) != webhook.host
@@ -101,6 +110,8 @@ async def change(
     if event_types is not None:
         webhook.event_types = list(event_types)
     if enabled and not webhook.enabled:
+        if not await planning.is_ended(session, webhook_id):
+            raise WebhookStillEnding("Many of its deliveries are being cancelled. Try again in a minute.")
         webhook.enable()
     await session.flush()
     if enabled is False:
@@ -109,11 +120,16 @@ async def change(
 
 
 async def disable(session: AsyncSession, webhook_ids: Collection[UUID], reason: DisabledReason) -> None:
-    """Disables the webhooks, and cancels their deliveries. A person is notified of one that is failing."""
+    """Disables the webhooks. A person is notified of one that is failing.
+
+    Cancels their first deliveries, but those of a failing one: it would hold up what is recorded with it.
+    `notifier.webhooks.ending` cancels the rest.
+    """
     for webhook in await queries.disable_webhooks(session, webhook_ids, reason):
         if reason == "failing":
             await _notify(session, webhook, "webhook_disabled", disabled_reason=reason)
-    await planning.cancel_deliveries(session, webhook_ids)
+    if reason != "failing":
+        await planning.cancel_deliveries(session, webhook_ids, limit=planning.AT_ONCE)
 
 
 async def disable_recovered(session: AsyncSession, user_id: UUID, *, recovered_at: datetime) -> int:
@@ -166,7 +182,7 @@ async def resend(
     """Sends the event again, with the same id, whatever came of it before. Raises `NotFound`, `WebhookIsDisabled`."""
     await _lock_enabled(session, webhook_id, owner)
     await queries.delivery(session, webhook_id, event_id)
-    await planning.send_again(session, webhook_id, event_id, lease=lease)
+    await planning.send_again(session, webhook_id, [event_id], lease=lease)
     notify_after_commit(session, WEBHOOKS_CHANNEL)
     return await queries.delivery(session, webhook_id, event_id)
 
@@ -175,8 +191,8 @@ async def resend_settled(session: AsyncSession, chosen: Collection[tuple[UUID, U
     """Sends settled deliveries of enabled webhooks again, each named by webhook and event. Returns which."""
     enabled = await queries.lock_webhooks(session, {webhook_id for webhook_id, _ in chosen})
     done = await queries.settled_deliveries(session, [each for each in chosen if each[0] in enabled])
-    for webhook_id, event_id in sorted(done):
-        await planning.send_again(session, webhook_id, event_id, lease=_LONGEST_LEASE)
+    for webhook_id, of_webhook in groupby(sorted(done), key=itemgetter(0)):
+        await planning.send_again(session, webhook_id, [each[1] for each in of_webhook], lease=_LONGEST_LEASE)
     notify_after_commit(session, WEBHOOKS_CHANNEL)
     return done
 

@@ -46,6 +46,7 @@ class Webhook(Base):
         CheckConstraint("enabled = (disabled_reason IS NULL)", name="enabled"),
         CheckConstraint("disabled_reason IN ('by_owner', 'failing', 'account_recovered')", name="disabled_reason"),
         Index("ix_webhooks_client_id", "client_id", postgresql_where="client_id IS NOT NULL"),
+        Index("ix_webhooks_disabled", "id", postgresql_where="NOT enabled"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -67,6 +68,8 @@ class Webhook(Base):
     failing_since: Mapped[datetime | None]
     """The first failed attempt after the last success."""
     last_failed_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+    """Nobody sees it any more, and it receives nothing. `notifier.webhooks.ending` deletes it and its deliveries."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     @property
@@ -132,6 +135,8 @@ class WebhookDelivery(Base):
             postgresql_where="state = 'waiting'",
         ),
         Index("ix_webhook_deliveries_waiting", "due_at", postgresql_where="state = 'waiting'"),
+        # Tests, which a disabled webhook receives too.
+        Index("ix_webhook_deliveries_test", "webhook_id", postgresql_where="state = 'pending' AND order_id IS NULL"),
         Index("ix_webhook_deliveries_settled_at", "settled_at", postgresql_where="settled_at IS NOT NULL"),
     )
 

@@ -6,12 +6,14 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from notifier.webhooks.models import TEST_TYPE
 
 WAS_DISABLED: Final = "the webhook was disabled"
+AT_ONCE: Final = 5000
+"""Deliveries in each state that are cancelled in the transaction that disables a webhook, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,12 @@ _PLAN: Final = text(f"""
     ), of_persons AS (
         SELECT events.*, webhooks.id AS webhook_id, host, enabled
         FROM events JOIN webhooks ON webhooks.user_id = events.user_id AND events.type = ANY (webhooks.event_types)
+        WHERE deleted_at IS NULL
         FOR KEY SHARE OF webhooks
     ), of_clients AS (
         SELECT events.*, webhooks.id AS webhook_id, host, enabled
         FROM events JOIN webhooks ON webhooks.client_id IS NOT NULL AND events.type = ANY (webhooks.event_types)
+        WHERE deleted_at IS NULL
         FOR KEY SHARE OF webhooks
     ), planned AS (
         SELECT *, row_number() OVER (PARTITION BY webhook_id, order_id ORDER BY version, event_id) AS place
@@ -94,7 +98,8 @@ async def release_overlooked(session: AsyncSession, *, limit: int) -> bool:
             SELECT webhook_id, event_id, order_id, order_version, created_at FROM webhook_deliveries
             WHERE state = 'waiting' AND due_at <= now() ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
         ), checked AS (
-            SELECT *, NOT {_in_order("due", "pending")} AND NOT EXISTS (
+            SELECT *, EXISTS (SELECT FROM webhooks WHERE id = due.webhook_id AND enabled)
+                AND NOT {_in_order("due", "pending")} AND NOT EXISTS (
                 SELECT FROM webhook_deliveries AS earlier
                 WHERE earlier.webhook_id = due.webhook_id AND earlier.order_id = due.order_id
                 AND earlier.state = 'waiting'
@@ -113,6 +118,8 @@ async def release_overlooked(session: AsyncSession, *, limit: int) -> bool:
     return "pending" in set(await session.scalars(statement, {"limit": limit}))
 
 
+_NO_TEST: Final = f"type <> '{TEST_TYPE}'"
+
 _AGAIN: Final = """
     UPDATE webhook_deliveries
     SET state = CASE WHEN order_id IS NULL THEN 'pending' ELSE 'waiting' END, due_at = now(), settled_at = NULL,
@@ -122,8 +129,10 @@ _AGAIN: Final = """
 """
 _POSTPONED: Final = "(state = 'pending' AND due_at > now() + CAST(:lease AS interval))"
 """Pending, and not being sent at the moment: a claim moves `due_at` ahead by the lease."""
-_ONE_AGAIN: Final = text(
-    _AGAIN.format(chosen=f"event_id = :event_id AND (state NOT IN ('pending', 'waiting') OR {_POSTPONED})")
+_SOME_AGAIN: Final = text(
+    _AGAIN.format(
+        chosen=f"event_id = ANY (CAST(:event_ids AS uuid[])) AND (state NOT IN ('pending', 'waiting') OR {_POSTPONED})"
+    )
 )
 _ALL_AGAIN: Final = text(
     _AGAIN.format(
@@ -145,10 +154,10 @@ _BEGIN: Final = text(f"""
 """)  # noqa: S608 - the module's own constants
 
 
-async def send_again(session: AsyncSession, webhook_id: UUID, event_id: UUID, *, lease: timedelta) -> None:
-    """Sends the event again, before later ones of its order that are not being sent. The webhook must be locked."""
-    values = {"webhook_id": webhook_id, "event_id": event_id, "lease": lease}
-    again = (await session.scalars(_ONE_AGAIN, values)).all()
+async def send_again(session: AsyncSession, webhook_id: UUID, event_ids: Collection[UUID], *, lease: timedelta) -> None:
+    """Sends events again, before later ones of their orders that are not being sent. The webhook must be locked."""
+    values = {"webhook_id": webhook_id, "event_ids": list(event_ids), "lease": lease}
+    again = (await session.scalars(_SOME_AGAIN, values)).all()
     await _begin(session, webhook_id, again, lease)
 
 
@@ -171,12 +180,42 @@ async def _begin(session: AsyncSession, webhook_id: UUID, order_ids: Sequence[UU
         await session.execute(_BEGIN, {"webhook_id": webhook_id, "orders": orders})
 
 
-async def cancel_deliveries(session: AsyncSession, webhook_ids: Collection[UUID]) -> None:
-    """Cancels what is not settled. A request that is being sent may still arrive, and is then recorded as sent."""
-    await session.execute(_CANCEL, {"webhook_ids": list(webhook_ids)})
+def has_unsettled(webhook: str) -> str:
+    """The condition that the webhook of this id has deliveries to cancel. Tests are sent to a disabled one too."""
+    left = (
+        f"EXISTS (SELECT FROM webhook_deliveries WHERE webhook_id = {webhook} AND state = '{state}' AND {_NO_TEST})"
+        for state in ("pending", "waiting")
+    )
+    return f"({' OR '.join(left)})"
 
 
-_CANCEL: Final[TextClause] = text(f"""
-    UPDATE webhook_deliveries SET state = 'cancelled', cause = '{WAS_DISABLED}', settled_at = now()
-    WHERE webhook_id = ANY (CAST(:webhook_ids AS uuid[])) AND state IN ('pending', 'waiting')
-""")  # noqa: S608 - the module's own constants
+async def cancel_deliveries(
+    session: AsyncSession, webhook_ids: Collection[UUID], *, limit: int, skip_locked: bool = False
+) -> int:
+    """Cancels what is not settled, up to a limit in each state. Returns how many.
+
+    A request that is being sent may still arrive, and is then recorded as sent.
+    """
+    count = 0
+    for state in ("pending", "waiting"):  # each has its own partial index
+        statement = text(f"""
+            UPDATE webhook_deliveries AS delivery
+            SET state = 'cancelled', cause = '{WAS_DISABLED}', settled_at = now()
+            FROM (
+                SELECT webhook_id, event_id FROM webhook_deliveries
+                WHERE webhook_id = ANY (CAST(:webhook_ids AS uuid[])) AND state = '{state}' AND {_NO_TEST}
+                LIMIT :limit FOR UPDATE {"SKIP LOCKED" if skip_locked else ""}
+            ) AS chunk
+            WHERE delivery.webhook_id = chunk.webhook_id AND delivery.event_id = chunk.event_id
+            RETURNING 1
+        """)  # noqa: S608 - the module's own constants
+        rows = await session.scalars(statement, {"webhook_ids": list(webhook_ids), "limit": limit})
+        count += len(rows.all())
+    return count
+
+
+async def is_ended(session: AsyncSession, webhook_id: UUID) -> bool:
+    """Cancels what a disabled webhook has left. Returns whether that was all."""
+    await cancel_deliveries(session, [webhook_id], limit=AT_ONCE)
+    statement = text(f"SELECT NOT {has_unsettled('CAST(:webhook_id AS uuid)')}")
+    return bool((await session.scalars(statement, {"webhook_id": webhook_id})).one())

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,9 +22,10 @@ from notifier.webhooks.models import (
 
 
 def _of(owner: Owner) -> ColumnElement[bool]:
+    is_owned = Webhook.user_id == owner.user_id
     if owner.client_id is not None:
-        return Webhook.client_id == owner.client_id
-    return Webhook.user_id == owner.user_id
+        is_owned = Webhook.client_id == owner.client_id
+    return is_owned & Webhook.deleted_at.is_(None)
 
 
 async def webhooks(session: AsyncSession, owner: Owner, *, after: UUID | None, limit: int) -> Sequence[Webhook]:
@@ -37,7 +38,7 @@ async def webhooks(session: AsyncSession, owner: Owner, *, after: UUID | None, l
 
 async def all_webhooks(session: AsyncSession, owner: Owner | None, *, disabled: bool) -> Sequence[Webhook]:
     """Of one owner or of all, newest first."""
-    statement = select(Webhook) if owner is None else select(Webhook).where(_of(owner))
+    statement = select(Webhook).where(Webhook.deleted_at.is_(None) if owner is None else _of(owner))
     if disabled:
         statement = statement.where(~Webhook.enabled)
     return (await session.scalars(statement.order_by(Webhook.id.desc()))).all()
@@ -60,15 +61,27 @@ async def webhook(session: AsyncSession, webhook_id: UUID, *, owner: Owner, lock
 
 
 async def delete_webhook(session: AsyncSession, webhook_id: UUID, *, owner: Owner) -> None:
-    """Deletes the webhook and its deliveries. Raises `NotFound`, also for a webhook of another owner."""
-    statement = delete(Webhook).where(Webhook.id == webhook_id, _of(owner)).returning(Webhook.id)
+    """Marks the webhook as deleted (see `Webhook.deleted_at`). Raises `NotFound`, also for one of another owner."""
+    statement = _mark_deleted(owner).where(Webhook.id == webhook_id).returning(Webhook.id)
     if await session.scalar(statement) is None:
         raise NotFound("There is no such webhook.")
 
 
 async def delete_webhooks(session: AsyncSession, owner: Owner) -> None:
-    """Deletes all webhooks of the owner, and their deliveries."""
-    await session.execute(delete(Webhook).where(_of(owner)))
+    """Marks all webhooks of the owner as deleted."""
+    await session.execute(_mark_deleted(owner))
+
+
+def _mark_deleted(owner: Owner) -> Update:
+    reason = func.coalesce(Webhook.disabled_reason, "by_owner")
+    marked = update(Webhook).where(_of(owner)).values(deleted_at=func.now(), enabled=False, disabled_reason=reason)
+    return marked.execution_options(synchronize_session=False)
+
+
+async def types_of_clients(session: AsyncSession) -> set[str]:
+    """The types of events that webhooks of clients receive."""
+    is_clients = Webhook.client_id.is_not(None) & Webhook.deleted_at.is_(None)
+    return set(await session.scalars(select(func.unnest(Webhook.event_types)).where(is_clients).distinct()))
 
 
 async def lock_client(session: AsyncSession, client_id: str) -> WebhookClient:
@@ -129,10 +142,13 @@ async def delivery(session: AsyncSession, webhook_id: UUID, event_id: UUID) -> W
 
 async def settled_deliveries(session: AsyncSession, chosen: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
     """The settled ones of deliveries that are named by webhook and event."""
-    key = tuple_(WebhookDelivery.webhook_id, WebhookDelivery.event_id)
-    is_chosen = key.in_(list(chosen)) & WebhookDelivery.settled_at.is_not(None)
-    rows = await session.execute(select(WebhookDelivery.webhook_id, WebhookDelivery.event_id).where(is_chosen))
-    return {(webhook_id, event_id) for webhook_id, event_id in rows}
+    statement = text("""
+        SELECT webhook_id, event_id FROM webhook_deliveries
+        JOIN unnest(CAST(:webhook_ids AS uuid[]), CAST(:event_ids AS uuid[])) AS chosen (webhook_id, event_id)
+        USING (webhook_id, event_id) WHERE settled_at IS NOT NULL
+    """)
+    values = {"webhook_ids": [each[0] for each in chosen], "event_ids": [each[1] for each in chosen]}
+    return {(webhook_id, event_id) for webhook_id, event_id in await session.execute(statement, values)}
 
 
 async def attempts(

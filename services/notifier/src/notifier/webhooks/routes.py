@@ -65,7 +65,7 @@ async def list_webhooks(page: PageDep, owner: ReadingOwnerDep, session: SessionD
     return await page.load(fetch, by={"id": UUID}, item=WebhookOut.model_validate)
 
 
-@router.patch("/{webhook_id}", responses=responses(404))
+@router.patch("/{webhook_id}", responses=responses(404, 409))
 async def change_webhook(
     webhook_id: UUID, body: WebhookChange, owner: WritingOwnerDep, request: Request, session: SessionDep
 ) -> WebhookOut:
