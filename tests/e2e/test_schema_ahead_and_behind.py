@@ -37,7 +37,7 @@ EVERY_TABLE = """
 
 
 def upgrade():
-    op.execute(EVERY_TABLE.format("ADD COLUMN tomorrow text NOT NULL DEFAULT 'unknown to today'"))
+    op.execute(EVERY_TABLE.format("ADD COLUMN tomorrow integer NOT NULL DEFAULT 1"))
 
 
 def downgrade():
@@ -57,8 +57,10 @@ class Tomorrow:
     @contextlib.asynccontextmanager
     async def migrated(self) -> AsyncIterator[None]:
         assert await asyncio.to_thread(upgrade, self.folder, self.url)
-        yield
-        await asyncio.to_thread(alembic.command.downgrade, config(self.folder, self.url), self.today)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(alembic.command.downgrade, config(self.folder, self.url), self.today)
 
 
 def tomorrow_of(service: str, stack: StackUnderTest, scratch: Path) -> Tomorrow:
@@ -90,21 +92,28 @@ async def test_all_roles_work_on_the_schema_of_a_later_release_which_their_migra
 async def test_no_role_is_ready_and_no_worker_begins_before_the_schema_is_there(
     stack: StackUnderTest, gateway: httpx.AsyncClient
 ) -> None:
-    async with contextlib.AsyncExitStack() as open_connections, asyncio.TaskGroup() as starting:
-        databases = []
+    services = stack.addresses["services"]
+    async with asyncio.TaskGroup() as starting, contextlib.AsyncExitStack() as earlier:
         for service in ROLES:
             await asyncio.to_thread(stack.dev, "stop", service)
-            database = await asyncpg.connect(stack.addresses["services"][service]["database_url"])
-            open_connections.push_async_callback(database.close)
-            databases.append((database, await database.fetchval("SELECT version_num FROM alembic_version")))
-            await database.execute("UPDATE alembic_version SET version_num = '0000'")
+            await earlier.enter_async_context(behind(services[service]["database_url"]))
+        for service in ROLES:
             starting.create_task(asyncio.to_thread(stack.dev, "start", service))
-        for service in stack.addresses["services"].values():
-            for process in service["processes"]:
-                is_api = process["role"] == "api"
-                await eventually(partial(waits_for_schema, gateway, process["url"], is_api=is_api), within=60)
-        for database, revision in databases:
-            await database.execute("UPDATE alembic_version SET version_num = $1", revision)
+        for process in (process for service in ROLES for process in services[service]["processes"]):
+            is_api = process["role"] == "api"
+            await eventually(partial(waits_for_schema, gateway, process["url"], is_api=is_api), within=60)
+
+
+@contextlib.asynccontextmanager
+async def behind(url: str) -> AsyncIterator[None]:
+    connection = await asyncpg.connect(url)
+    revision = await connection.fetchval("SELECT version_num FROM alembic_version")
+    try:
+        await connection.execute("UPDATE alembic_version SET version_num = '0000'")
+        yield
+    finally:
+        await connection.execute("UPDATE alembic_version SET version_num = $1", revision)
+        await connection.close()
 
 
 async def waits_for_schema(client: httpx.AsyncClient, url: str, *, is_api: bool) -> bool:
