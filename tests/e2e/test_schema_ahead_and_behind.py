@@ -85,7 +85,7 @@ async def test_all_roles_work_on_the_schema_of_a_later_release_which_their_migra
             await migrate(state, addresses, service)  # as `./dev up` does
             warning = f"{service} is ahead, at revision {tomorrow.revision}; the code's is {tomorrow.today}"
             assert capsys.readouterr().err.count(warning) == 1
-            await asyncio.to_thread(stack.dev, "restart", service)
+        await asyncio.gather(*(asyncio.to_thread(stack.dev, "restart", service) for service in ROLES))
         await travel(await asyncio.to_thread(lambda: stack.status))
 
 
