@@ -7,7 +7,7 @@ from sqlalchemy import func, select, update
 
 from auth.retention import run_cleanup
 from auth.settings import Settings
-from auth.sign_ins.models import NOBODY, SignIn
+from auth.sign_in_models import NOBODY, SignIn
 from auth.tokens import refresh
 from auth.tokens.device import unseal
 from common.db.database import Database, new_id

@@ -7,7 +7,7 @@ import pytest
 
 from auth.keys.keyring import Keyring
 from auth.oauth.own_tokens import OwnTokenSource
-from auth.sessions.repair import repair
+from auth.repair.subjects import repair
 from auth.settings import Settings
 from common.db.database import Database
 from common.security.service_client import ServiceClient, http_client

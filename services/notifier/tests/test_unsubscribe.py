@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from common.testing.plugin import eventually
+from notifier.mail.unsubscribe_links import UnsubscribeLinks
 from notifier.settings import Settings
-from notifier.unsubscribe.links import UnsubscribeLinks
 
 from .mailbox import Mailbox, part_of
 from .test_delivery import all_sent, customer, delivering

@@ -101,7 +101,8 @@ async def test_the_same_request_mails_again_once_its_link_is_too_old(world: Any)
     person = await world.sign_up()
     await world.request_email(person, NEW)
     for hours, mails in ((23, 1), (2, 2)):
-        await world.execute(f"UPDATE secret_links SET requested_at = requested_at - interval '{hours} hours'")
+        aged = "UPDATE secret_links SET requested_at = requested_at - make_interval(hours => :hours)"
+        await world.execute(aged, hours=hours)
         assert (await world.request_email(person, NEW)).json()["pending_email"] == NEW
         assert len(await world.links(person, "confirm_email")) == mails
     assert await confirm(world, await world.mailed(person, "confirm_email")) == (204, None)

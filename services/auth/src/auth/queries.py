@@ -9,9 +9,9 @@ from sqlalchemy import bindparam, case, exists, select, tuple_, union_all, updat
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from auth.clients.models import RevokedToken, UsedAssertion
+from auth.browser_models import BrowserSession
+from auth.client_models import RevokedToken, UsedAssertion
 from auth.models import Client, Session, SigningKey, Subject, SubjectStatus
-from auth.sessions.models import BrowserSession
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox
 from common.messaging.unsendable import unsendable_events

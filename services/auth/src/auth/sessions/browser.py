@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
+from auth.browser_models import BrowserSession
 from auth.models import Session
 from auth.sessions.handlers import Refused, VerifiedPerson, admit, revoke_session
-from auth.sessions.models import BrowserSession
 from auth.sessions.queries import (
     browser_session,
     delete_browser_session,

@@ -14,10 +14,10 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
+from auth.browser_models import AuthorizationCode, BrowserSession
 from auth.models import Session, SessionLimits, SubjectStatus
 from auth.sessions.consents import covers
 from auth.sessions.handlers import Refused, SignedIn, begin_session, describe_device, revoke_session
-from auth.sessions.models import AuthorizationCode, BrowserSession
 from auth.sessions.queries import authorization_code, browser_session_by_id
 from auth.sign_ins.queries import set_session
 from common.db.database import new_id

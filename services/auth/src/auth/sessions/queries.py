@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import Row, Select, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from auth.browser_models import AuthorizationCode, BrowserSession, Consent
 from auth.models import Client, Session, Subject, SubjectStatus
-from auth.sessions.models import AuthorizationCode, BrowserSession, Consent
 
 
 async def browser_session(session: AsyncSession, cookie_hash: bytes, *, now: datetime) -> BrowserSession | None:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from auth import queries
 from auth.events import Reason
 from auth.models import Subject
-from auth.sign_ins.models import Outcome, SignIn
+from auth.sign_in_models import Outcome, SignIn
 from auth.sign_ins.queries import add_throttled, has_signed_in
 from auth.tokens import refresh
 from auth.tokens.device import KnownDevice

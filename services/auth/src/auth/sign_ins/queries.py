@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import delete, exists, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from auth.sign_ins.models import SignIn
+from auth.sign_in_models import SignIn
 from common.db.database import first_id_at
 
 _THROTTLED_EVERY: Final = timedelta(minutes=1)
