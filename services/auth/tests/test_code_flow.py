@@ -250,6 +250,16 @@ async def test_signing_out_ends_what_was_authorized_before_another_sign_in_in_th
     assert (await auth.refresh(adas["refresh_token"])).json()["error"] == "invalid_grant"
 
 
+async def test_a_revoked_secret_ends_peoples_sessions_with_the_client(
+    auth: Auth, ada: Person, register: Register, admin: dict[str, str]
+) -> None:
+    shop, browser = await register(**SHOP), Browser(auth)
+    tokens = (await exchange(auth, await browser.code(ada, shop["client_id"]), shop)).json()
+    path = f"/clients/{shop['client_id']}/secret"
+    assert (await auth.http.post(path, json={"revoke_previous": True}, headers=admin)).status_code == 201
+    assert (await auth.http.get("/userinfo", headers=bearer(tokens))).status_code == 401
+
+
 async def test_of_the_session_in_which_the_password_is_changed_the_tokens_stay_and_the_browser_ends(
     auth: Auth, ada: Person, happens: Happens
 ) -> None:
