@@ -189,6 +189,7 @@ async def test_key_sets_that_are_refused(auth: Auth, admin: dict[str, str], subt
         "too many": {"keys": [{**key, "kid": str(number)} for number in range(6)]},
         "two of a name": {"keys": [key, key]},
         "without a name": {"keys": [{**key, "kid": ""}]},
+        "with a name that no assertion can have": {"keys": [{**key, "kid": "clé"}]},
         "private": {"keys": [private]},
         "symmetric": {"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "one"}]},
         "short": {"keys": [public_jwk(short, "one")]},

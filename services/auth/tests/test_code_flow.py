@@ -7,9 +7,11 @@ import jwt
 import pytest
 from sqlalchemy import text
 
+from auth.sessions.queries import delete_consents, lock_sessions_of_client
 from auth.settings import Settings
 from auth.tokens.identity import half_hash
 from common.db.database import Database
+from common.testing.plugin import eventually
 
 from .browsing import CALLBACK, ISSUER, VERIFIER, Browser, Forms, exchange, sent
 from .conftest import PASSWORD, Auth, Happens, Person, Users, serving
@@ -248,6 +250,37 @@ async def test_signing_out_ends_what_was_authorized_before_another_sign_in_in_th
     code = sent(await browser.sign_in(await browser.authorize(prompt="login"), bob))["code"]
     assert (await exchange(auth, code)).status_code == 200
     assert (await auth.refresh(adas["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_a_revoked_secret_ends_peoples_sessions_with_the_client(
+    auth: Auth, ada: Person, register: Register, admin: dict[str, str]
+) -> None:
+    shop, browser = await register(**SHOP), Browser(auth)
+    tokens = (await exchange(auth, await browser.code(ada, shop["client_id"]), shop)).json()
+    path = f"/clients/{shop['client_id']}/secret"
+    assert (await auth.http.post(path, json={"revoke_previous": True}, headers=admin)).status_code == 201
+    assert (await auth.http.get("/userinfo", headers=bearer(tokens))).status_code == 401
+
+
+async def test_a_grant_is_withdrawn_while_its_client_is_deleted(
+    auth: Auth, ada: Person, register: Register, database: Database
+) -> None:
+    shop, own = await register(**SHOP), bearer(await auth.sign_in(ada))
+    await exchange(auth, await Browser(auth).code(ada, shop["client_id"]), shop)
+
+    async def waits() -> bool:
+        async with database.transaction() as other:
+            query = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return bool(await other.scalar(text(query)))
+
+    async with database.transaction() as session:
+        await lock_sessions_of_client(session, shop["client_id"])
+        withdrawn = asyncio.create_task(auth.http.delete(f"/grants/{shop['client_id']}", headers=own))
+        await eventually(waits)
+        await delete_consents(session, client_id=shop["client_id"])
+    assert (await withdrawn).status_code == 404
 
 
 async def test_of_the_session_in_which_the_password_is_changed_the_tokens_stay_and_the_browser_ends(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from common.security.strict_jwt import identifier
 from common.security.verification_keys import UnusableKey, VerificationKey, parse_jwk
 
 MAX_KEYS: Final = 5
@@ -21,5 +22,6 @@ def parse_key_set(jwks: Mapping[str, Any]) -> Sequence[VerificationKey]:
 
 def usable_key_set(jwks: dict[str, Any]) -> dict[str, Any]:
     """For a body: returns it, with nothing but the keys. Raises `ValueError`."""
-    parse_key_set(jwks)
+    for key in parse_key_set(jwks):
+        identifier(key.kid)  # as assertions name it
     return {"keys": jwks["keys"]}

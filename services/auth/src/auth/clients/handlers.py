@@ -72,7 +72,9 @@ async def change_client_secret(
 ) -> tuple[Client, str]:
     """Replaces the secret. The one before stays good for a day, so that the client can change over without a gap.
 
-    With `revoke_previous` it is void at once, and so are the client's tokens. Raises `ClientNotFound`, `PublicClient`.
+    With `revoke_previous` it is void at once, and so are the client's tokens, those of people included.
+
+    Raises `ClientNotFound`, `PublicClient`, `ClientHasKeys`.
     """
     client = await _lock(session, client_id)
     if client.is_public:
@@ -83,6 +85,8 @@ async def change_client_secret(
     await _record_act(session, "client.secret_changed", client, actor=actor)
     if revoke_previous:
         client.previous_secret_hash = client.previous_secret_until = None
+        for family in await lock_sessions_of_client(session, client_id):
+            await revoke_session(session, family, "client_secret_changed", now)
         await _revoke_tokens(session, client, "client_secret_changed", now)
     else:
         client.previous_secret_hash, client.previous_secret_until = client.secret_hash, now + _OVERLAP

@@ -34,7 +34,8 @@ async def allow(
 async def withdraw(session: AsyncSession, user_id: uuid.UUID, client_id: str, *, now: datetime) -> None:
     """Ends the person's sessions with the client as well. Raises `GrantNotFound`."""
     await queries.lock_subject(session, user_id)
+    families = await lock_sessions_with_client(session, user_id, client_id)  # first, as the client's deletion does
     if not await delete_consents(session, user_id=user_id, client_id=client_id):
         raise GrantNotFound
-    for family in await lock_sessions_with_client(session, user_id, client_id):
+    for family in families:
         await revoke_session(session, family, "consent_withdrawn", now)
