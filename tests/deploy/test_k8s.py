@@ -60,18 +60,20 @@ def test_a_process_that_hashes_passwords_is_promised_a_core() -> None:
 
 
 @pytest.mark.parametrize("service", ROLES)
-def test_a_rollout_applies_the_migration_first_with_what_it_reads_and_no_process_of_the_service(service: str) -> None:
-    (later,) = re.findall(r"component notin \((.+)\)'", (CHECKOUT / "docs" / "operations.md").read_text())
-    first = [
-        found
-        for found in built(f"base/{service}")
-        if found["metadata"].get("labels", {}).get("app.kubernetes.io/component") not in later.split(",")
-    ]
-    named = {(found["kind"], found["metadata"]["name"]) for found in first}
-    (pod,) = (found["spec"]["template"]["spec"] for found in first if found["kind"] == "Job")
-    assert ("ServiceAccount", pod["serviceAccountName"]) in named
-    assert ("ConfigMap", pod["containers"][0]["envFrom"][0]["configMapRef"]["name"]) in named
-    assert {kind for kind, _ in named} == {"ServiceAccount", "ConfigMap", "Job"}
+def test_a_migration_is_the_same_job_until_the_next_release(service: str, tmp_path: Path) -> None:
+    base = shutil.copytree(K8S, tmp_path / "k8s") / "base" / service
+    kustomization = base / "kustomization.yaml"
+    text = kustomization.read_text()
+
+    def job() -> dict[str, Any]:
+        (found,) = (found for found in built(base) if found["kind"] == "Job")
+        return found
+
+    before = job()
+    kustomization.write_text(text + "  - WAYBILL_LOG_LEVEL=debug\n")
+    assert job() == before
+    kustomization.write_text(re.sub(r"newTag: .+}", "newTag: 9.0.0-rc.1}", text))
+    assert job()["metadata"]["name"] == f"{service}-migrate-9.0.0-rc.1" != before["metadata"]["name"]
 
 
 def test_the_gateway_trusts_the_issuer_that_auth_is() -> None:

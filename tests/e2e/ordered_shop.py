@@ -48,4 +48,6 @@ async def counted(session: AsyncSession, event: Received[Counted]) -> None:
 
 
 if __name__ == "__main__":
-    command_line("shop", settings="ordered_shop:Settings", roles={"relay": RELAY, "consume": "ordered_shop:handlers"})()
+    roles = {"relay": RELAY, "consume": "ordered_shop:handlers"}
+    tests = Path(__file__).parents[2] / "libs" / "common" / "tests"
+    command_line("shop", settings="ordered_shop:Settings", roles=roles, migrations=tests / "migrations")()

@@ -3,6 +3,7 @@
 Each time event `version` of aggregate `subject` is processed, it writes the note `subject/version`.
 """
 
+from pathlib import Path
 from typing import ClassVar, Final
 
 from pydantic import BaseModel
@@ -32,4 +33,5 @@ async def counted(session: AsyncSession, event: Received[Counted]) -> None:
 
 
 if __name__ == "__main__":
-    command_line("shop", settings="shop:Settings", roles={"relay": RELAY, "consume": "shop:handlers"})()
+    roles, tests = {"relay": RELAY, "consume": "shop:handlers"}, Path(__file__).parents[2] / "libs" / "common" / "tests"
+    command_line("shop", settings="shop:Settings", roles=roles, migrations=tests / "migrations")()

@@ -12,7 +12,7 @@ SERVICES = ("auth", "users", "orders", "notifier")
 async def test_validated_routes_and_response_models(customer: Any) -> None:
     me = (await customer.get("/me")).json()
     assert set(me) == {
-        "id", "name", "email", "email_verified", "role", "status", "age", "created_at", "updated_at",
+        "id", "name", "email", "email_verified", "pending_email", "role", "status", "age", "created_at", "updated_at",
     }  # fmt: skip
     order = (await customer.order()).json()
     assert set(order) == {

@@ -98,7 +98,6 @@ async def signed_in(database: Database, settings: Settings) -> str:
             Origin(network="", device="", client_id="web"),
             scopes=["account"],
             resources=["https://waybill.invalid/auth"],
-            is_known_device=False,
             known_version=None,
             secret=settings.refresh_token_bytes,
             limits=limits_of(settings),

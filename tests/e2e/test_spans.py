@@ -107,13 +107,14 @@ async def test_a_sign_in_is_one_trace_through_auth_and_users(
 ) -> None:
     form = {"grant_type": "password", "username": customer.email, "password": customer.password}
     (await gateway.post("/token", data=form, headers=trace.header)).raise_for_status()
-    spans = await trace.spans(4)
+    spans = await trace.spans(5)
     by_id = {span.span_id: span.name for span in spans}
     assert {(span.service, span.role, span.name): by_id.get(span.parent_id) for span in spans} == {
         ("auth", "api", "POST /token"): None,
         ("auth", "api", "POST"): "POST /token",
         ("users", "api", "POST /internal/credentials/verify"): "POST",
-        ("auth", "relay", "publish auth.events:auth.session.started.v1"): "POST /token",
+        ("auth", "relay", published := "publish auth.events:auth.session.started.v1"): "POST /token",
+        ("notifier", "consume", "process auth.events:auth.session.started.v1:notifier.inbound"): published,
     }
 
 

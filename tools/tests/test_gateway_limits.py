@@ -93,15 +93,16 @@ async def test_ten_thousand_half_sent_requests_block_no_other_client(echoing: Ga
             writer.transport.abort()
 
 
-async def test_one_network_is_limited_and_others_are_not(echoing: Gateway) -> None:
-    transport = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+@pytest.mark.parametrize(("path", "address"), [("/token", "127.0.0.2"), ("/sign-in", "127.0.0.3")])
+async def test_one_network_is_limited_and_others_are_not(echoing: Gateway, path: str, address: str) -> None:
+    transport = httpx.AsyncHTTPTransport(local_address=address)
     async with (
         httpx.AsyncClient(base_url=echoing.url(), transport=transport) as flood,
         httpx.AsyncClient(base_url=echoing.url()) as other,
     ):
-        answers = [await flood.post("/token?a=b") for _ in range(200)]
+        answers = [await flood.post(f"{path}?a=b") for _ in range(200)]
         refused = [answer for answer in answers if answer.status_code == 429]
         assert refused
         assert refused[0].headers["Content-Type"] == "application/problem+json"
         assert (await flood.get("/orders")).status_code == 200
-        assert {(await other.post("/token")).status_code for _ in range(60)} == {200}
+        assert {(await other.post(path)).status_code for _ in range(60)} == {200}

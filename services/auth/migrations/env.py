@@ -1,7 +1,9 @@
-from auth.clients import models as client_models  # noqa: F401 - their tables, too
+from auth import (
+    browser_models,  # noqa: F401 - its tables, too
+    client_models,  # noqa: F401 - its tables, too
+    sign_in_models,  # noqa: F401 - its tables, too
+)
 from auth.models import Base
-from auth.sessions import models as session_models  # noqa: F401 - their tables, too
-from auth.sign_ins import models as sign_in_models  # noqa: F401
 from common.db.migrations import run_migrations
 from common.messaging import tables
 

@@ -232,15 +232,35 @@ async def test_what_ends_the_sessions_ends_the_browsers_too(
     assert (await auth.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
-async def test_the_session_in_which_the_password_is_changed_keeps_its_browser(
+async def test_signing_out_ends_what_was_authorized_before_another_sign_in_in_the_same_browser(
+    auth: Auth, ada: Person, users: Users
+) -> None:
+    browser, bob = Browser(auth), users.add("bob@example.com")
+    before = (await exchange(auth, await browser.code(ada))).json()
+    code = sent(await browser.sign_in(await browser.authorize(prompt="login"), ada))["code"]
+    after = (await exchange(auth, code)).json()
+    before = (await auth.refresh(before["refresh_token"])).json()
+    assert "access_token" in before
+    await browser.submit(await browser.open("/sign-out"))
+    for tokens in (before, after):
+        assert (await auth.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+    adas = (await exchange(auth, await browser.code(ada))).json()
+    code = sent(await browser.sign_in(await browser.authorize(prompt="login"), bob))["code"]
+    assert (await exchange(auth, code)).status_code == 200
+    assert (await auth.refresh(adas["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_of_the_session_in_which_the_password_is_changed_the_tokens_stay_and_the_browser_ends(
     auth: Auth, ada: Person, happens: Happens
 ) -> None:
+    """Whoever has the browser's cookie would begin new sessions with it."""
     here, there = Browser(auth), Browser(auth)
     tokens = (await exchange(auth, await here.code(ada))).json()
     await there.code(ada)
     await happens("password_changed", ada, version=2, except_session_id=sid(tokens))
-    assert "code" in sent(await here.authorize())
-    assert Forms((await there.authorize()).text).action == "/sign-in"
+    for browser in (here, there):
+        assert Forms((await browser.authorize()).text).action == "/sign-in"
+    assert (await auth.refresh(tokens["refresh_token"])).status_code == 200
 
 
 async def test_the_cookie_is_renewed_at_sign_in_and_kept_from_scripts(auth: Auth, ada: Person) -> None:

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta, tzinfo
 import pytest
 from sqlalchemy import func, select, update
 
-from auth.clients.models import RevokedToken
+from auth.browser_models import AuthorizationCode, BrowserSession
+from auth.client_models import RevokedToken
 from auth.keys.keyring import Keyring
 from auth.models import Session
 from auth.retention import run_cleanup
-from auth.sessions.models import AuthorizationCode, BrowserSession
 from auth.settings import Settings
 from common.db import database as database_module
 from common.db.database import Database, new_id, utc_now

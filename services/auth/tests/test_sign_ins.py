@@ -7,12 +7,12 @@ from sqlalchemy import func, select, update
 
 from auth.retention import run_cleanup
 from auth.settings import Settings
-from auth.sign_ins.models import NOBODY, SignIn
+from auth.sign_in_models import NOBODY, SignIn
 from auth.tokens import refresh
 from auth.tokens.device import unseal
 from common.db.database import Database, new_id
 
-from .browsing import ISSUER, Browser, Forms, exchange
+from .browsing import ISSUER, Browser, Forms, exchange, sent
 from .conftest import PASSWORD, Auth, Happens, Person
 from .test_refresh import events
 from .test_sessions import bearer, sid
@@ -108,8 +108,26 @@ async def test_a_device_is_new_that_the_person_has_not_signed_in_with_in_this_ne
     await sign_in(ada, "Phone", "203.0.113.3", refresh_token=phone["refresh_token"])
     await sign_in(bob, "Phone", "203.0.113.3", refresh_token=phone["refresh_token"])  # another person's
     new = [is_new for is_new, _ in await started(database)]
-    assert new == [False, False, False, True, False, True, False, True]
+    assert new == [False, False, False, True, False, True, True, True]
     assert (await started(database))[0] == (False, "Phone")
+
+
+async def test_a_sign_in_on_the_page_alone_makes_no_device_known(auth: Auth, database: Database) -> None:
+    """Somebody who has the password signs in there first, so that nobody is told of the session that they begin."""
+    ada = auth.users.add("ada@example.com")
+    auth.http.headers["User-Agent"] = "Phone"
+    phone = await auth.sign_in(ada)
+    auth.http.headers["User-Agent"] = "Thief"
+    browser, redirect_uri = Browser(auth), f"{ISSUER}/docs/auth/assets/oauth2-redirect.html"
+    browser.http.headers["User-Agent"] = "Thief"
+    await browser.sign_in(await browser.open("/sign-in"), ada)
+    page = await browser.authorize(prompt="login", redirect_uri=redirect_uri)
+    code = sent(await browser.sign_in(page, ada))["code"]
+    thief = (await exchange(auth, code, redirect_uri=redirect_uri)).json()
+    again = await auth.sign_in(ada)
+    assert await started(database) == [(False, "Phone"), (True, "Thief"), (False, "Thief")]
+    shown = [item["session_id"] for item in (await listed(auth, again))["items"]]
+    assert shown == [sid(again), sid(thief), None, sid(phone)]
 
 
 async def test_users_hears_of_the_device_that_a_refresh_token_of_an_earlier_session_proves(auth: Auth) -> None:
@@ -131,6 +149,27 @@ async def test_users_hears_of_the_device_that_a_refresh_token_of_an_earlier_sess
         await auth.sign_in(ada, refresh_token=proof)
         assert auth.users.requests[-1][0].get("device") == expected
     assert "device" not in auth.users.requests[0][0]  # an older release of users refuses unknown fields
+
+
+async def test_no_device_is_known_any_more_once_the_account_was_taken_back(auth: Auth, happens: Happens) -> None:
+    ada = auth.users.add("ada@example.com")
+    browser, version = Browser(auth), 1
+
+    async def device() -> Any:
+        browser.http.cookies.delete("waybill")
+        await browser.sign_in(await browser.open("/sign-in"), ada)
+        return auth.users.requests[-1][0].get("device")
+
+    assert await device() is None
+    for event in ("email_reverted", "password_changed"):
+        tokens = await auth.sign_in(ada)
+        assert await device() is not None
+        version += 1
+        await happens(event, ada, version=version)
+        ada.version = version
+        assert await device() is None
+        await auth.sign_in(ada, refresh_token=tokens["refresh_token"])
+        assert "device" not in auth.users.requests[-1][0]
 
 
 async def test_sign_ins_are_kept_for_ninety_days(auth: Auth, database: Database) -> None:
@@ -192,9 +231,10 @@ async def test_a_browser_that_someone_signed_in_with_is_known_by_a_cookie_that_s
     assert cookie.value is not None
     known = unseal(cookie.value, settings.refresh_token_bytes)
     assert known is not None
+    known_id = known[0].id
     assert unseal(cookie.value[:-1] + ("A" if cookie.value[-1] != "A" else "B"), settings.refresh_token_bytes) is None
     assert unseal(cookie.value, b"x" * 32) is None
-    device = {"user_id": str(ada.user_id), "id": str(known.id)}
+    device = {"user_id": str(ada.user_id), "id": str(known_id)}
     assert await sign_in(ada) == device
     assert await sign_in(ada) == device
     assert await sign_in(bob) == device  # another's: users ignores it

@@ -7,11 +7,12 @@ import pytest
 
 from auth.keys.keyring import Keyring
 from auth.oauth.own_tokens import OwnTokenSource
-from auth.sessions.repair import repair
+from auth.repair.subjects import repair
 from auth.settings import Settings
 from common.db.database import Database
 from common.security.service_client import ServiceClient, http_client
 
+from .browsing import Browser
 from .conftest import PASSWORD, Auth, Happens, Person
 from .test_refresh import refused
 from .test_subjects import is_denied, is_good
@@ -50,6 +51,45 @@ async def test_a_sign_in_takes_users_word_where_the_version_is_the_same_and_the_
     await happens("deactivated", ada, version=2)
     ada.version = 2
     assert await is_good(auth, await auth.sign_in(ada))
+
+
+async def test_a_code_of_the_second_factor_is_enough_where_users_has_lost_a_version(
+    auth: Auth, happens: Happens
+) -> None:
+    """The code is used up when users has verified it, so it cannot be verified once more."""
+
+    async def use_up(person: Person) -> None:
+        person.code = f"{int(person.code or 0) + 1:06}"
+
+    ada, bob = (auth.users.add(f"{name}@example.com", version=3, code="000001") for name in ("ada", "bob"))
+    auth.users.on_verified = use_up
+    for person in (ada, bob):
+        await auth.sign_in(person, otp="000001")
+        await happens("role_changed", person, version=5, role="staff")
+    auth.users.requests.clear()
+    tokens = await auth.sign_in(ada, otp="000002")
+    assert (await auth.principal(tokens["access_token"])).roles == {"user"}
+    browser = Browser(auth)
+    page = await browser.sign_in(await browser.open("/sign-in"), bob)
+    assert "You are signed in" in (await browser.submit(page, otp="000002")).text
+    assert len(auth.users.requests) == 3
+
+
+async def test_a_change_between_the_code_and_the_sign_in_is_no_wrong_code(auth: Auth, happens: Happens) -> None:
+    ada = auth.users.add("ada@example.com", version=1, code="000001")
+
+    async def change(person: Person) -> None:
+        person.code = "000002"
+        if person.version == 1:
+            person.version, person.role = 2, "staff"
+            await happens("role_changed", person, version=2, role="staff")
+
+    auth.users.on_verified = change
+    form = {"grant_type": "password", "username": ada.email, "password": PASSWORD}
+    answer = await auth.token(**form, otp="000001")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    tokens = await auth.sign_in(ada, otp="000002")
+    assert (await auth.principal(tokens["access_token"])).roles == {"staff"}
 
 
 @pytest.mark.parametrize("changes", [1, 2, 3])

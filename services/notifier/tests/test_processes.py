@@ -67,7 +67,7 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 async def channel(amqp_url: str) -> AsyncIterator[Channel]:
     async with broker.connect(amqp_url, "test") as connection:
         declaring = await connection.channel()
-        for producer in ("users", "orders"):
+        for producer in ("auth", "users", "orders"):
             await topology.declare_producer(declaring, producer)
         yield await broker.raw_channel(connection, confirms=True)
 

@@ -202,7 +202,6 @@ async def test_the_openapi_document_lists_the_responses_of_every_operation(api: 
         for path, operations in paths.items()
         for method in operations
     }
-    delivery = "/webhooks/{webhook_id}/deliveries/{event_id}"
     expected = {
         ("get", "/notifications"): {"200", "400", "401", "403", "422", "500", "503"},
         ("get", "/notifications/unread-count"): {"200", "401", "403", "500", "503"},
@@ -216,10 +215,10 @@ async def test_the_openapi_document_lists_the_responses_of_every_operation(api: 
         ("post", "/webhooks/{webhook_id}/secret"): {"201", "401", "403", "404", "422", "500", "503"},
         ("post", "/webhooks/{webhook_id}/test"): {"202", "401", "403", "404", "422", "429", "500", "503"},
         ("get", "/webhooks/{webhook_id}/deliveries"): {"200", "400", "401", "403", "404", "422", "500", "503"},
-        ("patch", "/webhooks/{webhook_id}"): {"200", "400", "401", "403", "404", "409", "413", "415", "422", "503"},
-        ("post", "/webhooks/{webhook_id}/recover"): {"202", "400", "401", "403", "404", "409", "422", "500", "503"},
-        ("get", delivery): {"200", "401", "403", "404", "422", "500", "503"},
-        ("post", f"{delivery}/resend"): {"202", "401", "403", "404", "409", "422", "500", "503"},
+        ("get", "/webhooks/{webhook_id}/deliveries/{event_id}"): {"200", "401", "403", "404", "422", "500", "503"},
+        ("patch", "/webhooks/{webhook_id}"): {"200", "400", "401", "403", "404", "413", "415", "422", "500", "503"},
+        ("post", "/webhooks/{webhook_id}/deliveries/{event_id}/resend"): {"202", "401", "403", "404", "409", "422"},
+        ("post", "/webhooks/{webhook_id}/recover"): {"202", "400", "401", "403", "404", "409", "413", "415", "422"},
     }
     assert set(found) == set(expected)
     for operation, statuses in expected.items():

@@ -22,8 +22,8 @@ from notifier.mail.composer import Composer
 from notifier.mail.limits import UnverifiedLimit
 from notifier.mail.queue import MailQueue
 from notifier.mail.smtp import MailChannel
+from notifier.mail.unsubscribe_links import UnsubscribeLinks
 from notifier.settings import Settings
-from notifier.unsubscribe.links import UnsubscribeLinks
 
 from .mailbox import Mailbox, part_of
 from .test_delivery import all_sent

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from common.testing.plugin import eventually
+from notifier.mail.unsubscribe_links import UnsubscribeLinks
 from notifier.settings import Settings
-from notifier.unsubscribe.links import UnsubscribeLinks
 
 from .mailbox import Mailbox, part_of
 from .test_delivery import all_sent, customer, delivering
@@ -136,6 +136,17 @@ async def test_an_unverified_address_gets_a_few_mails_and_the_others_once_it_is_
         await world.event("users.user.email_verified.v1", version=20, user_id=str(user_id))
         await eventually(lambda: _is(world, ["cancelled"] + ["sent"] * 51))
     assert len({mail["Message-ID"] for mail in mailbox.mails}) == 51
+
+
+async def test_many_mails_that_are_held_do_not_delay_those_of_others(
+    world: World, settings: Settings, mailbox: Mailbox
+) -> None:
+    user_id, other = await customer(world), await customer(world)
+    await orders(world, user_id, 60)
+    await world.order("placed", other)
+    async with delivering(settings):
+        await eventually(lambda: holds(len(mailbox.to(f"{other}@example.com")) == 1), within=8)
+        assert await count(world, "held") > 50
 
 
 async def test_the_limit_is_of_the_address_and_a_day_whatever_accounts_use_it(

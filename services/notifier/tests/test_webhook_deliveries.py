@@ -8,7 +8,7 @@ import pytest
 
 from common.db.database import new_id, utc_now
 from common.testing.plugin import eventually
-from notifier.delivery import operations
+from notifier import operations
 from notifier.webhooks import queue
 
 from .receiver import OK, Receiver, answer

@@ -121,7 +121,7 @@ async def test_a_stream_ends_with_its_reason(server: Server, feed: FeedShop) -> 
 async def test_a_comment_keeps_a_silent_stream_open(feed: FeedShop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_COMMENT_INTERVAL", 0.2)
     async with feed.stream() as events:
-        assert [await next_of(events, within=2) for _ in range(2)] == [{"comment": ""}] * 2
+        assert [await next_of(events, within=10) for _ in range(2)] == [{"comment": ""}] * 2
 
 
 async def test_a_subject_has_five_streams_over_all_processes(server: Server, feed: FeedShop) -> None:
@@ -143,14 +143,7 @@ async def test_a_subject_has_five_streams_over_all_processes(server: Server, fee
             assert refused.headers["Retry-After"]
         await stack.enter_async_context(await open_stream(feed, new_id()))  # another person's
         await opened[0].aclose()
-
-        async def free() -> bool:
-            with contextlib.suppress(httpx.HTTPStatusError):
-                await stack.enter_async_context(await open_stream(other))
-                return True
-            return False
-
-        await eventually(free, within=5)
+        await stack.enter_async_context(await open_stream(other))  # at once, as a client does whose stream was ended
 
 
 async def test_the_streams_of_a_killed_process_are_free_again(feed: FeedShop) -> None:

@@ -97,6 +97,18 @@ async def test_the_last_request_counts_and_the_present_address_cancels_it(world:
     assert (await me(world, person))["email"] == person["email"]
 
 
+async def test_the_same_request_mails_again_once_its_link_is_too_old(world: Any) -> None:
+    person = await world.sign_up()
+    await world.request_email(person, NEW)
+    for hours, mails in ((23, 1), (2, 2)):
+        aged = "UPDATE secret_links SET requested_at = requested_at - make_interval(hours => :hours)"
+        await world.execute(aged, hours=hours)
+        assert (await world.request_email(person, NEW)).json()["pending_email"] == NEW
+        assert len(await world.links(person, "confirm_email")) == mails
+    assert await confirm(world, await world.mailed(person, "confirm_email")) == (204, None)
+    assert (await me(world, person))["email"] == NEW
+
+
 @pytest.mark.parametrize("change", ["password", "reset", "deactivated", "erased", "expired"])
 async def test_a_request_is_void_after(world: Any, change: str) -> None:
     person = await world.sign_up()

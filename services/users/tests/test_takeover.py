@@ -87,6 +87,19 @@ async def test_a_second_factor_of_the_owners_outlives_a_revert_and_a_reset(world
     assert (await world.log_in(owner["email"], "the thief's own 7")).json()["code"] == "mfa_required"
 
 
+async def test_guesses_with_a_stolen_token_do_not_keep_the_owner_from_a_new_password(world: Any, owner: Any) -> None:
+    new = "the owner's own 9"
+    for _ in range(12):
+        body = {"current": "a guess", "new": new}
+        await world.public.put("/me/password", json=body, headers=stolen(world, owner))
+    await world.public.post("/password-resets", json={"email": owner["email"]})
+    reset = await world.mailed(owner, "reset_password")
+    assert await world.use("/password-resets/confirm", reset, password=world.password) == (204, None)
+    body = {"current": world.password, "new": new}
+    answer = await world.public.put("/me/password", json=body, headers=world.bearer(owner))
+    assert answer.status_code == 204, answer.text
+
+
 async def test_by_erasing_it_and_signing_up_with_its_address(world: Any, owner: Any) -> None:
     answer = await world.public.delete("/me", headers=stolen(world, owner))
     assert (answer.status_code, answer.json()["code"]) == (401, STALE)

@@ -33,9 +33,9 @@ iframe {{ border: 0; }}
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("docs/images/mails"))
 def mails(folder: Path) -> None:
-    """Draws each mail in a real browser, light and dark, wide and on a small telephone.
+    """Draws each mail in a real browser.
 
-    Writes a PNG file for each kind into FOLDER (docs/images/mails).
+    Light and dark, wide and on a small telephone. Writes a PNG file for each kind into FOLDER (docs/images/mails).
     """
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:

@@ -1,4 +1,4 @@
-"""One role and one database per service, and whether a database has the newest migration."""
+"""One role and one database per service, and the revisions of code and database."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,17 +36,17 @@ async def identity(server_url: str) -> str:
         await connection.close()
 
 
-def newest_revision(versions: Path) -> str | None:
+def newest_revision(versions: Path) -> str:
     """The revision of the newest file in a folder of migrations: `0001_initial.py` has revision `0001`."""
-    return max((file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py")), default=None)
+    return max((file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py")), default="")
 
 
-async def has_revision(database_url: str, newest: str | None) -> bool:
-    """Whether the database's schema is at the revision."""
+async def current_revision(database_url: str) -> str:
+    """The revision of the database's schema. "" if it has none."""
     connection = await asyncpg.connect(database_url, timeout=10)
     try:
         if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
-            return newest is None
-        return bool(newest == await connection.fetchval("SELECT version_num FROM alembic_version"))
+            return ""
+        return await connection.fetchval("SELECT version_num FROM alembic_version") or ""
     finally:
         await connection.close()

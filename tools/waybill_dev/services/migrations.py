@@ -4,7 +4,7 @@ import subprocess
 from waybill_dev.base.state import State
 from waybill_dev.errors import LocalError
 from waybill_dev.progress import say
-from waybill_dev.servers.databases import has_revision, newest_revision
+from waybill_dev.servers.databases import current_revision, newest_revision
 from waybill_dev.services import programs
 from waybill_dev.services.programs import Addresses
 
@@ -12,7 +12,10 @@ from waybill_dev.services.programs import Addresses
 async def migrate(state: State, addresses: Addresses, service: str) -> None:
     """Brings the service's database to its newest migration; costs one query where it is there already."""
     versions = programs.folder(state, service) / "migrations" / "versions"
-    if await has_revision(addresses.database_url(state, service), newest_revision(versions)):
+    current, newest = await current_revision(addresses.database_url(state, service)), newest_revision(versions)
+    if current > newest:
+        say(f"the database of {service} is ahead, at revision {current}; the code's is {newest}: nothing to migrate")
+    if current >= newest:
         return
     say(f"migrating the database of {service}")
     log = state.logs / f"{service}-migrate.log"

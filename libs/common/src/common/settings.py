@@ -30,15 +30,27 @@ def key_bytes(secret: SecretStr) -> bytes:
         return b""
 
 
-class ServiceSettings(BaseSettings):
+class DatabaseSettings(BaseSettings):
+    """What `migrate` needs. It needs nothing else, so that other settings change without another migration."""
+
     model_config = SettingsConfigDict(env_prefix="WAYBILL_", frozen=True, extra="ignore")
 
+    database_url: SecretStr
+    """The service's own database: `postgresql://user:password@host:port/name`."""
+    log_level: str = "info"
+    """The lowest level that is logged: `debug`, `info`, `warning` or `error`."""
+
+    @classmethod
+    def load(cls) -> Self:
+        folder = Path(os.environ.get("WAYBILL_SECRETS_DIR", "/run/secrets"))
+        return cls(_secrets_dir=folder if folder.is_dir() else None)
+
+
+class ServiceSettings(DatabaseSettings):
     service: ClassVar[str]
     streamed: ClassVar[str | None] = None
     """Pattern of the event types that outside readers find in a stream, too: those without personal data."""
 
-    database_url: SecretStr
-    """The service's own database: `postgresql://user:password@host:port/name`."""
     database_pooler: str | None = Field(default=None, pattern=r"^[^\s:/@]+:\d{1,5}$")
     """`host:port` of a PgBouncer in transaction mode before the database, for all but LISTEN and migrations."""
     amqp_url: SecretStr
@@ -52,8 +64,6 @@ class ServiceSettings(BaseSettings):
     password_grant: Literal["on", "off"] = "on"  # noqa: S105 - a switch
     """Whether first-party clients may exchange a password for tokens (RFC 6749 §4.3). The sign-in page works anyway.
     Auth enforces it; the other services' documentation pages offer what is on."""
-    log_level: str = "info"
-    """The lowest level that is logged: `debug`, `info`, `warning` or `error`."""
     database_pool_size: int = Field(default=5, ge=1, le=100)
     """PostgreSQL connections that one process keeps open. Connections of all processes share the server's limit."""
     database_pool_overflow: int = Field(default=0, ge=0, le=100)
@@ -99,11 +109,6 @@ class ServiceSettings(BaseSettings):
     @property
     def audience(self) -> str:
         return resource(self.service)
-
-    @classmethod
-    def load(cls) -> Self:
-        folder = Path(os.environ.get("WAYBILL_SECRETS_DIR", "/run/secrets"))
-        return cls(_secrets_dir=folder if folder.is_dir() else None)
 
 
 class ClientSettings(ServiceSettings):

@@ -1,5 +1,6 @@
 """The made-up service's commands as a process: `python shop_process.py events …`."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from common.cli.roles import RELAY, command_line
@@ -11,4 +12,5 @@ class Settings(ServiceSettings):
 
 
 if __name__ == "__main__":
-    command_line("shop", settings="shop_process:Settings", roles={"relay": RELAY})()
+    folder = Path(__file__).parents[1] / "migrations"
+    command_line("shop", settings="shop_process:Settings", roles={"relay": RELAY}, migrations=folder)()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from common.db.migrations import upgrade
 from common.messaging import event_log
@@ -127,3 +128,13 @@ async def test_an_event_log_with_history_gets_its_index_of_positions_partition_b
         assert all(index["indisvalid"] for index in indexes), "the parent's is valid once all are attached"
     finally:
         await connection.close()
+
+
+async def test_a_database_that_a_newer_version_has_migrated_is_left_alone_with_one_warning(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    url, folder = await make_database(FOLDER), with_next(tmp_path / "migrations", EXCLUSIVE)
+    assert await asyncio.to_thread(upgrade, folder, url)
+    with capture_logs() as logs:
+        assert not await asyncio.to_thread(upgrade, FOLDER, url)
+    assert [(line["log_level"], line["database"], line["code"]) for line in logs] == [("warning", "0003", "0002")]

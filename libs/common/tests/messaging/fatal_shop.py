@@ -1,6 +1,7 @@
 """A consumer as a process that one message kills: `python fatal_shop.py consume`."""
 
 import os
+from pathlib import Path
 from typing import ClassVar, Final
 
 from pydantic import BaseModel
@@ -34,4 +35,5 @@ async def sold(session: AsyncSession, event: Received[Sold]) -> None:
 
 
 if __name__ == "__main__":
-    command_line("shop", settings="fatal_shop:Settings", roles={"consume": "fatal_shop:handlers"})()
+    roles, folder = {"consume": "fatal_shop:handlers"}, Path(__file__).parents[1] / "migrations"
+    command_line("shop", settings="fatal_shop:Settings", roles=roles, migrations=folder)()

@@ -9,7 +9,7 @@ main = command_line(
     commands={
         "keys": "auth.keys.commands:keys",
         "log-digest": "auth.commands:log_digest",
-        "subjects": "auth.sessions.commands:subjects",
+        "subjects": "auth.repair.commands:subjects",
     },
 )
 

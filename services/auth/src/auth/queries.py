@@ -9,15 +9,21 @@ from sqlalchemy import bindparam, case, exists, select, tuple_, union_all, updat
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from auth.clients.models import RevokedToken, UsedAssertion
+from auth.browser_models import BrowserSession
+from auth.client_models import RevokedToken, UsedAssertion
 from auth.models import Client, Session, SigningKey, Subject, SubjectStatus
-from auth.sessions.models import BrowserSession
 from common.messaging.event_log import event_log
 from common.messaging.outbox import outbox
 from common.messaging.unsendable import unsendable_events
 
 # Built once, because every sign-in and every refresh runs it.
 _LOCK_SUBJECT: Final = select(Subject).where(Subject.user_id == bindparam("user_id")).with_for_update()
+
+
+async def revoked_at(session: AsyncSession, user_id: uuid.UUID) -> datetime | None:
+    """When all of a person's tokens were voided last."""
+    found: datetime | None = await session.scalar(select(Subject.revoked_at).where(Subject.user_id == user_id))
+    return found
 
 
 async def lock_subject(session: AsyncSession, user_id: uuid.UUID) -> Subject | None:

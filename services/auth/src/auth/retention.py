@@ -6,10 +6,10 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
-from auth.clients.models import RevokedToken, UsedAssertion
+from auth.browser_models import AuthorizationCode, BrowserSession
+from auth.client_models import RevokedToken, UsedAssertion
 from auth.models import Client, Session
-from auth.sessions.models import AuthorizationCode, BrowserSession
-from auth.sign_ins.models import SignIn
+from auth.sign_in_models import SignIn
 from common.db.database import Database
 from common.db.expired_rows import expired_before
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from auth.clients.key_sets import usable_key_set
+from auth.key_sets import usable_key_set
 from auth.redirect_uris import RedirectUri
 from auth.scopes import ManagedScope
-from auth.sign_ins.models import Outcome
+from auth.sign_in_models import Outcome
 from common.web import Model, StrictModel
 from common.web.single_line import SINGLE_LINE
 

@@ -3,6 +3,8 @@
 Alone in a revision, since nothing here is in a transaction: after a failure it is run again from its beginning.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -61,7 +63,7 @@ _GIVE_ORDERS = sa.text(f"""
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         bind = op.get_bind()
-        last = ("00000000-0000-0000-0000-000000000000",) * 2
+        last: Any = ("00000000-0000-0000-0000-000000000000",) * 2
         while last:
             last = bind.execute(_GIVE_ORDERS, {"webhook_id": str(last[0]), "event_id": str(last[1])}).first()
         for name, definition in _INDEXES.items():

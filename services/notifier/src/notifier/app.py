@@ -13,9 +13,9 @@ from common.security.tokens import TokenVerifier
 from common.security.verifier import token_verifier
 from common.web import create_api
 from notifier import routes
+from notifier.mail.unsubscribe_links import UnsubscribeLinks
 from notifier.settings import Settings
 from notifier.unsubscribe import routes as unsubscribe_routes
-from notifier.unsubscribe.links import UnsubscribeLinks
 from notifier.webhooks import routes as webhook_routes
 from notifier.webhooks.destinations import Destinations
 from notifier.webhooks.secrets import SecretBox

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from common.cli.roles import run
 from common.cli.terminal import JSON, Moment, plain, report, show
 from common.db.database import Database
-from notifier.delivery import operations
-from notifier.delivery.operations import DeliveryId
+from notifier import operations
 from notifier.mail.samples import sample
 from notifier.models import TITLES, Kind
+from notifier.operations import DeliveryId
 
 T = TypeVar("T")
 

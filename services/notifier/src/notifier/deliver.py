@@ -17,9 +17,9 @@ from notifier.mail.composer import Composer
 from notifier.mail.limits import UnverifiedLimit
 from notifier.mail.queue import MailQueue
 from notifier.mail.smtp import MailChannel
+from notifier.mail.unsubscribe_links import UnsubscribeLinks
 from notifier.retention import CLEANUP_INTERVAL, run_cleanup
 from notifier.settings import Settings
-from notifier.unsubscribe.links import UnsubscribeLinks
 from notifier.webhooks.channel import WebhookChannel
 from notifier.webhooks.destinations import Destinations
 from notifier.webhooks.ending import end_webhooks

@@ -49,7 +49,6 @@ def remove_authenticator(load: Any, email: str) -> None:
 
     They are told by mail.
     """
-
     settings = load("ops")
 
     async def remove(session: AsyncSession) -> str:

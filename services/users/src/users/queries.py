@@ -195,6 +195,17 @@ async def delete_unused_links(
     await session.execute(statement if since is None else statement.where(SecretLink.requested_at >= since))
 
 
+async def has_unused_link(session: AsyncSession, user_id: UUID, purpose: LinkPurpose, *, within: timedelta) -> bool:
+    """Whether the account has a link that was not used, and was requested no longer ago than `within`."""
+    found = exists().where(
+        SecretLink.user_id == user_id,
+        SecretLink.used_at.is_(None),
+        SecretLink.purpose == purpose,
+        SecretLink.requested_at > func.now() - within,
+    )
+    return bool(await session.scalar(select(found)))
+
+
 async def lock_issuable_link(session: AsyncSession, link_id: UUID, *, within: timedelta) -> tuple[SecretLink, User]:
     """A link whose mail may still be written, locked, and its owner. Raises `NotFound`."""
     row = (

@@ -20,8 +20,9 @@ from pydantic_settings import SettingsError
 from common.observability import history
 from common.observability.logs import configure_logging
 from common.runtime.health import Health
-from common.settings import ServiceSettings
+from common.settings import DatabaseSettings, ServiceSettings
 
+SCHEMA = "common.runtime.schema:Schema"
 RELAY = "common.messaging.relay:relay"
 AUDIT_COMMANDS = {"audit": "common.cli.audit_commands:audit"}
 PRODUCER_COMMANDS = AUDIT_COMMANDS | {
@@ -47,21 +48,24 @@ def command_line(
     settings: str,
     roles: Mapping[str, str],
     commands: Mapping[str, str] | None = None,
+    migrations: Path | None = None,
 ) -> click.Group:
     """The command line of one service.
 
     `settings` and the roles' values are import strings: `api` names `create_app(settings, health)`, `consume` its
     `EventHandlers`, every other role an `async def (settings, health, stop)`. `commands` are further click commands, by
-    import string. A service with a `relay` or `consume` role also has the matching operators' commands.
+    import string. A service with a `relay` or `consume` role also has the matching operators' commands. `migrations` is
+    a folder: by default `migrations/`, next to the service's `src/` in a checkout and in an image alike.
     """
-    load = _loader(settings)
+    load = _loader(service, settings)
+    folder = migrations or Path(*import_module(service).__path__).parents[1] / "migrations"
     known = dict(commands or {})
     for role, operators in (("relay", PRODUCER_COMMANDS), ("consume", CONSUMER_COMMANDS)):
         known |= operators if role in roles else {}
     group = _Lazy(known, name=service, help=f"Roles and operators' commands of {service}.")
     for role, target in roles.items():
-        group.add_command(_api(load, target) if role == "api" else _worker(role, load, target))
-    group.add_command(_migrate(service, load))
+        group.add_command(_api(load, target, folder) if role == "api" else _worker(role, load, target, folder))
+    group.add_command(_migrate(service, folder))
     group.context_settings = {"obj": load, "help_option_names": ["-h", "--help"]}
     return group
 
@@ -89,21 +93,23 @@ def resolve(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _loader(target: str) -> Any:
+def _loader(service: str, target: str) -> Any:
     def load(role: str) -> ServiceSettings:
-        try:
-            settings: ServiceSettings = resolve(target).load()
-        except (ValidationError, SettingsError) as error:
-            problems = (
-                error.errors(include_input=False) if isinstance(error, ValidationError) else [{"msg": str(error)}]
-            )
-            lines = [f"  {'.'.join(map(str, p.get('loc', ()))) or 'settings'}: {p['msg']}" for p in problems]
-            raise click.ClickException("settings are missing or wrong:\n" + "\n".join(lines)) from None
-        configure_logging(settings.service, role, settings.log_level)
-        history.begin(settings.history, f"{settings.service}-{role}")
+        settings: ServiceSettings = _read(resolve(target))
+        configure_logging(service, role, settings.log_level)
+        history.begin(settings.history, f"{service}-{role}")
         return settings
 
     return load
+
+
+def _read(kind: type[DatabaseSettings]) -> Any:
+    try:
+        return kind.load()
+    except (ValidationError, SettingsError) as error:
+        problems = error.errors(include_input=False) if isinstance(error, ValidationError) else [{"msg": str(error)}]
+        lines = [f"  {'.'.join(map(str, p.get('loc', ()))) or 'settings'}: {p['msg']}" for p in problems]
+        raise click.ClickException("settings are missing or wrong:\n" + "\n".join(lines)) from None
 
 
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -112,7 +118,7 @@ _PORT = click.option(
 )
 
 
-def _api(load: Any, target: str) -> click.Command:
+def _api(load: Any, target: str, folder: Path) -> click.Command:
     @click.command("api", help=_DESCRIPTIONS["api"])
     @_HOST
     @_PORT
@@ -126,7 +132,7 @@ def _api(load: Any, target: str) -> click.Command:
         gc.disable()  # until it serves: nearly all objects of a start stay, and collecting takes a fifth of its time
         settings = load("api")
         server = import_module("common.runtime.server")
-        health = Health()
+        health = Health(schema=resolve(SCHEMA)(settings, folder, role="api").check)
         app = resolve(target)(settings, health, internal_port=internal_port)
         sockets = [_listen(server, host, number) for number in (port, internal_port) if number is not None]
         with recording(settings.service, "api"):
@@ -135,7 +141,7 @@ def _api(load: Any, target: str) -> click.Command:
     return api
 
 
-def _worker(role: str, load: Any, target: str) -> click.Command:
+def _worker(role: str, load: Any, target: str, folder: Path) -> click.Command:
     @click.command(role, help=_DESCRIPTIONS.get(role))
     @_HOST
     @_PORT
@@ -145,11 +151,17 @@ def _worker(role: str, load: Any, target: str) -> click.Command:
         server = import_module("common.runtime.server")
         work = resolve("common.messaging.consumer:consume" if role == "consume" else target)
         extra = (resolve(target),) if role == "consume" else ()
-        health = Health()
+        schema = resolve(SCHEMA)(settings, folder, role=role)
+        health = Health(schema=schema.check)
+
+        async def begin(stop: asyncio.Event) -> None:
+            await schema.wait(stop)
+            await work(settings, health, stop, *extra)
+
         app = resolve("common.runtime.health_endpoints:worker_app")(health)
         sockets = [_listen(server, host, port)]
         with recording(settings.service, role):
-            ended_well = server.serve_worker(app, health, sockets, lambda stop: work(settings, health, stop, *extra))
+            ended_well = server.serve_worker(app, health, sockets, begin)
         if not ended_well:
             sys.exit(1)
 
@@ -173,23 +185,17 @@ def _listen(server: Any, host: str, port: int) -> Any:
         raise click.ClickException(str(error)) from None
 
 
-def _migrate(service: str, load: Any) -> click.Command:
+def _migrate(service: str, folder: Path) -> click.Command:
     @click.command("migrate", help="Bring the database to the newest migration; safe to repeat.")
     def migrate() -> None:
-        settings = load("migrate")
-        folder = migrations_folder(service)
+        settings = _read(DatabaseSettings)
+        configure_logging(service, "migrate", settings.log_level)
         upgrade = resolve("common.db.migrations:upgrade")
         with _connection_errors_as_sentences():
             done = upgrade(folder, settings.database_url.get_secret_value())
-        click.echo("migrated" if done else "already at the newest migration")
+        click.echo("migrated" if done else "nothing to migrate")
 
     return migrate
-
-
-def migrations_folder(service: str) -> Path:
-    """`migrations/`, next to the service's `src/` in a checkout and in an image alike."""
-    package = import_module(service)
-    return Path(next(iter(package.__path__))).parents[1] / "migrations"
 
 
 def run(coroutine: Any) -> Any:

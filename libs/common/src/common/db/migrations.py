@@ -1,13 +1,13 @@
 """Alembic, configured the same for every service: online, one transaction per migration, shared tables included."""
 
 import asyncio
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import structlog
 from alembic import command, context
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, pool
@@ -15,6 +15,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from common.db.driver import SESSION, driver_connection
+from common.db.revisions import current_revision, newest_revision
+
+log = structlog.get_logger(__name__)
 
 LOCK_POLL_SECONDS = 0.2
 _PARTITIONS = ("event_log_", "outbox_p", "inbox_")
@@ -66,35 +69,31 @@ def config(folder: Path, url: str) -> Config:
 
 
 def upgrade(folder: Path, url: str) -> bool:
-    """Migrates the database to the newest revision. Returns whether anything had to be done."""
-    asyncio.run(keep_session_parameters(url))
-    if asyncio.run(current_revision(url)) == newest_revision(folder):
+    """Migrates the database to the newest revision. Returns whether anything had to be done.
+
+    A database that a newer version has migrated stays as it is, with a warning: this code works with it.
+    """
+    current, newest = asyncio.run(_prepare(url)), newest_revision(folder)
+    if current > newest:
+        log.warning("the database is ahead of this code: nothing to migrate", database=current, code=newest)
+    if current >= newest:
         return False
     command.upgrade(config(folder, url), "head")
     return True
 
 
-def newest_revision(folder: Path) -> str:
-    """The newest revision, from the numbers in the files' names: comparing needs no start of Alembic."""
-    names = [match for path in (folder / "versions").glob("*.py") if (match := re.match(r"\d{4}", path.name))]
-    return max((match.group() for match in names), default="")
+async def _prepare(url: str) -> str:
+    """The database's revision. Gives the service's role the parameters that a pooler's connections do not bring."""
+    async with driver_connection(url) as connection:
+        await _keep_session_parameters(connection)
+        return await current_revision(connection)
 
 
-async def keep_session_parameters(url: str) -> None:
-    """Gives the service's role the parameters that a pooler's connections do not bring, where they are missing."""
-    async with driver_connection(url) as connection, connection.transaction():
+async def _keep_session_parameters(connection: asyncpg.Connection) -> None:
+    async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('session-parameters'))")
         current = dict(await connection.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY($1)", [*SESSION]))
         for name in SESSION:
             if current[name] != SESSION[name]:
                 database = await connection.fetchval("SELECT quote_ident(current_database())")
                 await connection.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {database} SET {name} = {SESSION[name]}")
-
-
-async def current_revision(url: str) -> str | None:
-    async with driver_connection(url) as connection:
-        try:
-            revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
-        except asyncpg.UndefinedTableError:
-            return None
-        return revision

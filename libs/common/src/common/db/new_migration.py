@@ -15,7 +15,8 @@ from typing import Any
 import alembic.command
 from alembic.operations import MigrationScript
 
-from common.db.migrations import config, newest_revision, upgrade
+from common.db.migrations import config, upgrade
+from common.db.revisions import newest_revision
 
 TEMPLATE = Path(__file__).with_name("migration.py.mako")
 

@@ -43,6 +43,8 @@ _CLEAN: Final = """
     WITH processes AS (DELETE FROM stream_processes WHERE seen_at < now() - interval '1 hour')
     DELETE FROM stream_slots WHERE expires_at < now() - interval '1 hour'"""
 _CLEAN_INTERVAL: Final = 600.0
+_PAUSES: Final = (0.1, 0.3, 0.6)
+"""Seconds before further looks for a free slot: whoever reconnects at the end of a stream comes before it is free."""
 
 
 class Slot(NamedTuple):
@@ -63,12 +65,15 @@ class StreamSlots:
         if not self._is_known:  # committed before the first slot, so that nobody takes us for dead
             await self._pool.fetch(_SEEN_NOW, self._process)
             self._is_known = True
+        pauses = iter(_PAUSES)
         while True:
             [row] = await self._pool.fetch(_TAKE, subject, self._process, seconds, MOST)
             if row["slot"] is not None:
                 return Slot(subject, row["slot"])
             if row["held"] >= MOST:
-                raise TooManyStreams(MOST)
+                if (pause := next(pauses, None)) is None:
+                    raise TooManyStreams(MOST)
+                await asyncio.sleep(pause)
 
     def give_back(self, slot: Slot) -> None:
         self._returned.append(slot)

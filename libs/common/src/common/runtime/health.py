@@ -12,8 +12,10 @@ class Health:
     `draining` is set when the process begins to stop. It is then alive but not ready.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **early: Check) -> None:
+        """`early` are checks that a process has before it has started, so they alone do not make it ready."""
         self.draining = False
+        self._early = early
         self._checks: dict[str, Check] = {}
 
     def add(self, name: str, check: Check) -> None:
@@ -22,10 +24,11 @@ class Health:
     async def ready(self, *, within: float = 3.0) -> tuple[bool, dict[str, str]]:
         """Whether the process is ready, and each check's outcome: `ok`, or the error's class.
 
-        The error's text may hold an address, so it is left out. Without a check the process is still starting and not
-        ready. `within` is seconds for each check.
+        The error's text may hold an address, so it is left out. Without an added check the process is still starting
+        and not ready. `within` is seconds for each check.
         """
-        checks = dict(self._checks)  # a starting process may add checks meanwhile
+        checks = self._early | self._checks  # a new dict: a starting process may add checks meanwhile
+        started = len(checks) > len(self._early)
         outcomes = dict(
             zip(
                 checks,
@@ -35,7 +38,7 @@ class Health:
         )
         if self.draining:
             outcomes["draining"] = "stopping"
-        return bool(outcomes) and all(outcome == "ok" for outcome in outcomes.values()), outcomes
+        return started and all(outcome == "ok" for outcome in outcomes.values()), outcomes
 
     @staticmethod
     async def _outcome(check: Check, within: float) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from auth.clients.key_sets import parse_key_set
 from auth.errors import InvalidClient
+from auth.key_sets import parse_key_set
 from auth.models import Client
 from auth.settings import Settings
 from common.security.strict_jwt import MalformedToken, UnverifiedToken, identifier, integer, read_jwt

@@ -107,10 +107,16 @@ class TokenEndpoint:
         resources = narrow_resources(form.all("resource"), self._settings.resources, self._settings.other_resources)
         origin = self._check.origin(request.network, describe_device(request.device), client.client_id)
         device = await self._check.device(form.get("refresh_token"), client_id=client.client_id)
-        known_version = None
+        person = known_version = None
         for _ in range(_VERIFY_ATTEMPTS):
             person = await self._check.verify(
-                username, password, network=request.network, origin=origin, otp=form.get("otp"), device=device
+                username,
+                password,
+                network=request.network,
+                origin=origin,
+                otp=form.get("otp"),
+                device=device,
+                stale=person,
             )
             async with self._database.transaction() as session:
                 outcome = await sessions.start_session(
@@ -119,7 +125,6 @@ class TokenEndpoint:
                     origin,
                     scopes=scopes,
                     resources=resources,
-                    is_known_device=device is not None and device.user_id == person.user_id,
                     known_version=known_version,
                     secret=self._secret,
                     limits=self._limits,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from auth.errors import InvalidGrant, MfaRequired, OAuthError, TemporarilyUnavailable, Throttled
 from auth.models import ADMIN
 from auth.sessions.handlers import VerifiedPerson
-from auth.sign_ins.models import NOBODY
+from auth.sign_in_models import NOBODY
 from auth.tokens.device import KnownDevice
 from common.errors import Unavailable
 from common.observability.log_limit import limited_logger

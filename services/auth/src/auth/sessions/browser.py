@@ -7,10 +7,15 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
+from auth.browser_models import BrowserSession
 from auth.models import Session
 from auth.sessions.handlers import Refused, VerifiedPerson, admit, revoke_session
-from auth.sessions.models import BrowserSession
-from auth.sessions.queries import browser_session, delete_browser_session, lock_sessions_of_browser
+from auth.sessions.queries import (
+    browser_session,
+    delete_browser_session,
+    lock_sessions_of_browser,
+    move_sessions,
+)
 from auth.sign_ins.handlers import Origin, keep_success
 from common.db.database import new_id
 
@@ -26,25 +31,34 @@ async def start_browser_session(
     *,
     cookie: str,
     replaced_cookie: str | None,
-    is_known_device: bool,
     known_version: int | None,
     lifetime: timedelta,
     now: datetime,
 ) -> BrowserSession | Refused:
     """Signs a person in, in place of whoever was signed in with the `replaced_cookie`, and keeps the sign-in.
 
+    The same person's sessions continue in the new browser session, so that they end with it. Another person's end.
+
     `cookie` is a new secret: one that a stranger could have set before the sign-in must not name the session.
     """
+    replaced = None
+    if replaced_cookie is not None:
+        replaced = await browser_session(session, cookie_hash(replaced_cookie), now=now)
+    if replaced is not None:
+        for user_id in sorted({replaced.user_id, person.user_id}):
+            await queries.lock_subject(session, user_id)
     subject = await admit(session, person, known_version=known_version, now=now)
     if isinstance(subject, Refused):
         return subject
-    if replaced_cookie is not None:
-        replaced = await browser_session(session, cookie_hash(replaced_cookie), now=now)
-        if replaced is not None:
-            await delete_browser_session(session, replaced.id)
-    is_new = await keep_success(session, subject, origin, session_id=None, is_known_device=is_known_device, now=now)
+    browser_id = new_id()
+    if replaced is not None and replaced.user_id == person.user_id:
+        await delete_browser_session(session, replaced.id)
+        await move_sessions(session, replaced, browser_id)
+    elif replaced is not None:
+        await end_browser_session(session, replaced, now=now)
+    is_new = await keep_success(session, subject, origin, session_id=None, now=now)
     browser = BrowserSession(
-        id=new_id(),
+        id=browser_id,
         cookie_hash=cookie_hash(cookie),
         user_id=person.user_id,
         subject_version=person.version,

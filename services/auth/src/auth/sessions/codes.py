@@ -14,11 +14,12 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
+from auth.browser_models import AuthorizationCode, BrowserSession
 from auth.models import Session, SessionLimits, SubjectStatus
 from auth.sessions.consents import covers
 from auth.sessions.handlers import Refused, SignedIn, begin_session, describe_device, revoke_session
-from auth.sessions.models import AuthorizationCode, BrowserSession
 from auth.sessions.queries import authorization_code, browser_session_by_id
+from auth.sign_ins.queries import set_session
 from common.db.database import new_id
 
 PREFIX: Final = "wbc_"
@@ -95,6 +96,7 @@ async def redeem_code(
         return Refused("ended")
     code.session_id = new_id()
     is_new_device, browser.is_new_device = browser.is_new_device, False
+    await set_session(session, code.user_id, signed_in_at=browser.authenticated_at, session_id=code.session_id)
     return await begin_session(
         session,
         subject,

@@ -7,9 +7,9 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
+from auth.browser_models import Consent
 from auth.errors import GrantNotFound
 from auth.sessions.handlers import revoke_session
-from auth.sessions.models import Consent
 from auth.sessions.queries import consent, delete_consents, lock_sessions_with_client
 
 

@@ -68,7 +68,6 @@ async def start_session(
     *,
     scopes: Sequence[str],
     resources: Sequence[str],
-    is_known_device: bool,
     known_version: int | None,
     secret: bytes,
     limits: SessionLimits,
@@ -88,9 +87,7 @@ async def start_session(
         subject_version=person.version,
         amr=list(person.amr),
     )
-    is_new = await keep_success(
-        session, subject, origin, session_id=family.id, is_known_device=is_known_device, now=now
-    )
+    is_new = await keep_success(session, subject, origin, session_id=family.id, now=now)
     return await begin_session(session, subject, family, is_new_device=is_new, secret=secret, limits=limits, now=now)
 
 
@@ -258,15 +255,13 @@ async def revoke_tokens(
     """Voids a person's access tokens of earlier session versions. The caller has locked the person's row.
 
     With `end_sessions` the sessions end as well, those of browsers included: all, or those started before users'
-    version `before_version` of the person. `except_session` keeps its tokens and does not end. `is_late`: a sign-in has
-    already begun the person's session version, so that tokens of the ending sessions may have it too; each session is
-    then revoked by itself.
+    version `before_version` of the person. `except_session` keeps its tokens and does not end, unlike its browser's.
+    `is_late`: a sign-in has already begun the person's session version, so that tokens of the ending sessions may have
+    it too; each session is then revoked by itself.
     """
     subject.revoke_tokens(now, except_session=except_session)
     if end_sessions:
-        await delete_browser_sessions(
-            session, subject.user_id, before_version=before_version, except_session=except_session
-        )
+        await delete_browser_sessions(session, subject.user_id, before_version=before_version)
         for family in await queries.lock_unrevoked_sessions(session, subject.user_id):
             started_before = before_version is None or family.subject_version < before_version
             if family.id == except_session or not started_before:

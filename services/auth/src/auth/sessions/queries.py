@@ -4,11 +4,11 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Row, Select, delete, select, tuple_
+from sqlalchemy import Row, Select, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from auth.browser_models import AuthorizationCode, BrowserSession, Consent
 from auth.models import Client, Session, Subject, SubjectStatus
-from auth.sessions.models import AuthorizationCode, BrowserSession, Consent
 
 
 async def browser_session(session: AsyncSession, cookie_hash: bytes, *, now: datetime) -> BrowserSession | None:
@@ -33,21 +33,11 @@ async def delete_browser_session(session: AsyncSession, browser_id: uuid.UUID) -
     await session.execute(delete(BrowserSession).where(BrowserSession.id == browser_id))
 
 
-async def delete_browser_sessions(
-    session: AsyncSession, user_id: uuid.UUID, *, before_version: int | None, except_session: uuid.UUID | None
-) -> None:
-    """Ends a person's browser sessions: all, or those begun before users' version `before_version` of the person.
-
-    The one in which `except_session` was authorized stays.
-    """
+async def delete_browser_sessions(session: AsyncSession, user_id: uuid.UUID, *, before_version: int | None) -> None:
+    """Ends a person's browser sessions: all, or those begun before users' version `before_version` of the person."""
     statement = delete(BrowserSession).where(BrowserSession.user_id == user_id)
     if before_version is not None:
         statement = statement.where(BrowserSession.subject_version < before_version)
-    if except_session is not None:
-        browser = select(Session.browser_session_id).where(
-            Session.id == except_session, Session.browser_session_id.is_not(None)
-        )
-        statement = statement.where(BrowserSession.id.not_in(browser))
     await session.execute(statement)
 
 
@@ -98,6 +88,19 @@ async def lock_sessions_of_browser(
     """The unrevoked sessions that were authorized in a browser session, locked in a fixed order."""
     return await _lock(
         session, select(Session).where(Session.user_id == user_id, Session.browser_session_id == browser_id)
+    )
+
+
+async def move_sessions(session: AsyncSession, replaced: BrowserSession, browser_id: uuid.UUID) -> None:
+    """Makes the person's sessions those of another browser session. The caller has locked the person's row."""
+    await session.execute(
+        update(Session)
+        .where(
+            Session.user_id == replaced.user_id,
+            Session.browser_session_id == replaced.id,
+            Session.revoked_at.is_(None),
+        )
+        .values(browser_session_id=browser_id)
     )
 
 

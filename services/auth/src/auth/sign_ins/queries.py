@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, exists, insert, literal, select
+from sqlalchemy import delete, exists, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from auth.sign_ins.models import SignIn
+from auth.sign_in_models import SignIn
 from common.db.database import first_id_at
 
 _THROTTLED_EVERY: Final = timedelta(minutes=1)
@@ -26,14 +26,33 @@ async def sign_ins(
 
 
 async def has_signed_in(session: AsyncSession, user_id: uuid.UUID, *, network: str, device: str) -> bool:
-    """Whether the person has signed in with this device in this network, as far as sign-ins are kept."""
+    """Whether a session of the person was begun with this device in this network, as far as sign-ins are kept.
+
+    A sign-in on a page that has begun none yet has told nobody of its device.
+    """
     found = exists().where(
         SignIn.user_id == user_id,
-        SignIn.outcome == "succeeded",
+        SignIn.session_id.is_not(None),
         SignIn.network == network,
         SignIn.device == device,
     )
     return bool(await session.scalar(select(found)))
+
+
+async def set_session(
+    session: AsyncSession, user_id: uuid.UUID, *, signed_in_at: datetime, session_id: uuid.UUID
+) -> None:
+    """Names the first session that a sign-in on a page began."""
+    await session.execute(
+        update(SignIn)
+        .where(
+            SignIn.user_id == user_id,
+            SignIn.created_at == signed_in_at,
+            SignIn.outcome == "succeeded",
+            SignIn.session_id.is_(None),
+        )
+        .values(session_id=session_id)
+    )
 
 
 async def add_throttled(session: AsyncSession, row: SignIn, now: datetime) -> None:

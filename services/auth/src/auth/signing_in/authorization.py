@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
+from auth.browser_models import BrowserSession
 from auth.clients.registry import RegisteredClient, find_client
 from auth.errors import AccessDenied, ConsentRequired, LoginRequired, OAuthError, UnknownClient
 from auth.keys.keyring import Keyring
@@ -17,7 +18,6 @@ from auth.redirect_uris import is_registered
 from auth.sessions import consents
 from auth.sessions.browser import cookie_hash
 from auth.sessions.codes import CodeContent, issue_code
-from auth.sessions.models import BrowserSession
 from auth.sessions.queries import browser_session
 from auth.settings import Settings
 from auth.signing_in.parameters import AuthorizationRequest, Parameters, read_request

@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from auth.settings import Settings
 from auth.signing_in.pages import message_page
 from auth.signing_in.parameters import AuthorizationRequest
 from auth.tokens.device import KnownDevice, seal, unseal
+from common.db.database import utc_now
 from common.db.outages import is_outage
 from common.errors import AppError
 from common.web import ApiRoute
@@ -73,12 +75,16 @@ class DeviceCookie:
         self._secret = settings.refresh_token_bytes
         self._is_secure = settings.public_url.startswith("https://")
         self._name = "__Host-waybill-device" if self._is_secure else "waybill-device"
-        self.device = unseal(request.cookies.get(self._name, ""), self._secret)
+        found = unseal(request.cookies.get(self._name, ""), self._secret)
+        self.device: KnownDevice | None = None
+        self.since: datetime | None = None
+        if found is not None:
+            self.device, self.since = found
 
     def set(self, response: Response, device: KnownDevice) -> None:
         response.set_cookie(
             self._name,
-            seal(device, self._secret),
+            seal(device, self._secret, now=utc_now()),
             max_age=_DEVICE_KNOWN_FOR,
             path="/",
             httponly=True,

@@ -204,10 +204,14 @@ async def _start(
     """Verifies the credentials and signs the person in. Returns the browser's new cookie, and the person."""
     state, renewed, known_version = request.state, cookie.renewed(), None
     check: SignInCheck = state.sign_in_check
-    network, device = client_address(request), DeviceCookie(request).device
+    network, known = client_address(request), DeviceCookie(request)
+    device = await check.known(known.device, known.since)
     origin = check.origin(network, describe_device(request.headers.get("user-agent", "")), client_id)
+    person = None
     for _ in range(_ATTEMPTS):
-        person = await check.verify(username, password, network=network, origin=origin, otp=otp, device=device)
+        person = await check.verify(
+            username, password, network=network, origin=origin, otp=otp, device=device, stale=person
+        )
         async with state.database.transaction() as session:
             outcome = await start_browser_session(
                 session,
@@ -215,7 +219,6 @@ async def _start(
                 origin,
                 cookie=renewed.value,
                 replaced_cookie=cookie.value,
-                is_known_device=device is not None and device.user_id == person.user_id,
                 known_version=known_version,
                 lifetime=timedelta(hours=state.settings.browser_session_hours),
                 now=utc_now(),

@@ -14,10 +14,10 @@ from notifier.delivery.errors import NothingToSend
 from notifier.mail.message import Mail, build_mail
 from notifier.mail.names import display_name
 from notifier.mail.rendering import render
+from notifier.mail.unsubscribe_links import UnsubscribeLinks
 from notifier.models import preference_of
 from notifier.queries import ClaimedDelivery
 from notifier.settings import LinkPurpose
-from notifier.unsubscribe.links import UnsubscribeLinks
 
 
 class IssuedLink(BaseModel):

@@ -23,6 +23,9 @@ _MAX_ATTEMPTS: Final = 100
 _RELEASE_LIMIT: Final = 1000
 """Deliveries without a contact that are checked per poll, at most."""
 
+_ROUNDS: Final = 100
+"""Claims in one transaction, at most, while none of the claimed mails may be sent. Others wait behind those."""
+
 
 class Channel(Protocol):
     async def send(self, mail: Mail) -> None: ...
@@ -47,7 +50,12 @@ class MailQueue(Queue[ClaimedDelivery]):
         lease: timedelta,
         sending: Collection[ClaimedDelivery],  # noqa: ARG002 - one server receives all mails: no need to share slots
     ) -> Sequence[ClaimedDelivery]:
-        return await self._limit.admit(session, await queries.claim_deliveries(session, limit=limit, lease=lease))
+        for _ in range(_ROUNDS):
+            claimed = await queries.claim_deliveries(session, limit=limit, lease=lease)
+            admitted = await self._limit.admit(session, claimed)
+            if admitted or not claimed:
+                break
+        return admitted
 
     async def renew(self, session: AsyncSession, held: Collection[ClaimedDelivery], *, lease: timedelta) -> None:
         await queries.renew_claims(session, [claim.id for claim in held], lease=lease)

@@ -14,8 +14,8 @@ from common.web import ApiRouter
 from common.web.session import SessionDep
 from notifier import handlers
 from notifier.mail.rendering import HTML
+from notifier.mail.unsubscribe_links import UnsubscribeLinks
 from notifier.models import Preference
-from notifier.unsubscribe.links import UnsubscribeLinks
 
 router: Final = ApiRouter()
 

@@ -16,6 +16,7 @@ from users.credentials import recovery_codes, second_factor, throttle, totp
 from users.errors import AuthenticatorExists
 from users.events import UserAuthenticatorChanged
 from users.models import User
+from users.queries import LoginCandidate
 
 _CONFIRMATION: Final = "authenticator confirmation"
 """Takes the place of a sign-in's network."""
@@ -100,14 +101,26 @@ async def remove(session: AsyncSession, user: User, *, since: datetime | None = 
 
 
 async def use_code(
-    session: AsyncSession, user_id: UUID, code: str | None, encryption: KeyEncryption, *, now: datetime
-) -> Found:
-    """Checks the code of a sign-in whose password is right, and uses it up."""
+    session: AsyncSession, account: LoginCandidate, code: str | None, encryption: KeyEncryption, *, now: datetime
+) -> tuple[Found, int]:
+    """Checks the code of a sign-in whose password is right, and uses it up.
+
+    Returns as well the version that the sign-in has verified. The use of a recovery code makes the next one. What else
+    has changed since the password was read is not verified.
+    """
     try:
-        user = await queries.lock_user(session, user_id)
+        user = await queries.lock_user(session, account.user_id)
     except NotFound:  # erased meanwhile
-        return "wrong"
-    authenticator = await second_factor.lock(session, user_id)
+        return "wrong", account.version
+    is_unchanged = user.version == account.version
+    found = await _use_code(session, user, code, encryption, now=now)
+    return found, user.version if is_unchanged else account.version
+
+
+async def _use_code(
+    session: AsyncSession, user: User, code: str | None, encryption: KeyEncryption, *, now: datetime
+) -> Found:
+    authenticator = await second_factor.lock(session, user.id)
     if authenticator is None or authenticator.confirmed_at is None:
         return "none"
     if code is None:
@@ -115,7 +128,7 @@ async def use_code(
     digits = code.replace(" ", "")
     if len(digits) == _CODE_LENGTH and digits.isascii() and digits.isdigit():
         return "right" if await second_factor.use_totp(session, authenticator, digits, encryption, now=now) else "wrong"
-    if not await second_factor.use_recovery_code(session, user_id, code):
+    if not await second_factor.use_recovery_code(session, user.id, code):
         return "wrong"
     await _record(session, user, "recovery_code_used")
     return "right"

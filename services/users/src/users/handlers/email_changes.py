@@ -26,14 +26,16 @@ _DEPARTURES: Final = LeakyBucket("departures from", capacity=5, interval=720)
 async def request_email_change(session: AsyncSession, user_id: UUID, email: str, *, old_hash: str) -> User:
     """Mails a link that confirms the new address to it, and one that undoes the change to the present address.
 
-    The last request counts; the present address cancels it.
+    The last request counts; the present address cancels it. The same request mails again once its link is too old.
 
     Raises `NotFound`, `AddressChangedTooOften`, and `WrongPassword` if the password is no longer that of `old_hash`.
     """
     user = await queries.lock_user_with_password(session, user_id)
     if user.password_hash != old_hash:
         raise WrongPassword("The password was changed in the meantime.")
-    if user.pending_email == email:
+    if user.pending_email == email and await queries.has_unused_link(
+        session, user.id, "confirm_email", within=links.CONFIRMED_WITHIN
+    ):
         return user
     await queries.delete_unused_links(session, user.id, "confirm_email")
     user.pending_email = None if user.email == email else email

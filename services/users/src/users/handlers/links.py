@@ -24,10 +24,11 @@ from users.events import SecretLinkRequested
 from users.handlers.accounts import mark_verified, replace_password
 from users.models import LinkPurpose, SecretLink, SecretLinkToken, User
 
+CONFIRMED_WITHIN: Final = timedelta(hours=24)
 _TOKEN_LIFETIME: Final[dict[LinkPurpose, timedelta]] = {
     "verify_email": timedelta(hours=24),
     "reset_password": timedelta(minutes=30),
-    "confirm_email": timedelta(hours=24),
+    "confirm_email": CONFIRMED_WITHIN,
     "revert_email": timedelta(days=7),
 }
 """From when the secret is issued."""
@@ -109,7 +110,8 @@ async def reset_password(session: AsyncSession, token: str, password_hash: str, 
     known.
     """
     owner = await reset_owner(session, token)
-    await throttle.forget_failures(session, owner.email)  # before the account, as sign-ins lock
+    for account in (owner.email, str(owner.id)):  # of sign-ins, and of checks of the current password
+        await throttle.forget_failures(session, account)  # before the account, as sign-ins lock
     user, _ = await use_link(session, token, "reset_password")
     await replace_password(session, user, password_hash, by="reset")
     await mark_verified(session, user)

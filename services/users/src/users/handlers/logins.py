@@ -36,12 +36,12 @@ class Login:
         return self.candidate.password_hash if self.candidate is not None else None
 
     @property
-    def needs_code_of(self) -> UUID | None:
+    def needs_code_of(self) -> LoginCandidate | None:
         """The account, if it has a second factor and may sign in."""
         candidate = self.candidate
         if candidate is None or not candidate.has_second_factor or candidate.status != "active":
             return None
-        return candidate.user_id
+        return candidate
 
 
 @dataclass(frozen=True, slots=True)

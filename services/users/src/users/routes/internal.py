@@ -49,6 +49,7 @@ async def verify_credentials(
     email, network, password = body.email.lower(), body.network, body.password.get_secret_value()
     code = body.otp.get_secret_value() if body.otp is not None else None
     found: authenticators.Found = "none"
+    version: int | None = None
     device = logins.Device(body.device.user_id, body.device.id) if body.device is not None else None
     async with limiter.acquire(attempt_key(email, network)):
         async with hashing.slot("sign_in", network=network) as slot:
@@ -59,7 +60,9 @@ async def verify_credentials(
             new_hash = await slot.hash(password) if is_right and stored and slot.is_outdated(stored) else None
         if is_right and login.needs_code_of is not None:
             async with database.transaction() as session:
-                found = await authenticators.use_code(session, login.needs_code_of, code, encryption, now=utc_now())
+                found, version = await authenticators.use_code(
+                    session, login.needs_code_of, code, encryption, now=utc_now()
+                )
         async with database.transaction() as session:
             if found == "missing":
                 await logins.leave_login(session, login)
@@ -74,7 +77,7 @@ async def verify_credentials(
         user_id=account.user_id,
         role=account.role,
         status=account.status,
-        version=account.version,
+        version=version or account.version,
         amr=list(second_factor.AMR) if found == "right" else ["pwd"],
         has_second_factor=found == "right",
     )

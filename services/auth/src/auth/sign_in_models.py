@@ -30,7 +30,7 @@ class SignIn(Base):
     client_id: Mapped[str]
     outcome: Mapped[str]
     session_id: Mapped[uuid.UUID | None]
-    """The session that it began."""
+    """The session that it began: of a sign-in on a page the first, once there is one."""
 
     __table_args__ = (
         CheckConstraint("outcome IN ('succeeded', 'wrong', 'code_missing', 'throttled')", name="outcome"),

@@ -6,8 +6,8 @@ import click
 
 from auth.keys.keyring import Keyring
 from auth.oauth.own_tokens import OwnTokenSource
-from auth.sessions.repair import Finding
-from auth.sessions.repair import repair as repair_subjects
+from auth.repair.subjects import Finding
+from auth.repair.subjects import repair as repair_subjects
 from auth.settings import Settings
 from common.cli.audit_commands import operator
 from common.cli.roles import run

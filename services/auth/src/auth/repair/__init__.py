@@ -1,0 +1,1 @@
+"""Repairs what auth knows of people after a restore of users."""
