@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.database import notify_after_commit, utc_now
-from notifier import queries
+from notifier import erasure, queries
 from notifier.models import Contact, Delivery, Kind, Notification, Preference
 
 DELIVERIES_CHANNEL: Final = "deliveries"
@@ -44,8 +44,8 @@ async def erase_person(session: AsyncSession, user_id: UUID, *, version: int) ->
     """Erases the contact permanently, and deletes the person's notifications, deliveries and parked messages."""
     contact = await queries.lock_contact(session, user_id, to_erase=True)
     contact.erase(version=version)
-    await queries.delete_notifications(session, user_id)
-    await queries.delete_parked(session, user_id)
+    await erasure.delete_notifications(session, user_id)
+    await erasure.delete_parked(session, user_id)
 
 
 @dataclass(frozen=True, slots=True)

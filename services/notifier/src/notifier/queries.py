@@ -16,7 +16,6 @@ from sqlalchemy import (
     literal_column,
     null,
     select,
-    text,
     tuple_,
     update,
 )
@@ -25,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.db.bulk import columns_of, insert_rows
 from common.errors import NotFound
+from notifier import erasure
 from notifier.models import Contact, Delivery, Kind, Notification, State, preference_of
 
 # A literal, not a parameter: otherwise a generic plan could not use the partial index.
@@ -110,35 +110,6 @@ async def lock_notification(session: AsyncSession, notification_id: UUID, *, use
     return found
 
 
-_OWED_TO_CLIENT: Final = """EXISTS (
-    SELECT FROM webhooks JOIN webhook_deliveries AS post ON post.webhook_id = webhooks.id
-    WHERE webhooks.client_id IS NOT NULL AND webhooks.enabled
-    AND post.event_id = notifications.id AND post.state IN ('pending', 'waiting')
-)"""
-
-
-async def delete_notifications(session: AsyncSession, user_id: UUID) -> None:
-    """Deletes the notifications of an erased person, and their mails.
-
-    Those that a client's webhook has yet to send stay, without the person's words.
-    """
-    await _delete(session, "notifications.user_id = :user_id", {"user_id": user_id})
-
-
-async def _delete(session: AsyncSession, chosen: str, values: dict[str, Any]) -> None:
-    words = "UPDATE notifications SET data = data || '{\"reason\": null}' WHERE data ->> 'reason' IS NOT NULL"
-    mails = "DELETE FROM deliveries USING notifications WHERE notification_id = notifications.id"
-    for statement in (words, mails, f"DELETE FROM notifications WHERE NOT {_OWED_TO_CLIENT}"):  # noqa: S608 - constants
-        await session.execute(text(f"{statement} AND {chosen}"), values)
-
-
-async def delete_parked(session: AsyncSession, user_id: UUID) -> None:
-    """Deletes parked messages that contain the person's id, since they may hold the address."""
-    await session.execute(
-        text("DELETE FROM parked_messages WHERE position(:id IN body) > 0"), {"id": str(user_id).encode()}
-    )
-
-
 async def release_deliveries(session: AsyncSession, user_id: UUID) -> bool:
     """Makes due the deliveries that wait for this contact. Returns whether there were any.
 
@@ -203,7 +174,7 @@ async def release_overlooked(session: AsyncSession, *, limit: int) -> int:
     )
     rows = (await session.execute(statement, execution_options=_UNSYNCHRONIZED)).all()
     if of_erased := [notification_id for notification_id, _, erased in rows if erased]:
-        await _delete(session, "notifications.id = ANY (CAST(:ids AS uuid[]))", {"ids": of_erased})
+        await erasure.delete_chosen(session, "notifications.id = ANY (CAST(:ids AS uuid[]))", {"ids": of_erased})
     return sum(state == "pending" for _, state, _ in rows)
 
 
