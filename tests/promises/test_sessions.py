@@ -263,7 +263,7 @@ class Sessions(AsyncStateMachine):
         return items[-1 - number % len(items)]
 
 
-@examples(12, 40)
+@examples(12, 30)
 def test_every_history_of_a_person_leaves_the_tokens_valid_that_a_plain_model_says(
     identity: Identity, loop: asyncio.AbstractEventLoop, examples: int
 ) -> None:

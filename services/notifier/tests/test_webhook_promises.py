@@ -203,7 +203,7 @@ class Webhooks(WebhookMachine):
             await self.check_deliveries(self.pick(self.webhooks, number))
 
 
-@examples(12, 40)
+@examples(12, 30)
 def test_every_history_of_webhooks_is_as_a_plain_model_says(
     delivering_api: httpx.AsyncClient,
     world: World,

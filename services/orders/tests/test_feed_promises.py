@@ -181,7 +181,7 @@ class FeedOfOrders(AsyncStateMachine):
         ]
 
 
-@examples(5, 25)
+@examples(5, 15)
 def test_every_reader_gets_what_it_may_see_once_and_in_order(
     desk: Any, database: Database, loop: asyncio.AbstractEventLoop, examples: int
 ) -> None:

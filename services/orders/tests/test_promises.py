@@ -245,7 +245,7 @@ class OrdersApi(AsyncStateMachine):
         return items[-1 - number % len(items)]
 
 
-@examples(25, 100)
+@examples(25, 60)
 def test_every_history_of_orders_is_as_a_plain_model_says(
     shop: Any, desk: Any, loop: asyncio.AbstractEventLoop, examples: int
 ) -> None:

@@ -97,7 +97,7 @@ class Clock(AsyncStateMachine):
             self._last = step
 
 
-@examples(20, 200)
+@examples(20, 100)
 def test_a_code_is_good_once_and_none_of_an_earlier_step_after_it(
     database: Database, loop: asyncio.AbstractEventLoop, examples: int
 ) -> None:
