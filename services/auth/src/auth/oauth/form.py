@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from auth.errors import InvalidClient, InvalidRequest
 
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
 _REPEATABLE: Final = frozenset({"resource"})  # RFC 8707 §2
 _MOST_FIELDS: Final = 30
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -19,8 +20,8 @@ class Form:
 
     def __init__(self, content_type: str, body: bytes) -> None:
         """Raises `InvalidRequest` for any other content type, malformed encoding, or a repeated parameter."""
-        if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
-            raise InvalidRequest("The body must be application/x-www-form-urlencoded")
+        if content_type.partition(";")[0].strip().lower() != FORM_TYPE:
+            raise InvalidRequest(f"The body must be {FORM_TYPE}")
         try:
             pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
         except ValueError:

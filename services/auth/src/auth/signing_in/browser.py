@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from auth.errors import CrossSiteForm, InvalidRequest
-from auth.oauth.form import Form
+from auth.oauth.form import FORM_TYPE, Form
 from auth.redirect_uris import policy_source
 from auth.settings import Settings
 from auth.signing_in.pages import message_page
@@ -22,7 +22,7 @@ from auth.signing_in.parameters import AuthorizationRequest
 from auth.tokens.device import KnownDevice, seal, unseal
 from common.db.database import utc_now
 from common.db.outages import is_outage
-from common.errors import AppError
+from common.errors import AppError, UnsupportedMediaType
 from common.web import ApiRoute
 from common.web.pages import page_headers
 
@@ -152,14 +152,17 @@ def see_other(location: str) -> Response:
 
 
 async def read_form(request: Request) -> Form:
-    """Raises `CrossSiteForm` for a form from elsewhere, and `InvalidRequest` for one that is malformed.
+    """Raises `CrossSiteForm` for a form from elsewhere, `UnsupportedMediaType`, and `InvalidRequest`.
 
     Modern browsers send both headers. A program may send neither; then the sealed state alone must convince.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site not in (None, "same-origin") or (origin is not None and origin not in _own_origins(request)):
         raise CrossSiteForm
-    return Form(request.headers.get("content-type", ""), await request.body())
+    content_type, body = request.headers.get("content-type", ""), await request.body()
+    if "content-encoding" in request.headers or (body and not content_type.lower().startswith(FORM_TYPE)):
+        raise UnsupportedMediaType(f"The body must be {FORM_TYPE}, without an encoding")
+    return Form(content_type or FORM_TYPE, body)
 
 
 def _own_origins(request: Request) -> set[str]:
