@@ -12,7 +12,7 @@ from .conftest import Report
 from .struck_backbone import Shape, struck_backbone
 
 pytestmark = pytest.mark.slow
-EVENTS = int(os.environ.get("WAYBILL_STRUCK_EVENTS", "2000"))
+EVENTS = int(os.environ.get("WAYBILL_STRUCK_EVENTS", "1200"))
 SEED = int(os.environ.get("WAYBILL_SEED", "1"))
 
 

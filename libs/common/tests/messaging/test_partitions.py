@@ -15,7 +15,7 @@ from common.testing.plugin import eventually
 
 from .partitioned_shop import PartitionedShop
 
-EVENTS: Final = int(os.environ.get("WAYBILL_ORDER_EVENTS", "6000"))
+EVENTS: Final = int(os.environ.get("WAYBILL_ORDER_EVENTS", "3500"))
 VERSIONS: Final = 5
 
 
