@@ -25,7 +25,7 @@ from common.testing.plugin import eventually
 from common.testing.served import event_source
 
 MEMORY = 250.0
-"""MB of one API process, for which the number of idle streams is told."""
+"""MB of one API process, in which idle streams are counted."""
 STREAMS = 2000
 
 

@@ -51,7 +51,6 @@ def test_what_is_planned_for_a_rate_reaches_it_with_nothing_too_busy() -> None:
     assert smaller.request_p99 > 1
 
 
-@pytest.mark.skipif(not MEASURED.exists(), reason="no run is kept: ./dev bench --json bench/measured.json --plots")
 def test_the_simulation_agrees_with_the_last_measured_run() -> None:
     run = json.loads(MEASURED.read_text())
     (_, simulated), measured = simulate_measured(run, 2000), measured_figures(run)

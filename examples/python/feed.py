@@ -20,6 +20,6 @@ while True:
             print(event["type"], event["subject"], event["aggregateversion"], flush=True)  # your work
             RESUME.with_suffix(".new").write_text(event["id"])  # after it: a crash in between repeats the event
             RESUME.with_suffix(".new").replace(RESUME)
-    except (httpx.HTTPError, KeyError) as error:  # 410: no longer kept; delete the file to begin anew
+    except (httpx.HTTPError, KeyError) as error:  # 410: no longer kept; delete the file to start again
         print("will retry:", repr(error), flush=True)
         time.sleep(1)

@@ -1,4 +1,4 @@
-"""Administrators without a second factor are told so, and have no rights where one is required."""
+"""Administrators without a second factor are advised to add one, and have no rights where one is required."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -23,8 +23,8 @@ async def test_by_default_it_is_advised(auth: Auth, logs: list[MutableMapping[st
     safe, ada = auth.users.add("safe@example.com", role="admin", code="123456"), auth.users.add("ada@example.com")
     assert "second_factor" not in await auth.sign_in(safe, otp="123456")
     assert "second_factor" not in await auth.sign_in(ada)
-    told = [line for line in logs if line["event"] == "administrator without a second factor"]
-    assert [(line["user_id"], line["log_level"]) for line in told] == [(str(root.user_id), "warning")]
+    warned = [line for line in logs if line["event"] == "administrator without a second factor"]
+    assert [(line["user_id"], line["log_level"]) for line in warned] == [(str(root.user_id), "warning")]
 
 
 async def test_where_it_is_required_a_session_without_one_has_no_rights_and_can_add_one(

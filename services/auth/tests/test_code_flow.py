@@ -2,16 +2,13 @@
 
 import asyncio
 
-import httpx
 import jwt
 import pytest
 from sqlalchemy import text
 
-from auth.sessions.queries import delete_consents, lock_sessions_of_client
 from auth.settings import Settings
 from auth.tokens.identity import half_hash
 from common.db.database import Database
-from common.testing.plugin import eventually
 
 from .browsing import CALLBACK, ISSUER, VERIFIER, Browser, Forms, exchange, sent
 from .conftest import PASSWORD, Auth, Happens, Person, Users, serving
@@ -91,73 +88,6 @@ async def test_an_id_token_says_who_signed_in_when_and_how(auth: Auth, users: Us
     later = jwt.decode(refreshed["id_token"], options={"verify_signature": False})
     assert (later["sub"], later["auth_time"], later["sid"]) == (claims["sub"], claims["auth_time"], claims["sid"])
     assert "nonce" not in later
-
-
-async def test_another_client_asks_once_for_consent_and_scopes_add_up(
-    auth: Auth, ada: Person, register: Register
-) -> None:
-    shop, browser = await register(**SHOP), Browser(auth)
-    page = await browser.sign_in(await browser.authorize(shop["client_id"]), ada)
-    assert Forms(page.text).action == "/consent"
-    for words in ("Shop", "Know your e-mail address", "See your orders", "https://shop.example/signed-in"):
-        assert words in Forms(page.text).text
-    assert sent(await browser.submit(page, decision="deny"))["error"] == "access_denied"
-    page = await browser.authorize(shop["client_id"])
-    tokens = (await exchange(auth, sent(await browser.submit(page, decision="allow"))["code"], shop)).json()
-    assert tokens["scope"] == "orders:read openid profile email"
-    assert "code" in sent(await browser.authorize(shop["client_id"]))
-    assert "code" in sent(await browser.authorize(shop["client_id"], scope="openid"))
-    page = await browser.authorize(shop["client_id"], scope="orders:write")
-    assert "code" in sent(await browser.submit(page, decision="allow"))
-    assert "code" in sent(await browser.authorize(shop["client_id"], scope="orders:write orders:read openid"))
-    asked_again = await browser.authorize(shop["client_id"], prompt="consent")
-    assert "code" in sent(await browser.submit(asked_again, decision="allow"))
-    assert "code" in sent(await browser.authorize(prompt="consent"))
-    own = bearer(await auth.sign_in(ada))
-    [granted] = (await auth.http.get("/grants", headers=own)).json()["items"]
-    assert (granted["client_id"], granted["name"]) == (shop["client_id"], "Shop")
-    assert set(granted["scopes"]) == {"openid", "profile", "email", "orders:read", "orders:write"}
-
-
-async def test_another_clients_token_does_what_its_scopes_say_and_nothing_else(
-    auth: Auth, users: Users, register: Register
-) -> None:
-    root = users.add("other-root@example.com", role="admin")
-    shop = await register(**SHOP)
-    tokens = (await exchange(auth, await Browser(auth).code(root, shop["client_id"]), shop)).json()
-    principal = await auth.principal(tokens["access_token"])
-    assert (principal.user_id, principal.roles, principal.is_delegated) == (root.user_id, frozenset(), True)
-    for method, path in (
-        *(
-            ("GET", "/sessions"),
-            ("DELETE", "/sessions"),
-            ("GET", "/grants"),
-            ("DELETE", f"/grants/{shop['client_id']}"),
-        ),
-        *(("GET", "/clients"), ("POST", "/clients"), ("PATCH", f"/clients/{shop['client_id']}")),
-    ):
-        refusal = await auth.http.request(method, path, headers=bearer(tokens))
-        assert (refusal.status_code, refusal.json()["code"]) == (403, "insufficient_scope"), path
-    userinfo = await auth.http.get("/userinfo", headers=bearer(tokens))
-    assert userinfo.json() == {"sub": str(root.user_id), "name": "Ada", "email": root.email, "email_verified": True}
-
-
-async def test_a_withdrawn_grant_ends_the_clients_sessions_and_its_codes(
-    auth: Auth, ada: Person, register: Register, database: Database
-) -> None:
-    shop, browser = await register(**SHOP), Browser(auth)
-    tokens = (await exchange(auth, await browser.code(ada, shop["client_id"]), shop)).json()
-    unused = await browser.code(ada, shop["client_id"])
-    own = bearer(await auth.sign_in(ada))
-    path = f"/grants/{shop['client_id']}"
-    assert (await auth.http.delete(path, headers=own)).status_code == 204
-    assert (await events(database))[-1][2]["reason"] == "consent_withdrawn"
-    assert (await auth.http.get("/userinfo", headers=bearer(tokens))).status_code == 401
-    assert (await exchange(auth, unused, shop)).json()["error"] == "invalid_grant"
-    gone = await auth.http.delete(path, headers=own)
-    assert (gone.status_code, gone.json()["code"]) == (404, "grant_not_found")
-    assert (await auth.http.get("/grants", headers=own)).json() == {"items": [], "next_cursor": None}
-    assert Forms((await browser.authorize(shop["client_id"])).text).action == "/consent"
 
 
 async def test_a_second_use_of_a_code_ends_the_session_that_the_first_began(
@@ -252,37 +182,6 @@ async def test_signing_out_ends_what_was_authorized_before_another_sign_in_in_th
     assert (await auth.refresh(adas["refresh_token"])).json()["error"] == "invalid_grant"
 
 
-async def test_a_revoked_secret_ends_peoples_sessions_with_the_client(
-    auth: Auth, ada: Person, register: Register, admin: dict[str, str]
-) -> None:
-    shop, browser = await register(**SHOP), Browser(auth)
-    tokens = (await exchange(auth, await browser.code(ada, shop["client_id"]), shop)).json()
-    path = f"/clients/{shop['client_id']}/secret"
-    assert (await auth.http.post(path, json={"revoke_previous": True}, headers=admin)).status_code == 201
-    assert (await auth.http.get("/userinfo", headers=bearer(tokens))).status_code == 401
-
-
-async def test_a_grant_is_withdrawn_while_its_client_is_deleted(
-    auth: Auth, ada: Person, register: Register, database: Database
-) -> None:
-    shop, own = await register(**SHOP), bearer(await auth.sign_in(ada))
-    await exchange(auth, await Browser(auth).code(ada, shop["client_id"]), shop)
-
-    async def waits() -> bool:
-        async with database.transaction() as other:
-            query = (
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            return bool(await other.scalar(text(query)))
-
-    async with database.transaction() as session:
-        await lock_sessions_of_client(session, shop["client_id"])
-        withdrawn = asyncio.create_task(auth.http.delete(f"/grants/{shop['client_id']}", headers=own))
-        await eventually(waits)
-        await delete_consents(session, client_id=shop["client_id"])
-    assert (await withdrawn).status_code == 404
-
-
 async def test_of_the_session_in_which_the_password_is_changed_the_tokens_stay_and_the_browser_ends(
     auth: Auth, ada: Person, happens: Happens
 ) -> None:
@@ -294,66 +193,6 @@ async def test_of_the_session_in_which_the_password_is_changed_the_tokens_stay_a
     for browser in (here, there):
         assert Forms((await browser.authorize()).text).action == "/sign-in"
     assert (await auth.refresh(tokens["refresh_token"])).status_code == 200
-
-
-async def test_the_cookie_is_renewed_at_sign_in_and_kept_from_scripts(auth: Auth, ada: Person) -> None:
-    browser = Browser(auth)
-    page = await browser.authorize()
-    before = browser.http.cookies["waybill"]
-    form = Forms(page.text)
-    answer = await browser.http.post("/sign-in", data=form.fields | {"username": ada.email, "password": PASSWORD})
-    after = browser.http.cookies["waybill"]
-    assert before != after
-    session, device = answer.headers.get_list("set-cookie")
-    assert session == f"waybill={after}; HttpOnly; Path=/; SameSite=lax"
-    assert (
-        device
-        == f"waybill-device={browser.http.cookies['waybill-device']}; HttpOnly; Max-Age=15552000; Path=/; SameSite=lax"
-    )
-    planted = Browser(auth)
-    planted.http.cookies["waybill"] = before
-    assert Forms((await planted.authorize()).text).action == "/sign-in"
-
-
-async def test_over_https_the_cookie_is_of_this_host_alone(settings: Settings, users: Users, ada: Person) -> None:
-    async with serving(settings.model_copy(update={"public_url": "https://gateway.test"}), users) as auth:
-        answer = await auth.http.get("/sign-in")
-        [cookie] = answer.headers.get_list("set-cookie")
-        assert cookie.startswith("__Host-waybill=")
-        assert cookie.endswith("; HttpOnly; Path=/; SameSite=lax; Secure")
-
-
-async def test_wrong_credentials_get_one_message_and_throttling_is_shown(auth: Auth, ada: Person) -> None:
-    browser = Browser(auth)
-    page = await browser.authorize(login_hint="ada@example.com")
-    assert Forms(page.text).fields["username"] == "ada@example.com"
-    unknown = await browser.submit(page, username="bob@example.com", password=PASSWORD)
-    wrong = await browser.submit(page, username=ada.email, password="wrong password")
-    assert unknown.status_code == wrong.status_code == 400
-    assert "is wrong" in Forms(unknown.text).text
-    assert Forms(unknown.text).text == Forms(wrong.text).text
-    auth.users.override = lambda: httpx.Response(429, headers={"Retry-After": "7"}, json={"code": "too_many_requests"})
-    throttled = await browser.submit(page, username=ada.email, password=PASSWORD)
-    assert (throttled.status_code, throttled.headers["Retry-After"]) == (429, "7")
-    assert "Try again in 7 seconds" in throttled.text
-    auth.users.override = lambda: httpx.Response(503)
-    assert (await browser.submit(page, username=ada.email, password=PASSWORD)).status_code == 503
-    auth.users.override = None
-    assert "code" in sent(await browser.submit(page, username=ada.email, password=PASSWORD))
-
-
-async def test_a_code_of_the_second_factor_is_asked_for_on_a_page_of_its_own(auth: Auth, users: Users) -> None:
-    ada = users.add("ada@example.com", code="123456")
-    browser = Browser(auth)
-    page = await browser.sign_in(await browser.authorize(), ada)
-    assert PASSWORD not in page.text
-    wrong = await browser.submit(page, otp="000000")
-    assert (wrong.status_code, list(Forms(wrong.text).fields)) == (400, ["form", "otp"])
-    assert "code" in sent(await browser.submit(wrong, otp="123456"))
-    at_once = Browser(auth)
-    page = await at_once.authorize()
-    answer = await at_once.submit(page, username=ada.email, password=PASSWORD, otp="123456")
-    assert "code" in sent(answer)
 
 
 async def test_sign_out_at_once_with_an_id_token_and_after_a_click_without(
@@ -393,10 +232,3 @@ async def test_parallel_uses_of_a_code_leave_no_session(auth: Auth, ada: Person,
     async with database.transaction() as session:
         live = await session.scalar(text("SELECT count(*) FROM sessions WHERE revoked_at IS NULL"))
     assert live == 0
-
-
-async def test_the_sign_in_page_alone_signs_a_browser_in(auth: Auth, ada: Person) -> None:
-    browser = Browser(auth)
-    answer = await browser.sign_in(await browser.open("/sign-in"), ada)
-    assert "You are signed in" in answer.text
-    assert "code" in sent(await browser.authorize(prompt="none"))

@@ -63,14 +63,17 @@ async def test_an_emergency_ends_all_access_tokens_and_no_session(auth: Auth, se
 async def test_rewrap_encrypts_the_keys_with_the_new_key_encryption_key(
     auth: Auth, settings: Settings, tmp_path: Path
 ) -> None:
-    new = base64.b64encode(b"n" * 32).decode()
+    new = base64.urlsafe_b64encode(b"\xfb" * 32).decode()  # with characters of that alphabet alone
     changed = settings.model_copy(update={"key_encryption_key": SecretStr(new)})
     old_key = tmp_path / "old"
     old_key.write_text(settings.key_encryption_key.get_secret_value())
     result = await command(changed, "rewrap", "--old-key", str(old_key))
     assert (result.exit_code, result.stdout) == (0, "1 rewrapped\n")
     (row,) = await rows(changed, "list")
-    assert row["kek_id"] == KeyEncryption(b"n" * 32).id
+    assert row["kek_id"] == KeyEncryption(b"\xfb" * 32).id
+    old_key.write_text(new)
+    result = await command(settings, "rewrap", "--old-key", str(old_key))
+    assert (result.exit_code, result.stdout) == (0, "1 rewrapped\n")
 
 
 async def test_a_wrong_old_key_is_reported_without_a_traceback(auth: Auth, settings: Settings, tmp_path: Path) -> None:

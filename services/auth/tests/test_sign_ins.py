@@ -113,7 +113,7 @@ async def test_a_device_is_new_that_the_person_has_not_signed_in_with_in_this_ne
 
 
 async def test_a_sign_in_on_the_page_alone_makes_no_device_known(auth: Auth, database: Database) -> None:
-    """Somebody who has the password signs in there first, so that nobody is told of the session that they begin."""
+    """Somebody who has the password signs in there first, so that the session that they begin is not announced."""
     ada = auth.users.add("ada@example.com")
     auth.http.headers["User-Agent"] = "Phone"
     phone = await auth.sign_in(ada)

@@ -18,9 +18,9 @@ from notifier.app import create_app
 from notifier.settings import Settings
 from notifier.webhooks import queue as webhook_queue
 
+from .delivering import delivering
 from .mailbox import Mailbox
 from .receiver import Receiver, receiving
-from .test_delivery import delivering
 from .webhook_owner import Owner
 from .webhook_waiting import allowing
 from .world import KEY, World

@@ -13,8 +13,8 @@ from notifier.__main__ import main
 from notifier.models import TITLES
 from notifier.settings import Settings
 
+from .delivering import all_sent, customer, delivering
 from .mailbox import Mailbox
-from .test_delivery import all_sent, customer, delivering
 from .world import World
 
 NOBODY = "01a2054c-a789-745f-8420-744221d467b8"

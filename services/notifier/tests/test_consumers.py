@@ -20,8 +20,8 @@ from common.testing.plugin import eventually
 from notifier.consumers import handlers
 from notifier.settings import Settings
 
+from .delivering import all_sent, delivering
 from .mailbox import Mailbox
-from .test_delivery import all_sent, delivering
 from .world import World, envelope, holds, order_data
 
 

@@ -12,8 +12,8 @@ from common.messaging.cloudevents import Envelope
 from common.testing.plugin import eventually
 from notifier.consumers import handlers
 
+from .delivering import all_sent, delivering
 from .mailbox import Mailbox
-from .test_delivery import all_sent, delivering
 from .world import World
 
 EVENTS = Path(__file__).parents[3] / "contracts" / "events"

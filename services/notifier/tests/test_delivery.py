@@ -1,47 +1,22 @@
 """From a planned delivery to a mail in a mailbox, through failures on the way."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
-from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from common.db.database import Database, new_id
-from common.runtime.health import Health
+from common.db.database import Database
 from common.testing.plugin import eventually
-from notifier.deliver import deliver
 from notifier.delivery import worker
 from notifier.settings import Settings
 
+from .delivering import all_sent, customer, delivering, has_cause
 from .mailbox import Mailbox
 from .world import World, holds
-
-
-@asynccontextmanager
-async def delivering(settings: Settings) -> AsyncIterator[Health]:
-    stop, health = asyncio.Event(), Health()
-    task = asyncio.create_task(deliver(settings, health, stop))
-    try:
-        yield health
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 25)
-
-
-async def all_sent(world: World) -> bool:
-    return set(await world.states()) == {"sent"}
-
-
-async def customer(world: World, **fields: Any) -> Any:
-    user_id = new_id()
-    await world.registered(user_id, **fields)
-    return user_id
 
 
 async def test_a_planned_mail_is_sent_and_recorded(world: World, settings: Settings, mailbox: Mailbox) -> None:
@@ -94,15 +69,11 @@ async def test_a_mail_waits_while_the_server_is_down_and_is_sent_soon_after_it_i
     async with delivering(settings):
         for _ in range(10):
             await world.order("placed", user_id)
-        await eventually(lambda: _has_cause(world, "SMTPConnect"))
+        await eventually(lambda: has_cause(world, "SMTPConnect"))
         await mailbox.open()
         await eventually(lambda: all_sent(world))
     assert len(mailbox.envelopes) == 10
     assert {delivery["attempts"] for delivery in await world.deliveries()} == {1}, "an outage is not an attempt"
-
-
-async def _has_cause(world: World, cause: str) -> bool:
-    return any(cause in (delivery["cause"] or "") for delivery in await world.deliveries())
 
 
 async def test_a_server_that_closes_idle_connections_costs_no_attempt(
@@ -125,7 +96,7 @@ async def test_a_temporary_refusal_is_tried_again_later_with_the_same_message_id
     mailbox.data_answers = ["450 4.2.0 Later, please"]
     async with delivering(settings):
         await world.order("placed", user_id)
-        await eventually(lambda: _has_cause(world, "450 4.2.0 Later, please"))
+        await eventually(lambda: has_cause(world, "450 4.2.0 Later, please"))
         await eventually(lambda: all_sent(world))
     assert mailbox.attempts == 2
     [delivery] = await world.deliveries()
@@ -196,7 +167,7 @@ async def test_a_permanently_refused_recipient_is_recorded_with_the_cause_and_af
     mailbox.rcpt_answers = ["550 5.1.1 No such user"]
     async with delivering(settings):
         await world.order("placed", refused)
-        await eventually(lambda: _has_cause(world, "550 5.1.1 No such user"))
+        await eventually(lambda: has_cause(world, "550 5.1.1 No such user"))
         await world.order("placed", there)
         await eventually(lambda: _settled(world, ["failed", "sent"]))
     assert len(mailbox.to(f"{there}@example.com")) == 1
@@ -204,45 +175,6 @@ async def test_a_permanently_refused_recipient_is_recorded_with_the_cause_and_af
 
 async def _settled(world: World, states: list[str]) -> bool:
     return sorted(await world.states()) == states
-
-
-REFUSALS_OF_US = [
-    ("mail", "530 5.7.0 Authentication required"),
-    ("mail", "421 Too busy"),
-    ("rcpt", "554 5.7.1 <ann@example.com>: Relay access denied"),
-    ("data", "550 5.4.5 Daily user sending limit exceeded"),
-    ("rcpt", "454 4.7.1 Relay access denied"),
-    ("data", "554 Transaction failed: Sending paused for this account"),
-    ("data", "451 4.7.0 Try again later"),
-    ("data", "452 4.5.3 Too many messages on this connection"),
-]
-
-
-async def test_a_server_that_refuses_us_for_ten_minutes_loses_and_fails_no_mail(
-    world: World, settings: Settings, mailbox: Mailbox
-) -> None:
-    people = [await customer(world) for _ in range(6)]
-    for user_id in people:
-        await world.order("placed", user_id)
-        await world.event("users.user.password_changed.v1", version=2, user_id=str(user_id))
-    resting = partial(REGISTRY.get_sample_value, "waybill_delivery_channel_resting", {"channel": "mail"})
-    async with delivering(settings):
-        for minute in range(10):
-            stage, answer = REFUSALS_OF_US[minute % len(REFUSALS_OF_US)]
-            for each in ("mail", "rcpt", "data"):
-                setattr(mailbox, f"{each}_answers", [answer] * 1000 if each == stage else [])
-            # The time passes in the database alone.
-            await world.execute("UPDATE deliveries SET due_at = due_at - interval '1 minute', cause = NULL")
-            await eventually(partial(_has_cause, world, answer))
-            assert await world.states() == ["pending"] * 12
-            assert resting() == 1
-        for each in ("mail", "rcpt", "data"):
-            setattr(mailbox, f"{each}_answers", [])
-        await world.execute("UPDATE deliveries SET due_at = now()")
-        await eventually(lambda: all_sent(world), within=30)
-        assert resting() == 0
-    assert len(mailbox.envelopes) == 12
-    assert sorted(mailbox.texts()) == sorted(f"{user_id}@example.com" for user_id in people)
 
 
 async def test_an_outcome_is_remembered_while_the_database_is_unavailable(

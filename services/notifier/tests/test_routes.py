@@ -12,8 +12,8 @@ from common.testing.plugin import eventually
 from common.testing.token_issuer import TokenIssuer
 from notifier.settings import Settings
 
+from .delivering import delivering
 from .mailbox import Mailbox
-from .test_delivery import delivering
 from .world import World, holds
 
 

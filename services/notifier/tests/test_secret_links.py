@@ -25,8 +25,8 @@ from notifier.mail.smtp import MailChannel
 from notifier.mail.unsubscribe_links import UnsubscribeLinks
 from notifier.settings import Settings
 
+from .delivering import all_sent
 from .mailbox import Mailbox, part_of
-from .test_delivery import all_sent
 from .world import KEY, World, holds
 
 SECRET = "a-b_c=d/e+f"

@@ -13,8 +13,8 @@ from common.testing.plugin import eventually
 from notifier.mail.unsubscribe_links import UnsubscribeLinks
 from notifier.settings import Settings
 
+from .delivering import all_sent, customer, delivering
 from .mailbox import Mailbox, part_of
-from .test_delivery import all_sent, customer, delivering
 from .world import KEY, World, holds
 
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}

@@ -18,8 +18,8 @@ from notifier.webhooks import planning
 from notifier.webhooks.ending import end_webhooks
 from notifier.webhooks.outcomes import FAILING_FOR
 
+from .delivering import delivering
 from .receiver import Receiver, answer
-from .test_delivery import delivering
 from .webhook_owner import PLACED, Owner
 from .webhook_waiting import settled
 from .world import World, holds

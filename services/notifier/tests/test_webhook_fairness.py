@@ -16,8 +16,8 @@ from notifier.webhooks import claims
 from notifier.webhooks.claims import ClaimedWebhookDelivery, Shares, claim_deliveries
 from notifier.webhooks.handlers import MAX_WEBHOOKS
 
+from .delivering import delivering
 from .receiver import Receiver, receiving
-from .test_delivery import delivering
 from .webhook_waiting import allowing
 from .world import World, holds
 

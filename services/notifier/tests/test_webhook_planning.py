@@ -7,8 +7,8 @@ from common.testing.plugin import eventually
 from notifier.settings import Settings
 from notifier.webhooks.ending import end_webhooks
 
+from .delivering import delivering
 from .receiver import Receiver
-from .test_delivery import delivering
 from .webhook_waiting import settled
 from .world import World
 

@@ -12,8 +12,8 @@ from notifier.settings import Settings
 from notifier.webhooks import channel
 from notifier.webhooks.secrets import encode_secret
 
+from .delivering import delivering
 from .receiver import OK, Receiver, answer, receiving
-from .test_delivery import delivering
 from .webhook_waiting import allowing, make_due, settled, tried
 from .world import World, order_data
 

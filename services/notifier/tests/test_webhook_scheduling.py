@@ -11,9 +11,9 @@ from notifier.delivery import worker
 from notifier.settings import Settings
 from notifier.webhooks.claims import Shares
 
+from .delivering import all_sent, delivering
 from .mailbox import Mailbox
 from .receiver import Receiver, receiving
-from .test_delivery import all_sent, delivering
 from .webhook_waiting import allowing, make_due, settled, tried
 from .world import World, holds
 

@@ -13,8 +13,8 @@ from notifier.webhooks import handlers as webhook_handlers
 from notifier.webhooks.models import Owner
 from notifier.webhooks.secrets import SecretBox, encode_secret
 
+from .delivering import delivering
 from .receiver import Receiver
-from .test_delivery import delivering
 from .webhook_waiting import settled
 from .world import KEY, World
 

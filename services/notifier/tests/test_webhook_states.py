@@ -75,7 +75,7 @@ async def test_a_changed_webhook_is_posted_to_where_it_says_now_and_its_owner_is
 async def test_a_webhook_is_disabled_after_five_days_of_failures_alone(
     owner: Owner, me: UUID, world: World, receiver: Receiver
 ) -> None:
-    """A success in between starts the count anew, and so does a long time without any attempt."""
+    """A success in between restarts the count, and so does a long time without any attempt."""
     await owner.register(receiver.url)
     for answers, failed_ago, is_disabled in (
         ([answer(500), OK], timedelta(hours=20), False),

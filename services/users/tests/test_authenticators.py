@@ -178,6 +178,14 @@ async def test_wrong_codes_of_a_confirmation_are_throttled(world: Any) -> None:
     assert (await app.confirm()).status_code == 429
 
 
+async def test_confirmations_without_an_app_do_not_delay_that_of_a_new_one(world: Any) -> None:
+    person = await world.sign_up()
+    stray = App(world, person, pyotp.random_base32())
+    assert {(await stray.confirm()).status_code for _ in range(12)} == {404}
+    await world.time_passes(61)  # after which an attempt without an outcome is a failure
+    assert (await (await add_app(world, person)).confirm()).status_code == 200
+
+
 async def test_an_app_that_was_never_confirmed_is_replaced_and_a_confirmed_one_is_not(world: Any) -> None:
     person = await world.sign_up()
     first = await add_app(world, person)

@@ -1,4 +1,4 @@
-"""A subscriber over HTTP beside the one with AMQP: pages that wait, and streams, in turn, from its last event on."""
+"""A subscriber over HTTP: pages that wait, and streams, in turn, from its last event on."""
 
 import asyncio
 import contextlib

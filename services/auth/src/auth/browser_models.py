@@ -23,7 +23,7 @@ class BrowserSession(Base):
     authenticated_at: Mapped[datetime]
     device: Mapped[str] = mapped_column(default="", server_default=text("''"))
     is_new_device: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
-    """Whether the person is to be told of a new device by the first session that begins here."""
+    """Whether the first session that begins here is to be announced as one on a new device."""
     ends_at: Mapped[datetime] = mapped_column(index=True)
 
     __table_args__ = (CheckConstraint("length(cookie_hash) = 32", name="cookie_hash"),)

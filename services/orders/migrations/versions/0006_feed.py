@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from common.db import shared_tables
+from common.db import feed_tables
 
 revision = "0006"
 down_revision = "0005"
@@ -15,11 +15,11 @@ def upgrade() -> None:
         if op.get_bind().exec_driver_sql(_INVALID).scalar():
             op.execute("DROP INDEX CONCURRENTLY ix_orders_updated_at")
         op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_orders_updated_at ON orders (updated_at)")
-    shared_tables.add_log_event_ids(op)
-    shared_tables.create_stream_slots(op)
+    feed_tables.add_log_event_ids(op)
+    feed_tables.create_stream_slots(op)
 
 
 def downgrade() -> None:
-    shared_tables.drop_stream_slots(op)
-    shared_tables.drop_log_event_ids(op)
+    feed_tables.drop_stream_slots(op)
+    feed_tables.drop_log_event_ids(op)
     op.drop_index("ix_orders_updated_at")

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from common.cli.audit_commands import operator, record_command
 from common.cli.roles import run
+from common.cli.terminal import OLD_KEY
 from common.db.database import Database
 from common.errors import AppError
 from common.security.sealing import KeyEncryption, WrongKeyEncryptionKey
@@ -47,7 +48,7 @@ def authenticators() -> None:
 def remove_authenticator(load: Any, email: str) -> None:
     """Removes the second factor of the account with this EMAIL, whose owner has lost it. Make sure that it is them.
 
-    They are told by mail.
+    They get a mail about it.
     """
     settings = load("ops")
 
@@ -61,12 +62,7 @@ def remove_authenticator(load: Any, email: str) -> None:
 
 
 @authenticators.command("rewrap")
-@click.option(
-    "--old-key",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the previous key encryption key, in base64.",
-)
+@OLD_KEY
 @click.pass_obj
 def rewrap_secrets(load: Any, old_key: Path) -> None:
     """Encrypts the secrets of authenticator apps again, with the key encryption key that is configured now."""

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -20,6 +21,13 @@ from common.messaging.cloudevents import rfc3339
 REFUSALS: Final = (ChannelAccessRefused, DBAPIError, *DRIVER_ERRORS)
 """Raised when a reachable server refuses: wrong password, still starting, no such table."""
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+OLD_KEY: Final = click.option(
+    "--old-key",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the previous key encryption key, in base64.",
+)
+"""Of the commands that encrypt secrets again after a change of the key."""
 _WIDE: Final = 250
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 

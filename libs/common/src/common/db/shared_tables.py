@@ -139,28 +139,12 @@ _AUDIT: Final = (
 )
 
 _POSITIONS: Final = "CREATE INDEX{} ix_event_log_position ON {}event_log (position)"
-_LOG_PARTITIONS: Final = """
+LOG_PARTITIONS: Final = """
     SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
     WHERE inhparent = 'event_log'::regclass AND relkind = 'r'"""
-_INVALID_POSITIONS: Final = """
+INVALID_POSITIONS: Final = """
     SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     WHERE NOT indisvalid AND relname LIKE 'event\\_log\\_%\\_position\\_idx'"""
-
-_INVALID_EVENT_IDS: Final = _INVALID_POSITIONS.replace("position", "event\\_id")
-_STREAM_SLOTS: Final = (
-    """CREATE TABLE stream_processes (
-    id uuid CONSTRAINT pk_stream_processes PRIMARY KEY,
-    seen_at timestamptz NOT NULL
-)""",
-    """CREATE TABLE stream_slots (
-    subject text NOT NULL,
-    slot smallint NOT NULL,
-    process uuid NOT NULL,
-    expires_at timestamptz NOT NULL,
-    CONSTRAINT pk_stream_slots PRIMARY KEY (subject, slot),
-    CONSTRAINT ck_stream_slots_slot CHECK (slot >= 1)
-)""",
-)
 
 
 class MigrationContext(Protocol):
@@ -260,9 +244,9 @@ def add_log_positions(op: Any) -> None:
     """
     with op.get_context().autocommit_block():
         op.execute(_POSITIONS.format(" IF NOT EXISTS", "ONLY "))
-        for index in op.get_bind().exec_driver_sql(_INVALID_POSITIONS).scalars().all():
+        for index in op.get_bind().exec_driver_sql(INVALID_POSITIONS).scalars().all():
             op.execute(f"DROP INDEX CONCURRENTLY {index}")
-        for partition in op.get_bind().exec_driver_sql(_LOG_PARTITIONS).scalars().all():
+        for partition in op.get_bind().exec_driver_sql(LOG_PARTITIONS).scalars().all():
             index = f"{partition}_position_idx"
             op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {index} ON {partition} (position)")
             op.execute(f"ALTER INDEX ix_event_log_position ATTACH PARTITION {index}")
@@ -270,31 +254,6 @@ def add_log_positions(op: Any) -> None:
 
 def drop_log_positions(op: Operations) -> None:
     op.execute("DROP INDEX ix_event_log_position")
-
-
-def add_log_event_ids(op: Any) -> None:
-    """Indexes the ids of the events in the log, as `add_log_positions` does the positions."""
-    with op.get_context().autocommit_block():
-        op.execute("CREATE INDEX IF NOT EXISTS ix_event_log_event_id ON ONLY event_log (event_id)")
-        for index in op.get_bind().exec_driver_sql(_INVALID_EVENT_IDS).scalars().all():
-            op.execute(f"DROP INDEX CONCURRENTLY {index}")
-        for partition in op.get_bind().exec_driver_sql(_LOG_PARTITIONS).scalars().all():
-            index = f"{partition}_event_id_idx"
-            op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {index} ON {partition} (event_id)")
-            op.execute(f"ALTER INDEX ix_event_log_event_id ATTACH PARTITION {index}")
-
-
-def drop_log_event_ids(op: Operations) -> None:
-    op.execute("DROP INDEX ix_event_log_event_id")
-
-
-def create_stream_slots(op: Operations) -> None:
-    for statement in _STREAM_SLOTS:
-        op.execute(statement)
-
-
-def drop_stream_slots(op: Operations) -> None:
-    op.execute("DROP TABLE stream_slots, stream_processes")
 
 
 def create_unsendable(op: Operations) -> None:

@@ -29,7 +29,7 @@ class QueuesInUse:
     are_several: bool
     """Whether the mark is set."""
     numbered: list[str]
-    """The queues beside `SERVICE.inbound` that exist, by number."""
+    """The existing queues `SERVICE.inbound.0` and so on, by number."""
 
     def are_of(self, number: int) -> bool:
         """Whether no change is needed for processes with this number of queues."""

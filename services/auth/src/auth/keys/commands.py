@@ -1,11 +1,11 @@
 """The operators' command `keys`: list, rotate and rewrap signing keys."""
 
-import base64
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import queries
@@ -15,9 +15,10 @@ from auth.models import SigningKey
 from auth.settings import Settings
 from common.cli.audit_commands import record_command
 from common.cli.roles import run
-from common.cli.terminal import JSON, show
+from common.cli.terminal import JSON, OLD_KEY, show
 from common.db.database import Database, utc_now
 from common.security.sealing import KeyEncryption, WrongKeyEncryptionKey
+from common.settings import key_bytes
 
 T = TypeVar("T")
 
@@ -57,12 +58,7 @@ def rotate_keys(load: Any, emergency: bool, as_json: bool) -> None:
 
 
 @keys.command("rewrap")
-@click.option(
-    "--old-key",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the previous key encryption key, in base64.",
-)
+@OLD_KEY
 @click.pass_obj
 def rewrap_keys(load: Any, old_key: Path) -> None:
     """Encrypt the private keys again, with the key encryption key that is configured now."""
@@ -73,7 +69,7 @@ def rewrap_keys(load: Any, old_key: Path) -> None:
         return await handlers.rewrap_keys(session, old, new)
 
     try:
-        old = KeyEncryption(base64.b64decode(old_key.read_text()))
+        old = KeyEncryption(key_bytes(SecretStr(old_key.read_text())))
         new = KeyEncryption(settings.key_encryption_bytes)
         count = run(_in_transaction(settings, rewrap))
     except (ValueError, WrongKeyEncryptionKey) as error:

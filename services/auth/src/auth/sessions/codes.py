@@ -78,7 +78,7 @@ async def redeem_code(
     """Begins the session that the code stands for.
 
     A second use by the same client ends that session (RFC 6749 §4.1.2), even if the client has only lost the first
-    response: nobody can tell the two apart. A request with another URI or verifier proves nothing and changes nothing.
+    response: the two look the same. A request with another URI or verifier proves nothing and changes nothing.
     """
     found = await authorization_code(session, _digest(use.code))
     subject = None if found is None else await queries.lock_subject(session, found.user_id)

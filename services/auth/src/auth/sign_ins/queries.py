@@ -28,7 +28,7 @@ async def sign_ins(
 async def has_signed_in(session: AsyncSession, user_id: uuid.UUID, *, network: str, device: str) -> bool:
     """Whether a session of the person was begun with this device in this network, as far as sign-ins are kept.
 
-    A sign-in on a page that has begun none yet has told nobody of its device.
+    A sign-in on a page that has begun none yet was not announced to anybody.
     """
     found = exists().where(
         SignIn.user_id == user_id,

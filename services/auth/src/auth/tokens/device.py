@@ -15,7 +15,7 @@ _BYTES: Final = _CONTENT + 32
 
 @dataclass(frozen=True, slots=True)
 class KnownDevice:
-    """A device on which this person has signed in before. `id` tells it from others of the person."""
+    """A device on which this person has signed in before. `id` distinguishes it from others of the person."""
 
     user_id: uuid.UUID
     id: uuid.UUID

@@ -1,6 +1,6 @@
 """Whom a mail server's refusal is about: the address, this mail, or us.
 
-The enhanced status code tells (RFC 3463, and its registry of RFC 5248), not the SMTP command: many servers refuse a
+The enhanced status code says so (RFC 3463, and its registry of RFC 5248), not the SMTP command: many servers refuse a
 client only when they have heard the recipient.
 """
 

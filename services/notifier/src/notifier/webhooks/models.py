@@ -151,7 +151,7 @@ class WebhookDelivery(Base):
     state: Mapped[State] = mapped_column(Text, server_default=text("'pending'"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     attempts_before: Mapped[int] = mapped_column(server_default=text("0"))
-    """How many there were when it was last sent again: the retry delays begin anew."""
+    """How many there were when it was last sent again: the retry delays start again."""
     is_retry: Mapped[bool] = mapped_column(server_default=text("false"))
     """Whether there was an attempt since it was planned or sent again. First attempts go before retries."""
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -15,7 +15,7 @@ from users import queries
 from users.credentials import recovery_codes, second_factor, throttle, totp
 from users.errors import AuthenticatorExists
 from users.events import UserAuthenticatorChanged
-from users.models import User
+from users.models import TotpAuthenticator, User
 from users.queries import LoginCandidate
 
 _CONFIRMATION: Final = "authenticator confirmation"
@@ -53,7 +53,8 @@ async def add_totp(session: AsyncSession, user_id: UUID, encryption: KeyEncrypti
 
 
 async def begin_confirmation(session: AsyncSession, user_id: UUID) -> throttle.Attempt:
-    """Counts the attempt. Raises `TooManyAttempts`."""
+    """Counts the attempt. Raises `TooManyAttempts`, and `NotFound` if no authenticator waits, which counts nothing."""
+    await _lock_unconfirmed(session, user_id)
     return await throttle.begin_attempt(session, account=str(user_id), network=_CONFIRMATION, is_known=True)
 
 
@@ -65,9 +66,7 @@ async def finish_confirmation(
     Raises `NotFound` if there is no authenticator that waits for its confirmation.
     """
     user = await queries.lock_user(session, user_id)
-    authenticator = await second_factor.lock(session, user_id)
-    if authenticator is None or authenticator.confirmed_at is not None:
-        raise NotFound("There is no authenticator that waits for its confirmation.")
+    authenticator = await _lock_unconfirmed(session, user_id)
     is_right = await second_factor.use_totp(session, authenticator, code, encryption, now=utc_now())
     await throttle.end_attempt(session, attempt, succeeded=is_right)
     if not is_right:
@@ -76,6 +75,13 @@ async def finish_confirmation(
     await second_factor.add_recovery_codes(session, user_id, codes)
     await _record(session, user, "added")
     return codes
+
+
+async def _lock_unconfirmed(session: AsyncSession, user_id: UUID) -> TotpAuthenticator:
+    authenticator = await second_factor.lock(session, user_id)
+    if authenticator is None or authenticator.confirmed_at is not None:
+        raise NotFound("There is no authenticator that waits for its confirmation.")
+    return authenticator
 
 
 async def remove_totp(session: AsyncSession, user_id: UUID) -> None:

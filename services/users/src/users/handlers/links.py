@@ -110,9 +110,10 @@ async def reset_password(session: AsyncSession, token: str, password_hash: str, 
     known.
     """
     owner = await reset_owner(session, token)
-    for account in (owner.email, str(owner.id)):  # of sign-ins, and of checks of the current password
-        await throttle.forget_failures(session, account)  # before the account, as sign-ins lock
+    await throttle.forget_failures(session, owner.email)  # before the account, as sign-ins lock
     user, _ = await use_link(session, token, "reset_password")
+    # Those of the current password and of new authenticators: after the account, as a confirmation locks.
+    await throttle.forget_failures(session, str(user.id))
     await replace_password(session, user, password_hash, by="reset")
     await mark_verified(session, user)
     await queries.record_known_network(session, user.id, network)

@@ -19,34 +19,35 @@ router = ApiRouter()
 _SOURCE: Final = Path(__file__).with_name("link_page.html").read_text()
 _SCRIPT: Final = re.findall("<script>(.*?)</script>", _SOURCE, re.DOTALL)[0]
 _HEADERS: Final = {**page_headers(script=_SCRIPT), "Referrer-Policy": "no-referrer"}  # the address holds a secret
-_VERIFY: Final = Template(_SOURCE).substitute(
+
+
+def _page(*, title: str, path: str, button: str, done: str, field: str = "") -> str:
+    """A page that posts its link to `path`. `field` is HTML between the title and the button."""
+    return Template(_SOURCE).substitute(title=title, style=STYLE, path=path, field=field, button=button, done=done)
+
+
+_VERIFY: Final = _page(
     title="Verify your e-mail address",
-    style=STYLE,
     path="/email-verifications/confirm",
-    field="",
     button="Verify",
     done="Your e-mail address is verified.",
 )
-_RESET: Final = Template(_SOURCE).substitute(
+_RESET: Final = _page(
     title="Set a new password",
-    style=STYLE,
     path="/password-resets/confirm",
     field=f'<label>New password, {MIN_LENGTH} characters or more <input type="password" name="password" '
     f'minlength="{MIN_LENGTH}" maxlength="{MAX_LENGTH}" autocomplete="new-password" required></label>\n',
     button="Set password",
     done="Your password is changed. You are signed out on all devices.",
 )
-_CONFIRM: Final = Template(_SOURCE).substitute(
+_CONFIRM: Final = _page(
     title="Confirm your new e-mail address",
-    style=STYLE,
     path="/email-changes/confirm",
-    field="",
     button="Confirm",
     done="Your new e-mail address is in use.",
 )
-_REVERT: Final = Template(_SOURCE).substitute(
+_REVERT: Final = _page(
     title="Keep your e-mail address",
-    style=STYLE,
     path="/email-changes/revert",
     field="<p>If you did not ask for the change of your e-mail address, undo it here, and set a new password after "
     "that.</p>\n",
